@@ -1,0 +1,136 @@
+"""A decoder trained on (release, image) pairs: the seed study's attack, and our strong default."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
+from attacks.base import Attack, BlackBox, Pairs, Reconstructor
+from attacks.networks import seed
+from attacks.networks.residual import ResidualDecoder
+from victims.errors import InvalidInputError
+from victims.settings import doc
+from victims.training import Recipe, Training, adamw, train
+
+SEED_NOISE_MEAN, SEED_NOISE_VARIANCE = 0.02, 0.02
+Architecture = Literal["residual", "upsample", "transpose_light", "transpose_medium", "transpose_deep"]
+
+
+@dataclass(frozen=True)
+class Decoder(Attack[BlackBox]):
+    """Train a network to invert the protected edge part.
+
+    ``residual`` is ours: trained in pixel space on the squared error, AdamW with a one-cycle learning rate.
+    The others are the seed study's, with its recipe: normalised targets, a ReLU at the end, Adam, StepLR.
+    Every pass sees fresh draws of the channel; the weights with the least validation error are kept.
+    """
+
+    paper: ClassVar[str] = (
+        "P. Nagasubramaniam, Image Reconstruction Attacks in Distributed DL Systems using Autoencoders, 2023 "
+        "(upsample, transpose_*); residual: ours"
+    )
+
+    architecture: Annotated[Architecture, doc("residual, or one of the seed study's decoders")] = "residual"
+    epochs: Annotated[int | None, Gt(0), doc("passes over the auxiliary images; default 12, seed decoders 25")] = None
+    learning_rate: Annotated[
+        float | None, Gt(0), doc("default 3e-3; seed decoders 2.5e-4, transpose_medium 1e-3 as published")
+    ] = None
+    batch_size: Annotated[int | None, Gt(0), doc("default 32; seed decoders 128, transpose_medium 512")] = None
+    width: Annotated[int, Ge(16), doc("channels of the residual decoder at its first grid")] = 128
+    noise: Annotated[bool, doc("the seed's augmentation, in its published form (seed decoders only)")] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.noise and self.architecture == "residual":
+            raise InvalidInputError("decoder.noise = True: only the seed study's decoders were trained with it")
+
+    def check(self, release_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
+        """The seed study's decoders enlarge feature maps 16 times and nothing else."""
+        enlarged = tuple(seed.STRIDE * side for side in release_shape[1:])
+        if self.architecture != "residual" and (len(release_shape) != 3 or enlarged != image_shape[1:]):
+            raise InvalidInputError(
+                f"decoder.architecture = '{self.architecture}' enlarges 16 times, but releases are "
+                f"{release_shape} for images of {image_shape}; use 'residual'"
+            )
+
+    def fit(self, knows: BlackBox) -> Reconstructor:
+        """Train on the auxiliary pairs."""
+        form = self._residual(knows) if self.architecture == "residual" else self._seed(knows)
+        network = form.network.to(knows.device)
+        pairs = knows.pairs(batch_size=self.batch_size or form.batch_size)
+        batches = _SeedNoise(pairs) if self.noise else pairs
+
+        def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+            release, images = batch
+            return F.mse_loss(model(release).float(), form.target(images))
+
+        def validation(model: nn.Module) -> float:
+            held_out = knows.pairs("validation", shuffle=False)
+            total = sum(float(loss(model, batch)) * len(batch[0]) for batch in held_out)
+            return total / held_out.count
+
+        optimizer = form.recipe.optimizer(network.parameters())
+        train(Training(network, optimizer, batches), form.recipe, loss, validation, knows.log)
+        return lambda release: form.image(network(release).float())
+
+    def _residual(self, knows: BlackBox) -> "_Form":
+        height, width = knows.image_shape[1:]
+        network = ResidualDecoder(knows.release_shape, height, width, self.width)
+        recipe = adamw(self.learning_rate or 3e-3, self.epochs or 12)
+        return _Form(network, recipe, batch_size=32)
+
+    def _seed(self, knows: BlackBox) -> "_Form":
+        channels, medium = knows.release_shape[0], self.architecture == "transpose_medium"
+        if self.architecture == "upsample":
+            network = seed.upsample_decoder(channels)
+        else:
+            network = seed.transpose_decoder(channels, self.architecture.removeprefix("transpose_"))
+        learning_rate = self.learning_rate or (1e-3 if medium else 2.5e-4)
+        recipe = Recipe(
+            self.epochs or 25,
+            lambda parameters: torch.optim.Adam(parameters, lr=learning_rate, weight_decay=1e-5),
+            lambda optimizer, steps: torch.optim.lr_scheduler.StepLR(
+                optimizer, step_size=3 * max(1, steps // (self.epochs or 25)), gamma=0.93
+            ),
+        )
+        return _Form(network, recipe, 512 if medium else 128, seed.normalise, seed.unnormalise)
+
+
+def _same(images: Tensor) -> Tensor:
+    return images
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A network with its recipe, the space of its targets and the way back to images."""
+
+    network: nn.Module
+    recipe: Recipe
+    batch_size: int
+    target: Callable[[Tensor], Tensor] = _same
+    image: Callable[[Tensor], Tensor] = _same
+
+
+@dataclass(frozen=True)
+class _SeedNoise:
+    """The seed's augmentation as its code computes it.
+
+    Gaussian noise is added in place to the normalised image, which is then clamped to [0, 1]: what the victim
+    encodes and what the decoder should rebuild are both cut. Kept to reproduce, not to recommend.
+    """
+
+    pairs: Pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for _, images in self.pairs:
+            normalised = seed.normalise(images)
+            noise = SEED_NOISE_MEAN + SEED_NOISE_VARIANCE**0.5 * torch.randn_like(normalised)
+            cut = seed.unnormalise((normalised + noise).clamp(0, 1))
+            yield self.pairs.knows.query(cut), cut

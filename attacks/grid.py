@@ -1,0 +1,21 @@
+"""Releases of any network as a grid of feature cells."""
+
+import math
+
+from torch import Tensor
+
+
+def as_grid(release: Tensor) -> Tensor:
+    """Release (n, ...) as (n, channels, rows, columns).
+
+    Feature maps stay as they are; tokens (n, t, d) become a square grid (a class token in front is left out);
+    anything else is a single cell.
+    """
+    if release.ndim == 4:
+        return release
+    if release.ndim == 3:
+        side = math.isqrt(release.shape[1])
+        surplus = release.shape[1] - side**2
+        if surplus in (0, 1) and side > 1:
+            return release[:, surplus:].transpose(1, 2).unflatten(2, (side, side))
+    return release.flatten(1)[:, :, None, None]

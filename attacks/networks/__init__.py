@@ -1,0 +1,1 @@
+"""Decoders: networks that turn a release into images."""

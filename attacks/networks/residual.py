@@ -1,0 +1,68 @@
+"""Our default decoder: residual blocks, pixel shuffle, sigmoid."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks.grid import as_grid
+
+BLOCKS = (2, 2, 1)
+"""Residual blocks at the first grid and after each doubling (the last number repeats): most of the depth is
+spent where a convolution sees much of the image and costs little."""
+
+NARROWEST = 16
+
+
+class ResidualDecoder(nn.Module):
+    """Release (n, ...) -> images (n, 3, height, width) in [0, 1].
+
+    The channels start at ``width`` and halve with each doubling of the grid (never below 16), so that every
+    stage costs about the same.
+    """
+
+    def __init__(self, release_shape: tuple[int, ...], height: int, width_px: int, width: int) -> None:
+        super().__init__()
+        channels, rows, columns = as_grid(torch.empty(1, *release_shape, device="meta")).shape[1:]
+        doublings = max(0, round(math.log2(max(height / rows, width_px / columns))))
+        self.size = (height, width_px)
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        for stage in range(doublings):
+            narrower = max(width // 2, NARROWEST)
+            layers += [_Residual(width) for _ in range(BLOCKS[min(stage, len(BLOCKS) - 1)])]
+            layers += _doubling(width, 3 if stage == doublings - 1 else narrower)
+            width = narrower
+        if not doublings:
+            layers += [_Residual(width), nn.Conv2d(width, 3, 3, padding=1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, release: Tensor) -> Tensor:
+        """Decode; a grid that no power of two brings to the image's size is resized at the end."""
+        images: Tensor = self.layers(as_grid(release))
+        if images.shape[2:] != self.size:
+            images = F.interpolate(images, self.size, mode="bilinear")
+        return torch.sigmoid(images)
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.layers(x))
+
+
+def _doubling(width: int, target: int) -> list[nn.Module]:
+    """Pixel shuffle (Shi et al., CVPR 2016); only the last one, which paints pixels, looks at neighbours."""
+    kernel = 3 if target == 3 else 1
+    return [nn.Conv2d(width, 4 * target, kernel, padding=kernel // 2), nn.PixelShuffle(2)]

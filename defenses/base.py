@@ -1,0 +1,148 @@
+"""The contract of a defence: what it may change, and what it may use to build itself."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from victims.settings import Settings
+from victims.training import Training
+
+Retrains = Literal["tail", "network", "anew"]
+
+
+@dataclass(frozen=True)
+class CalibrationBatch:
+    """Photos of the train part. ``labels``: int64 (n,), None where the victim has no task."""
+
+    images: Tensor
+    features: Tensor
+    labels: Tensor | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a defender may use to fit its defence: the train part, its features, and the cloud's tail.
+
+    ``batches()`` starts a fresh pass in a fixed order. Nothing of the other parts is in reach.
+    """
+
+    batches: Callable[[], Iterator[CalibrationBatch]]
+    tail: nn.Module
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """What a mechanism proves.
+
+    ``epsilon`` and ``delta``: of differential privacy, infinity where no sensitivity is enforced. ``protects``:
+    the query (one release) or the training photos. ``noise_std``: of additive Gaussian noise on the release,
+    where there is any: what reconstruction bounds start from.
+    """
+
+    protects: Literal["query", "training"]
+    epsilon: float = math.inf
+    delta: float = 0.0
+    noise_std: float | None = None
+
+
+class Channel(nn.Module):
+    """Between encoder and tail. This one does nothing; a defence overrides what it needs.
+
+    The constructor takes settings and shapes only. Values that come from data are buffers or parameters,
+    filled by ``calibrate``: a channel is restored from its settings and its ``state_dict``. Randomness comes
+    from torch's global generator and is drawn afresh on each ``send``.
+    """
+
+    def calibrate(self, calibration: Calibration) -> None:
+        """Fill buffers from the train part. Not called again when a channel is restored."""
+
+    def send(self, features: Tensor) -> Tensor:
+        """On the edge: features (n, *shape) -> release (n, ...), the only thing that travels."""
+        return features
+
+    def receive(self, release: Tensor) -> Tensor:
+        """In the cloud: release -> what the tail takes, (n, *shape)."""
+        return release
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``receive(send(features))``."""
+        return self.receive(self.send(features))
+
+    def pack(self, release: Tensor) -> bytes:
+        """What travels for one image (a release without the batch axis); ``len()`` is its cost."""
+        return save({"release": release.contiguous()})
+
+    def unpack(self, packed: bytes) -> Tensor:
+        """Restore exactly what ``pack`` was given."""
+        return load(packed)["release"]
+
+    def guarantee(self) -> Guarantee | None:
+        """What is proved about one send, None where nothing is."""
+        return None
+
+
+@dataclass(frozen=True)
+class Defense(Settings):
+    """A mitigation. Every hook is optional; overriding none is no defence.
+
+    ``strength`` names the field that a tradeoff curve sweeps, ``strengths`` lists values of it from the weakest
+    (close to no defence) to the strongest. ``retrains``: what is trained with the defence in place: the cloud's
+    ``tail`` behind a frozen encoder, the whole ``network`` from the victim's weights, or the network ``anew``
+    from the weights that the victim itself started from (it must not have seen the train part before).
+    """
+
+    paper: ClassVar[str]
+    strength: ClassVar[str | None] = None
+    strengths: ClassVar[tuple[Any, ...]] = ()
+    retrains: ClassVar[Retrains] = "tail"
+
+    def adapt(self, half: nn.Module) -> nn.Module:
+        """Change the layers of the encoder or of the tail before training; depends on settings only."""
+        return half
+
+    def perturb(self, image_shape: tuple[int, ...]) -> nn.Module | None:
+        """Input noise: a module images -> images on the edge, None for none."""
+        return None
+
+    def channel(self, shape: tuple[int, ...]) -> Channel:
+        """The channel for features of this shape (without the batch)."""
+        return Channel()
+
+    def objective(self, calibration: Calibration, channel: Channel) -> nn.Module | None:
+        """A term added to the training loss: a module (images, features, release, logits, labels) -> scalar."""
+        return None
+
+    def prepare(self, training: Training, epochs: int) -> Training:
+        """Wrap model, optimizer and batches before training, as DP-SGD does."""
+        return training
+
+    def statistic(self, calibration: Calibration) -> float:
+        """What the strength moves, larger when stronger; by default the relative distortion of the features."""
+        batch = next(calibration.batches())
+        channel = self.channel(tuple(batch.features.shape[1:])).to(calibration.device)
+        channel.calibrate(calibration)
+        with torch.no_grad():
+            distortion = channel(batch.features) - batch.features
+        return float(distortion.norm() / batch.features.norm())
+
+
+def channel_axis(shape: tuple[int, ...]) -> int:
+    """The axis of channels in features of this shape (without the batch): first of maps, last of tokens."""
+    return 0 if len(shape) == 3 else len(shape) - 1
+
+
+__all__ = [
+    "Calibration",
+    "CalibrationBatch",
+    "Channel",
+    "Defense",
+    "Guarantee",
+    "Training",
+    "channel_axis",
+]

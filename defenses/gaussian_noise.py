@@ -1,0 +1,55 @@
+"""Additive Gaussian noise on the features."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from defenses.base import Calibration, Channel, Defense, Guarantee
+from victims.settings import doc
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Defense):
+    """Send features + noise, drawn afresh for each image.
+
+    The noise is scaled to the features' root mean square over the train part, so that strengths compare across
+    cuts and networks. Nothing bounds the features, so this states no epsilon.
+    """
+
+    paper: ClassVar[str] = (
+        "He, Zhang, Lee, Attacking and Protecting Data Privacy in Edge-Cloud Collaborative Inference Systems, "
+        "IEEE Internet of Things Journal 2020"
+    )
+    strength: ClassVar[str] = "sigma"
+    strengths: ClassVar[tuple[float, ...]] = (0.01, 0.5, 2.0, 8.0)
+
+    sigma: Annotated[float, Ge(0), doc("standard deviation in units of the features' root mean square")] = 1.0
+
+    def channel(self, shape: tuple[int, ...]) -> Channel:
+        """Noise of ``sigma`` times the calibrated root mean square."""
+        return _NoiseChannel(self.sigma)
+
+
+class _NoiseChannel(Channel):
+    std: Tensor
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__()
+        self.sigma = sigma
+        self.register_buffer("std", torch.zeros(()))
+
+    def calibrate(self, calibration: Calibration) -> None:
+        energy, count = 0.0, 0
+        for batch in calibration.batches():
+            energy += float(batch.features.double().square().sum())
+            count += batch.features.numel()
+        self.std.fill_(self.sigma * (energy / count) ** 0.5)
+
+    def send(self, features: Tensor) -> Tensor:
+        return features + self.std * torch.randn_like(features)
+
+    def guarantee(self) -> Guarantee:
+        return Guarantee("query", noise_std=float(self.std))

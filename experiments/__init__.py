@@ -1,0 +1,1 @@
+"""The top floor: composes victims, defences and attacks into experiments, and judges them."""

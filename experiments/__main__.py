@@ -1,0 +1,152 @@
+"""The command line: ``splitleak``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from experiments import describe, plugins
+from experiments.checking import check_file
+from experiments.display import Display
+from experiments.execute import CACHE, Run, check_plan, pending_stages, run_serial
+from experiments.plan import Plan, read_plan
+from experiments.report.page import write_report
+from experiments.report.matrix import terminal_table
+from experiments.store import Store
+from victims.cuts import find_cuts
+from victims.errors import InvalidInputError, unknown
+from victims.models import make_network
+
+PLANS = Path(__file__).parent / "plans"
+INVALID_INPUT, FAILED_CELLS, INTERRUPTED = 2, 1, 130
+
+console = Console()
+app = App(
+    name="splitleak",
+    help="Measures what intercepted feature maps of split inference leak, and what each defence costs.",
+)
+Out = Annotated[Path, Parameter(help="folder of all runs and of the cache that they share")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="where networks run; auto takes a GPU if there is one")]
+
+
+@app.command
+def run(
+    plan: str,
+    /,
+    *,
+    out: Out = Path("runs"),
+    device: Device = "auto",
+    dry_run: Annotated[bool, Parameter(negative="", help="show the matrix and what is cached, compute nothing")] = False,
+    retry: Annotated[Literal["failed"] | None, Parameter(help="compute cells again that failed before")] = None,
+) -> int:
+    """Run a plan: a TOML file, or the name of a built-in one (quick).
+
+    Finished cells are kept: the same command goes on where it stopped.
+    """
+    checked = read_plan(_plan_file(plan))
+    check_plan(checked)
+    experiment = Run.of(checked, out)
+    with Display(console, len(experiment.cells)) as display:
+        store = Store(out / CACHE, _device(device), display.stage)
+        if dry_run:
+            _print_dry_run(experiment, store)
+            return 0
+        results = run_serial(experiment, store, retry == "failed", display.cell)
+    page = write_report(experiment.folder, experiment.ids)
+    console.print(terminal_table(experiment.folder, experiment.ids))
+    console.print(display.summary(), highlight=False)
+    console.print(f"report: {page.resolve()}", soft_wrap=True, highlight=False)
+    return FAILED_CELLS if any(result["status"] == "failed" for result in results) else 0
+
+
+@app.command
+def report(run_folder: Annotated[Path, Parameter(name="run")], /) -> int:
+    """Write a run's tables, figures and page again from its stored results."""
+    plan_file = run_folder / "plan.toml"
+    if not plan_file.is_file():
+        raise InvalidInputError(f"no run at {run_folder.absolute()}: it has no plan.toml; give a folder like runs/quick")
+    experiment = Run.of(read_plan(plan_file), run_folder.parent)
+    page = write_report(run_folder, experiment.ids)
+    console.print(terminal_table(run_folder, experiment.ids))
+    console.print(f"report: {page.resolve()}", soft_wrap=True, highlight=False)
+    return 0
+
+
+@app.command(name="list")
+def list_(kind: Literal["attacks", "defenses", "data", "victims", "plans"], /) -> int:
+    """List what a plan can name."""
+    console.print(describe.listing(kind, PLANS))
+    return 0
+
+
+@app.command
+def show(name: str, /) -> int:
+    """Show an attack's, a defence's or a data set's settings, threat model and source."""
+    console.print(describe.plugin(name))
+    return 0
+
+
+@app.command
+def cuts(model: str, /, *, size: Annotated[int, Parameter(help="side of the images in pixels")] = 224) -> int:
+    """List every valid cut of a network: release shape, bytes, share of the multiply-adds on the edge."""
+    if size < 16:
+        raise InvalidInputError(f"size = {size}: should be at least 16")
+    console.print(describe.cuts_table(model, find_cuts(make_network(model, 1000, size), size)))
+    return 0
+
+
+@app.command
+def check(file: Path, /) -> int:
+    """Check the attacks and defences that a Python file defines against their contracts."""
+    return 0 if check_file(file, console) else FAILED_CELLS
+
+
+def _plan_file(plan: str) -> Path:
+    builtin = PLANS / f"{plan}.toml"
+    if Path(plan).is_file() or (not builtin.is_file() and plan.endswith(".toml")):
+        return Path(plan)
+    if not builtin.is_file():
+        raise unknown("plan", plan, [path.stem for path in PLANS.glob("*.toml")])
+    return builtin
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InvalidInputError("device = cuda: this machine has no CUDA device; use auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _print_dry_run(experiment: Run, store: Store) -> None:
+    plan: Plan = experiment.plan
+    missing = [cell for cell in experiment.cells if cell.result(experiment.folder) is None]
+    table = Table(title=f"{plan.name}: {len(plan.defenses)} defences x {len(plan.attacks)} attacks x seeds {list(plan.seeds)}")
+    table.add_column("cell")
+    table.add_column("state")
+    for cell in experiment.cells:
+        state = "to compute" if cell in missing else "stored"
+        unaware = "" if cell.adaptive else " (unaware)"
+        table.add_row(f"{cell.defense.label} x {cell.attack.label}{unaware}, seed {cell.seed}", state)
+    console.print(table)
+    stages = ", ".join(f"{count} {label}" for label, count in pending_stages(missing, store).items())
+    console.print(f"{len(missing)} of {len(experiment.cells)} cells to compute; stages to compute: {stages or 'none'}")
+
+
+def main() -> None:
+    """Entry point: bad input is one line and exit code 2, a bug keeps its traceback."""
+    try:
+        code = app(exit_on_error=False, print_error=False)
+    except (InvalidInputError, CycloptsError) as error:
+        Console(stderr=True).print(f"[red]error:[/red] {' '.join(str(error).split())}", soft_wrap=True, highlight=False)
+        code = INVALID_INPUT
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; finished cells are stored, the same command goes on from there")
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

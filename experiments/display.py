@@ -1,0 +1,67 @@
+"""What a running plan shows: a live line in a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from experiments.cell import Cell
+
+
+class Display:
+    """Counts cells, prints one line for each that is computed, and shows the stage at work."""
+
+    def __init__(self, console: Console, cells: int) -> None:
+        self.console = console
+        self.done = self.computed = self.failed = 0
+        self.cells, self.started = cells, time.monotonic()
+        self.progress = Progress(
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.progress.add_task("", total=cells)
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def stage(self, text: str) -> None:
+        """What is being computed."""
+        self.progress.update(self.task, description=text)
+
+    def cell(self, cell: Cell, result: dict[str, Any], computed: bool) -> None:
+        """A cell is done."""
+        self.done += 1
+        self.computed += computed
+        self.failed += result["status"] == "failed"
+        self.progress.update(self.task, completed=self.done)
+        if computed or result["status"] == "failed":
+            unaware = "" if cell.adaptive else " (unaware)"
+            what = f"{cell.defense.label} x {cell.attack.label}{unaware}, seed {cell.seed}"
+            self.console.print(f"[{self.done}/{self.cells}] {what}: {_outcome(result)}", markup=False, highlight=False, soft_wrap=True)
+
+    def summary(self) -> str:
+        """One line for the end."""
+        seconds = time.monotonic() - self.started
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.cells} cells: {self.computed} computed{failed}, {self.cells - self.computed} already there; {seconds:.0f} s"
+
+
+def _outcome(result: dict[str, Any]) -> str:
+    if result["status"] == "failed":
+        return f"FAILED, {result['traceback'].strip().splitlines()[-1]}"
+    psnr, ssim = result["metrics"]["psnr"], result["metrics"].get("ssim")
+    text = f"PSNR {psnr['mean']:.2f} dB [{psnr['low']:.2f}, {psnr['high']:.2f}]"
+    text += f", SSIM {ssim['mean']:.3f}" if ssim else ""
+    text += f", accuracy {result['utility']['mean']:.1%}" if result["utility"] else ""
+    return f"{text}, fitted in {result['seconds']['fit']:.1f} s"

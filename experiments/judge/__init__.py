@@ -1,0 +1,1 @@
+"""The judge: the only place where the true image and its reconstruction meet."""

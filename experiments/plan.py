@@ -1,0 +1,215 @@
+"""A plan: the TOML file that says which matrix to run."""
+
+import itertools
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+from annotated_types import Ge, Gt, MinLen
+
+from attacks.base import Attack, QueryFree
+from defenses.base import Defense
+from experiments import plugins
+from victims.data.base import Source
+from victims.data.parts import PartSizes
+from victims.errors import InvalidInputError, unknown
+from victims.models import SCRATCH
+from victims.settings import Settings, doc, validated
+
+P = TypeVar("P", bound=Settings, covariant=True)
+
+
+@dataclass(frozen=True)
+class VictimTable(Settings):
+    """``[victim]``: the network, its cut, its data and its task."""
+
+    name: ClassVar[str] = "victim"
+
+    data: Annotated[str | dict[str, Any], doc("a data set's name, or a table with its name and settings")] = "faces"
+    task: Annotated[str | None, doc("the label that the victim predicts; none: only the encoder matters")] = None
+    model: Annotated[str, doc("a torchvision network, or timm:NAME")] = "mobilenet_v3_large"
+    cut: Annotated[str, doc("where the network is split")] = "C4"
+    size: Annotated[int, Ge(16), doc("side of the square images in pixels")] = 64
+    weights: Annotated[str, doc("scratch, a torchvision weights name, or a file")] = SCRATCH
+    freeze_encoder: Annotated[bool, doc("train the tail only")] = False
+    epochs: Annotated[int, Gt(0), doc("passes over the train part")] = 8
+    batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32
+    learning_rate: Annotated[float, Gt(0), doc("peak of the one-cycle schedule")] = 2e-3
+
+
+@dataclass(frozen=True)
+class PartsTable(Settings):
+    """``[parts]``: how many photos each side gets (the attacker's are in ``[attacker]``)."""
+
+    name: ClassVar[str] = "parts"
+
+    train: Annotated[int, Ge(0), doc("photos that train the victim and fit the defences")] = 2000
+    validation: Annotated[int, Ge(1), doc("photos for model selection, on both sides")] = 200
+    target: Annotated[int, Ge(1), doc("photos that are attacked and scored")] = 200
+    seed: Annotated[int, Ge(0), doc("of the division; the same in all seeds of the plan")] = 0
+
+
+@dataclass(frozen=True)
+class DefenderTable(Settings):
+    """``[defender]``: the budget with which every defence, none included, trains what stands behind it."""
+
+    name: ClassVar[str] = "defender"
+
+    epochs: Annotated[int, Gt(0), doc("passes over the train part; defences that train anew use the victim's")] = 3
+    batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32
+    learning_rate: Annotated[float, Gt(0), doc("peak of the one-cycle schedule")] = 1e-3
+
+
+@dataclass(frozen=True)
+class AttackerTable(Settings):
+    """``[attacker]``: what every adversary gets."""
+
+    name: ClassVar[str] = "attacker"
+
+    auxiliary: Annotated[int, Ge(1), doc("the attacker's own photos")] = 1000
+    adaptive: Annotated[
+        list[bool], MinLen(1), doc("true: the attack is fitted to the defended edge; false: to the undefended one")
+    ] = field(default_factory=lambda: [True])
+    queries: Annotated[int | None, Gt(0), doc("how many releases an attack may ask for; none: no limit")] = None
+
+
+@dataclass(frozen=True)
+class JudgeTable(Settings):
+    """``[judge]``: what is scored."""
+
+    name: ClassVar[str] = "judge"
+
+    seed_convention: Annotated[bool, doc("add the seed study's own PSNR (peak 255 on normalised floats)")] = False
+
+
+@dataclass(frozen=True)
+class Entry(Generic[P]):
+    """One setting of one plugin, and how the plan's reader calls it."""
+
+    plugin: P
+    label: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked plan. ``text`` is the file's, for the run's records."""
+
+    name: str
+    seeds: tuple[int, ...]
+    victim: VictimTable
+    source: Source
+    parts: PartsTable
+    defender: DefenderTable
+    attacker: AttackerTable
+    judge: JudgeTable
+    defenses: tuple[Entry[Defense], ...]
+    attacks: tuple[Entry[Attack[QueryFree]], ...]
+    text: str
+
+    @property
+    def part_sizes(self) -> PartSizes:
+        """All four parts."""
+        return PartSizes(self.parts.train, self.attacker.auxiliary, self.parts.validation, self.parts.target)
+
+
+@dataclass(frozen=True)
+class _Head(Settings):
+    name: str = "plan"
+    seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = field(default_factory=lambda: [0])
+
+
+TABLES = {table.name: table for table in (VictimTable, PartsTable, DefenderTable, AttackerTable, JudgeTable)}
+
+
+def read_plan(path: Path) -> Plan:
+    """Read and check a plan file; relative plugin files are looked for from the plan's folder too.
+
+    Raises:
+        InvalidInputError: no file, no TOML, an unknown name or key, a value of a wrong type or out of range.
+    """
+    if not path.is_file():
+        raise InvalidInputError(f"no plan at {path.absolute()}")
+    text = path.read_text()
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInputError(f"{path} is no TOML: {error}") from None
+    return parse_plan(tables, text, path.parent, path.stem)
+
+
+def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) -> Plan:
+    """Check a plan's tables; ``folder`` and ``name`` are the file's. Raises as ``read_plan`` does."""
+    known = {"name", "seeds", "defenses", "attacks", *TABLES}
+    for key in tables:
+        if key not in known:
+            raise unknown("key of the plan:", key, known)
+    head = validated(_Head, {"name": tables.get("name", name), "seeds": tables.get("seeds", [0])})
+    if not re.fullmatch(r"[\w.-]+", head["name"]) or head["name"].startswith("."):
+        raise InvalidInputError(f"plan name = '{head['name']}': it names a folder; use letters, digits, '_', '-', '.'")
+    parsed = {key: table.from_mapping(_table(tables, key)) for key, table in TABLES.items()}
+    defenses = _entries(tables, "defenses", "defence", plugins.defense_classes(), Defense, folder)
+    attacks: tuple[Entry[Attack[QueryFree]], ...] = _entries(
+        tables, "attacks", "attack", plugins.attack_classes(), Attack, folder  # type: ignore[type-abstract]
+    )
+    return Plan(
+        name=head["name"],
+        seeds=tuple(dict.fromkeys(head["seeds"])),
+        source=_source(parsed["victim"].data, folder),  # type: ignore[attr-defined]
+        defenses=defenses,
+        attacks=attacks,
+        text=text,
+        **parsed,  # type: ignore[arg-type]
+    )
+
+
+def _table(tables: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    table = tables.get(key, {})
+    if not isinstance(table, dict):
+        raise InvalidInputError(f"{key} = {table!r}: should be a table, [{key}]")
+    return table
+
+
+def _source(data: str | dict[str, Any], folder: Path) -> Source:
+    settings = {"name": data} if isinstance(data, str) else dict(data)
+    entry: tuple[Entry[Source], ...] = _entry(
+        settings, "data set", plugins.source_classes(), Source, folder  # type: ignore[type-abstract]
+    )
+    if len(entry) != 1:
+        raise InvalidInputError("victim.data: a plan has one data set; write one plan for each")
+    return entry[0].plugin
+
+
+def _entries(
+    tables: Mapping[str, Any], key: str, kind: str, known: dict[str, type[P]], base: type[P], folder: Path
+) -> tuple[Entry[P], ...]:
+    listed = tables.get(key)
+    if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) for item in listed):
+        raise InvalidInputError(f"the plan needs at least one [[{key}]] table with a name")
+    entries = [entry for item in listed for entry in _entry(item, kind, known, base, folder)]
+    return tuple({entry.plugin: entry for entry in reversed(entries)}.values())[::-1]
+
+
+def _entry(
+    settings: Mapping[str, Any], kind: str, known: dict[str, type[P]], base: type[P], folder: Path
+) -> tuple[Entry[P], ...]:
+    """One table's plugin at each combination of its listed values."""
+    name = settings.get("name")
+    if not isinstance(name, str):
+        raise InvalidInputError(f"a {kind} needs name = \"...\"; known: {', '.join(sorted(known))}")
+    if ".py" in name and not Path(name.partition(":")[0]).is_file():
+        name = str(folder / name)
+    plugin = plugins.find(kind, name, known, base)
+    given = {key: value for key, value in settings.items() if key != "name"}
+    if empty := [key for key, value in given.items() if value == []]:
+        raise InvalidInputError(f"{plugin.name}.{empty[0]} = []: a sweep needs at least one value")
+    sweeps = [value if isinstance(value, list) else [value] for value in given.values()]
+    return tuple(
+        Entry(
+            plugin.from_mapping(dict(zip(given, values, strict=True))),
+            " ".join([plugin.name, *(f"{key}={value}" for key, value in zip(given, values, strict=True))]),
+        )
+        for values in itertools.product(*sweeps)
+    )

@@ -1,0 +1,116 @@
+"""Plugins by name: built in, installed by third parties, or in a file."""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import attacks
+import defenses
+import victims.data
+from attacks.base import Attack, QueryFree
+from defenses.base import Defense
+from victims.data.base import Source
+from victims.errors import InvalidInputError, unknown
+from victims.settings import Settings
+
+S = TypeVar("S", bound=Settings)
+NOT_PLUGINS = {"base", "checks"}
+
+
+def attack_classes() -> dict[str, type[Attack[QueryFree]]]:
+    """Every attack by name."""
+    return _discover(attacks, Attack, "splitleak.attacks")  # type: ignore[type-abstract]
+
+
+def defense_classes() -> dict[str, type[Defense]]:
+    """Every defence by name."""
+    return _discover(defenses, Defense, "splitleak.defenses")
+
+
+def source_classes() -> dict[str, type[Source]]:
+    """Every kind of data set by name."""
+    return _discover(victims.data, Source, "splitleak.data")  # type: ignore[type-abstract]
+
+
+def find(kind: str, name: str, known: dict[str, type[S]], base: type[S]) -> type[S]:
+    """The plugin called ``name``: a known one, or ``path/to/file.py:Class``.
+
+    Raises:
+        InvalidInputError: no such name (near ones are given), or the file holds no such plugin, or a plugin of
+            the file's name exists already.
+    """
+    if ".py" not in name:
+        if name not in known:
+            raise unknown(kind, name, known)
+        return known[name]
+    path, _, wanted = name.partition(":")
+    offered = {cls.__name__: cls for cls in in_file(Path(path), base)}
+    if not wanted and len(offered) == 1:
+        wanted = next(iter(offered))
+    if wanted not in offered:
+        classes = ", ".join(offered) or f"no {kind} at all"
+        raise InvalidInputError(f"{name}: name one {kind} of the file, as in {path}:Class; it holds {classes}")
+    plugin = offered[wanted]
+    if plugin.name in known:
+        other = inspect.getfile(known[plugin.name])
+        raise InvalidInputError(f"two plugins are called '{plugin.name}': {path} and {other}; rename one class")
+    return plugin
+
+
+def in_file(path: Path, base: type[S]) -> list[type[S]]:
+    """The plugins that a Python file defines.
+
+    Raises:
+        InvalidInputError: there is no such file. An error inside it is the author's and keeps its traceback.
+    """
+    if not path.is_file():
+        raise InvalidInputError(f"no plugin file at {path.absolute()}")
+    # the same file is the same module, however often and under whatever relative name it is asked for
+    name = f"plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise InvalidInputError(f"{path} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return _defined_in(sys.modules[name], base)
+
+
+def _discover(package: ModuleType, base: type[S], group: str) -> dict[str, type[S]]:
+    """Scan a package's files and an entry-point group; an import error is raised, a clash of names refused."""
+    found: dict[str, type[S]] = {}
+    classes: list[Any] = []
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.ispkg and module.name not in NOT_PLUGINS:
+            classes += _defined_in(importlib.import_module(f"{package.__name__}.{module.name}"), base)
+    classes += [point.load() for point in entry_points(group=group)]
+    for cls in classes:
+        if cls.name in found:
+            first, second = inspect.getfile(found[cls.name]), inspect.getfile(cls)
+            raise InvalidInputError(f"two plugins are called '{cls.name}': {first} and {second}; rename one class")
+        found[cls.name] = cls
+    return found
+
+
+def _defined_in(module: ModuleType, base: type[S]) -> list[type[S]]:
+    return [
+        member
+        for member in vars(module).values()
+        if inspect.isclass(member)
+        and issubclass(member, base)
+        and member.__module__ == module.__name__
+        and not inspect.isabstract(member)
+        and not member.__name__.startswith("_")
+    ]

@@ -1,0 +1,264 @@
+"""The page: one HTML file that tells what leaks, at what cost, and how it was measured."""
+
+import base64
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from experiments.judge.statistics import Interval
+from experiments.report import matrix
+from experiments.report.figures import INK, PAPER, Grid, grid_figure, grids, save, tradeoff
+from experiments.report.results import (
+    LEAKAGE_METRICS,
+    Cell,
+    DefenceRow,
+    Group,
+    Results,
+    last_line,
+    load_results,
+    write_csv,
+)
+
+MATCHED_UTILITY = 0.02
+"""Defences are compared at equal utility: a setting that loses at most this share counts as equal to none."""
+
+STRIP_HEIGHT = 96
+"""Pixels of a photo on the page; larger strips are scaled down, the files keep their size."""
+
+
+def write_report(run: Path, ids: Sequence[str]) -> Path:
+    """Write table, matrix, figures and page of a run into its folder; returns the path of the page.
+
+    Args:
+        run: the folder of a run: ``plan.toml``, ``targets.png``, ``cells/<id>.json`` and ``cells/<id>.png``.
+        ids: the cells that belong to the plan, in its order; other files in ``cells`` are left alone.
+
+    Raises:
+        ValueError: a cell's file cannot be read, or the cells do not share one victim.
+    """
+    results = load_results(run, ids)
+    write_csv(results, run / "results.csv")
+    matrix.write_markdown(results, run / "matrix.md")
+    folder = run / "figures"
+    folder.mkdir(exist_ok=True)
+    curves = [
+        (metric, svg) for metric in LEAKAGE_METRICS if (svg := _write_tradeoff(results, metric, folder))
+    ]
+    shown = grids(run, results) if (run / "targets.png").exists() else ()
+    for grid in shown:
+        save(grid_figure(run / "targets.png", grid), folder / f"grid_{grid.name}")
+    page = run / "index.html"
+    page.write_text(_render(run, results, curves, shown), encoding="utf-8")
+    return page
+
+
+def _write_tradeoff(results: Results, metric: str, folder: Path) -> str | None:
+    figure = tradeoff(results, metric)
+    if figure is None:
+        return None
+    save(figure, folder / f"tradeoff_{metric}")
+    return (folder / f"tradeoff_{metric}.svg").read_text(encoding="utf-8")
+
+
+def _render(run: Path, results: Results, curves: Iterable[tuple[str, str]], shown: Iterable[Grid]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    plan = run / "plan.toml"
+    return environment.get_template("page.html").render(
+        results=results,
+        title=next((cell.plan for cell in results.cells if cell.plan), run.name),
+        verdict=verdict(results),
+        matrix=matrix,
+        rows=matrix.matrix_rows(results),
+        caption=matrix.caption(results),
+        curves=[(matrix.FORMATS[metric][0], _inline(svg, metric)) for metric, svg in curves],
+        targets=_strip_uri(run / "targets.png") if shown else "",
+        grids=[
+            (grid.title, [(strip.label, _strip_uri(strip.path)) for strip in grid.strips]) for grid in shown
+        ],
+        attacks=_attack_costs(results),
+        guarantees=_guarantees(results),
+        failures=[(cell, last_line(cell.traceback) or "no message") for cell in results.failed],
+        versions=_versions(results.finished),
+        plan_text=plan.read_text(encoding="utf-8") if plan.exists() else "",
+    )
+
+
+def verdict(results: Results) -> str:
+    """What the run found, in one sentence with its numbers."""
+    if not results.finished:
+        return "No cell finished: nothing was measured."
+    reference = results.undefended
+    strongest = reference.strongest("psnr") if reference else None
+    if reference is None or strongest is None:
+        return f"Nothing was measured without a defence to compare with; {_least(results.rows)}."
+    leakage = strongest.scores["psnr"]
+    return (
+        f"Undefended, {_rebuilds(results, strongest, leakage)}; {_best_defence(results, reference, leakage)}."
+    )
+
+
+def _rebuilds(results: Results, strongest: Group, leakage: Interval) -> str:
+    floor = results.floor("psnr")
+    known = f"; mean-image floor {matrix.number('psnr', floor.mean)}" if floor else ""
+    return f"the strongest attack ({strongest.column}) rebuilds the photo at {_ranged(leakage)[:-1]}{known})"
+
+
+def _best_defence(results: Results, reference: DefenceRow, undefended: Interval) -> str:
+    """The setting that leaks least among those that keep the utility, if it leaks clearly less than none."""
+    rows = [row for row in results.rows if row is not reference and row.strongest("psnr")]
+    if not rows:
+        return "no defence was measured"
+    settings = f"{len(rows)} defence setting{'s' if len(rows) > 1 else ''}"
+    if reference.utility is None:
+        return _least(rows)
+    name, kept = results.utility_name, reference.utility.mean
+    points = f"{100 * MATCHED_UTILITY:g} points of the undefended {name} ({100 * kept:.1f} %)"
+    equal = [row for row in rows if row.utility and row.utility.mean >= kept - MATCHED_UTILITY]
+    best = min(equal, key=_leakage, default=None)
+    if best is None:
+        return f"none of the {settings} stays within {points}"
+    score = _leakage(best)
+    if score.high >= undefended.low:
+        return f"none of the {settings} leaks clearly less and stays within {points}"
+    assert best.utility is not None  # chosen by it
+    return (
+        f"of the {settings}, the one that leaks least within {points} is {best.defence.label}: "
+        f"{_ranged(score)} at {matrix.percent(best.utility)}"
+    )
+
+
+def _leakage(row: DefenceRow) -> Interval:
+    strongest = row.strongest("psnr")
+    if strongest is None:
+        raise ValueError(f"no attack on {row.defence.label} was measured")
+    return strongest.scores["psnr"]
+
+
+def _least(rows: Sequence[DefenceRow]) -> str:
+    measured = [row for row in rows if row.strongest("psnr")]
+    if not measured:
+        return "only the floor was measured"
+    best = min(measured, key=_leakage)
+    score = _ranged(_leakage(best))
+    return f"of the {len(measured)} defence settings, {best.defence.label} leaks least: {score}"
+
+
+def _ranged(score: Interval) -> str:
+    low, high = matrix.number("psnr", score.low).removesuffix(" dB"), matrix.number("psnr", score.high)
+    return f"{matrix.number('psnr', score.mean)} (95 % interval {low} to {high})"
+
+
+def _inline(svg: str, prefix: str) -> Markup:
+    """An SVG file as part of the page: its ids made unique there, its ink and paper those of the page."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)  # implied within HTML
+    svg = re.sub(r'\bid="|href="#|url\(#', lambda match: f"{match[0]}{prefix}-", svg)
+    svg = re.sub(
+        r'(<svg[^>]*?) width="[^"]*"',
+        r"\1",
+        re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1),
+        count=1,
+    )
+    svg = svg.replace(INK.lower(), "currentColor").replace(PAPER.lower(), "var(--paper)")
+    return Markup(svg)  # safe: the text in it is drawn as shapes
+
+
+def _strip_uri(path: Path) -> str:
+    """A strip of photos as a data URI."""
+    image = Image.open(path).convert("RGB")
+    if image.height > STRIP_HEIGHT:
+        image = image.resize(
+            (round(image.width * STRIP_HEIGHT / image.height), STRIP_HEIGHT), Image.Resampling.LANCZOS
+        )
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+@dataclass(frozen=True)
+class AttackCost:
+    """Means over the cells of one attack."""
+
+    name: str
+    knowledge: str
+    queries: str
+    fit: str
+    reconstruct: str
+
+
+def _attack_costs(results: Results) -> list[AttackCost]:
+    costs = []
+    for column in results.columns:
+        cells = [cell for cell in results.finished if cell.column == column]
+        if cells:
+            costs.append(
+                AttackCost(
+                    column,
+                    cells[0].attack.knowledge,
+                    matrix.thousands(_mean(cell.queries for cell in cells)),
+                    matrix.decimals(_mean(cell.seconds.fit if cell.seconds else None for cell in cells)),
+                    matrix.decimals(
+                        _mean(cell.seconds.reconstruct if cell.seconds else None for cell in cells)
+                    ),
+                )
+            )
+    return costs
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _guarantees(results: Results) -> list[tuple[str, str, str, str]]:
+    """Of each setting that proves something: its label, of training, of a query, its noise."""
+    stated = []
+    for row in results.rows:
+        cells = [cell for cell in row.by_seed if cell.guarantees]
+        if cells:
+            training, query = (max(cell.epsilon(kind) for cell in cells) for kind in ("training", "query"))
+            noise = _mean(cell.noise_std for cell in cells)
+            stated.append(
+                (
+                    row.defence.label,
+                    _statement("training epsilon = ", *training),
+                    _statement("per query: ", *query),
+                    matrix.ABSENT if noise is None else f"{noise:.3g}",
+                )
+            )
+    return stated
+
+
+def _statement(name: str, epsilon: float, delta: float) -> str:
+    """Such as ``training epsilon = 8.0 (delta 1e-5)``; rounded up, for a smaller number would claim more."""
+    if math.isinf(epsilon):
+        return f"{name}infinite"
+    digits = 1 if epsilon >= 1 else 1 - math.floor(math.log10(epsilon)) if epsilon > 0 else 0
+    # A relative slack keeps 8.000000000001, which is 8 but for the rounding of sums, from becoming 8.1.
+    shown = math.ceil(epsilon * 10**digits * (1 - 1e-9)) / 10**digits
+    mantissa, _, exponent = f"{delta:.1e}".partition("e")
+    return f"{name}{shown} (delta {float(mantissa):g}e{int(exponent)})" if delta else f"{name}{shown}"
+
+
+def _versions(cells: Sequence[Cell]) -> dict[str, str]:
+    """Each package with every version that a cell was made with."""
+    found: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        for name, version in cell.versions.items():
+            found.setdefault(name, {})[version] = None
+    return {name: ", ".join(versions) for name, versions in found.items()}

@@ -1,0 +1,450 @@
+"""What the cells of a plan measured: typed, pooled over seeds, and as one flat table."""
+
+import csv
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from experiments.judge.statistics import Interval, interval
+
+LEAKAGE_METRICS = ("psnr", "ssim")
+"""What a report shows of a cell, both higher where more leaks; ``results.csv`` holds every metric."""
+
+UNDEFENDED = "none"
+"""The name of the defence that does nothing."""
+
+
+@dataclass(frozen=True)
+class Victim:
+    """What is attacked; ``task`` is None where the network has none."""
+
+    model: str
+    cut: str
+    data: str
+    size: int
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class DefenceSetting:
+    """A defence with its hyper-parameters; ``strength`` names the one that a tradeoff curve sweeps."""
+
+    name: str
+    label: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    strength: str | None = None
+    strength_value: Any = None
+
+    @property
+    def strength_text(self) -> str:
+        """Such as ``0.5``; empty where nothing is swept."""
+        value = self.strength_value
+        if self.strength is None:
+            return ""
+        return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """The settings apart from the strength: what the points of one curve share."""
+        return {name: value for name, value in self.settings.items() if name != self.strength}
+
+
+@dataclass(frozen=True)
+class AttackSetting:
+    """An attack with its hyper-parameters. ``floor``: it ignores the release, shows what is known anyway."""
+
+    name: str
+    label: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    knowledge: str = ""
+    floor: bool = False
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric of one cell: its mean and 95 % interval over the images, and the value of each image."""
+
+    mean: float
+    low: float
+    high: float
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Utility(Score):
+    """What the cloud still gets: a share in [0, 1], ``chance`` is that of guessing."""
+
+    metric: str = "accuracy"
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class EdgeTime:
+    """Of one image on the edge; ``ratio`` is to the undefended network."""
+
+    milliseconds: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class GuaranteeStatement:
+    """What is proved of the training photos or of one query; an ``epsilon`` of None is infinite."""
+
+    protects: Literal["training", "query"]
+    epsilon: float | None = None
+    delta: float = 0.0
+    noise_std: float | None = None
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """How long the attack took."""
+
+    fit: float
+    reconstruct: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One victim x defence setting x attack setting x seed. A failed one may lack the fields with a default."""
+
+    status: Literal["ok", "failed"]
+    seed: int
+    adaptive: bool
+    victim: Victim
+    defence: DefenceSetting
+    attack: AttackSetting
+    plan: str = ""
+    id: str = ""
+    key: str = ""
+    traceback: str | None = None
+    n: int | None = None
+    metrics: dict[str, Score] = field(default_factory=dict)
+    utility: Utility | None = None
+    bytes: float | None = None
+    edge: EdgeTime | None = None
+    guarantees: tuple[GuaranteeStatement, ...] = ()
+    queries: int | None = None
+    seconds: Seconds | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    finished: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was measured."""
+        return self.status == "ok"
+
+    @property
+    def column(self) -> str:
+        """The attack as the matrix names it."""
+        return self.attack.label if self.adaptive else f"{self.attack.label} (unaware)"
+
+    def epsilon(self, protects: Literal["training", "query"]) -> tuple[float, float]:
+        """The smallest epsilon that is proved, with its delta; infinity where none is."""
+        statements = [one for one in self.guarantees if one.protects == protects]
+        proved = [(one.epsilon, one.delta) for one in statements if one.epsilon is not None]
+        return min(proved, default=(math.inf, 0.0))
+
+    @property
+    def noise_std(self) -> float | None:
+        """Of additive Gaussian noise on the release, where there is any."""
+        return next((one.noise_std for one in self.guarantees if one.noise_std is not None), None)
+
+
+def _pool(rows: Sequence[Sequence[float]]) -> Interval:
+    """Mean and interval over (seeds, images)."""
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError(
+            "the seeds of a cell were scored on different numbers of images; they cannot be pooled"
+        )
+    return interval(rows)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The seeds of one defence setting met by one attack."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def finished(self) -> tuple[Cell, ...]:
+        """The cells that were measured, in the plan's order of seeds."""
+        return tuple(cell for cell in self.cells if cell.ok)
+
+    @property
+    def column(self) -> str:
+        """The attack as the matrix names it."""
+        return self.cells[0].column
+
+    @property
+    def floor(self) -> bool:
+        """Whether this attack ignores the release."""
+        return self.cells[0].attack.floor
+
+    @cached_property
+    def scores(self) -> Mapping[str, Interval]:
+        """Each leakage metric over all seeds and images that were measured."""
+        pooled = {}
+        for metric in LEAKAGE_METRICS:
+            rows = [cell.metrics[metric].values for cell in self.finished if metric in cell.metrics]
+            if rows:
+                pooled[metric] = _pool(rows)
+        return pooled
+
+
+@dataclass(frozen=True)
+class DefenceRow:
+    """One defence setting: what it costs, and the attacks that met it by their column."""
+
+    defence: DefenceSetting
+    groups: Mapping[str, Group]
+
+    @cached_property
+    def by_seed(self) -> tuple[Cell, ...]:
+        """One measured cell per seed: utility, bytes and edge time do not depend on the attack."""
+        first: dict[int, Cell] = {}
+        for group in self.groups.values():
+            for cell in group.finished:
+                first.setdefault(cell.seed, cell)
+        return tuple(first.values())
+
+    @cached_property
+    def utility(self) -> Interval | None:
+        """Over all seeds and images, a share in [0, 1]."""
+        rows = [cell.utility.values for cell in self.by_seed if cell.utility]
+        return _pool(rows) if rows else None
+
+    def average(self, read: Callable[[Cell], float | None]) -> float | None:
+        """The mean over seeds of what ``read`` finds in a cell."""
+        values = [value for cell in self.by_seed if (value := read(cell)) is not None]
+        return sum(values) / len(values) if values else None
+
+    @property
+    def bytes(self) -> float | None:
+        """What travels for one image."""
+        return self.average(lambda cell: cell.bytes)
+
+    @property
+    def edge_milliseconds(self) -> float | None:
+        """Of one image on the edge."""
+        return self.average(lambda cell: cell.edge.milliseconds if cell.edge else None)
+
+    @property
+    def edge_ratio(self) -> float | None:
+        """Edge time over that of the undefended network."""
+        return self.average(lambda cell: cell.edge.ratio if cell.edge else None)
+
+    def strongest(self, metric: str) -> Group | None:
+        """The attack with the highest mean, floors apart; of equals the one that the plan names first."""
+        groups = [group for group in self.groups.values() if not group.floor and metric in group.scores]
+        return max(groups, key=lambda group: group.scores[metric].mean, default=None)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A defence with all its settings but the strength fixed: one curve, in order of the strength's value."""
+
+    label: str
+    rows: tuple[DefenceRow, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The cells of one plan in its order; ``missing``: those without a result yet.
+
+    Raises:
+        ValueError: the cells do not share one victim.
+    """
+
+    cells: tuple[Cell, ...]
+    missing: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len({cell.victim for cell in self.cells}) > 1:
+            raise ValueError("a report compares defences of one victim; these cells have several")
+
+    @property
+    def victim(self) -> Victim | None:
+        """The network that all cells attack; None where there are no cells."""
+        return self.cells[0].victim if self.cells else None
+
+    @property
+    def finished(self) -> tuple[Cell, ...]:
+        """The measured cells."""
+        return tuple(cell for cell in self.cells if cell.ok)
+
+    @property
+    def failed(self) -> tuple[Cell, ...]:
+        """The cells that ended in an error."""
+        return tuple(cell for cell in self.cells if not cell.ok)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All seeds of the plan, in its order."""
+        return tuple(dict.fromkeys(cell.seed for cell in self.cells))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The attacks in the order of the plan."""
+        return tuple(dict.fromkeys(cell.column for cell in self.cells))
+
+    @cached_property
+    def rows(self) -> tuple[DefenceRow, ...]:
+        """The defence settings in the order of the plan."""
+        found: dict[str, dict[str, list[Cell]]] = {}
+        for cell in self.cells:
+            found.setdefault(cell.defence.label, {}).setdefault(cell.column, []).append(cell)
+        return tuple(
+            DefenceRow(
+                next(iter(columns.values()))[0].defence,
+                {column: Group(tuple(cells)) for column, cells in columns.items()},
+            )
+            for columns in found.values()
+        )
+
+    @property
+    def undefended(self) -> DefenceRow | None:
+        """The reference, where the plan has one."""
+        return next((row for row in self.rows if row.defence.name == UNDEFENDED), None)
+
+    @cached_property
+    def families(self) -> tuple[Family, ...]:
+        """The defences but ``none``, one per combination of the settings that are not the strength."""
+        members: dict[tuple[str, str], list[DefenceRow]] = {}
+        for row in self.rows:
+            if row.defence.name != UNDEFENDED:
+                fixed = json.dumps(row.defence.fixed, sort_keys=True, default=str)
+                members.setdefault((row.defence.name, fixed), []).append(row)
+        return tuple(
+            Family(
+                _family_label(rows[0].defence, [other[0].defence for other in members.values()]),
+                _sorted(rows),
+            )
+            for rows in members.values()
+        )
+
+    def floor(self, metric: str) -> Interval | None:
+        """What an attack that ignores the release scores; the highest, should a plan have several."""
+        floors = [
+            group.scores[metric]
+            for row in self.rows
+            for group in row.groups.values()
+            if group.floor and metric in group.scores
+        ]
+        return max(floors, default=None)
+
+    @property
+    def chance(self) -> float | None:
+        """The utility of guessing."""
+        return next((cell.utility.chance for cell in self.finished if cell.utility), None)
+
+    @property
+    def utility_name(self) -> str | None:
+        """The metric of the task; None where the victim has none."""
+        return next((cell.utility.metric for cell in self.finished if cell.utility), None)
+
+    @property
+    def sample(self) -> str:
+        """What every number rests on, such as ``n = 200 photos x 2 seeds``."""
+        counts = sorted({cell.n for cell in self.finished if cell.n is not None})
+        if not counts:
+            return "n = 0"
+        photos = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        return f"n = {photos} photos x {len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
+
+
+def _family_label(defence: DefenceSetting, others: Sequence[DefenceSetting]) -> str:
+    """The name, with the settings in which it differs from its namesakes."""
+    namesakes = [other for other in others if other.name == defence.name]
+    differing = [
+        f"{name}={value}"
+        for name, value in defence.fixed.items()
+        if any(other.fixed.get(name) != value for other in namesakes)
+    ]
+    return " ".join([defence.name, *differing])
+
+
+def _sorted(rows: Sequence[DefenceRow]) -> tuple[DefenceRow, ...]:
+    """By the strength's value; in the order of the plan where the values are not all numbers."""
+    if not all(isinstance(row.defence.strength_value, int | float) for row in rows):
+        return tuple(rows)
+    return tuple(sorted(rows, key=lambda row: float(row.defence.strength_value)))
+
+
+_CELL = TypeAdapter(Cell)
+
+
+def load_results(run: Path, ids: Sequence[str]) -> Results:
+    """Read the cells of a plan from ``run/cells``; files of other ids are left alone.
+
+    Raises:
+        ValueError: a file is not a cell (the message names it), or the cells do not share one victim.
+    """
+    cells, missing = [], []
+    for identifier in ids:
+        path = run / "cells" / f"{identifier}.json"
+        if not path.exists():
+            missing.append(identifier)
+            continue
+        try:
+            cell = _CELL.validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ValueError(f"{path} is not a cell of a run: {error}") from error
+        cells.append(dataclasses.replace(cell, id=identifier))
+    return Results(tuple(cells), tuple(missing))
+
+
+Scalar = str | int | float | bool | None
+
+
+def csv_row(cell: Cell) -> dict[str, Scalar]:
+    """A cell as one flat row; what was not measured is None."""
+    row: dict[str, Scalar] = {"id": cell.id, "key": cell.key, "status": cell.status, "plan": cell.plan}
+    row |= {"seed": cell.seed, "adaptive": cell.adaptive}
+    row |= {f"victim_{name}": value for name, value in dataclasses.asdict(cell.victim).items()}
+    row |= {"defence": cell.defence.name, "defence_label": cell.defence.label}
+    row |= {"strength": cell.defence.strength, "strength_value": cell.defence.strength_value}
+    row |= {"attack": cell.attack.name, "attack_label": cell.attack.label}
+    row |= {"knowledge": cell.attack.knowledge, "floor": cell.attack.floor, "n": cell.n}
+    for name, score in cell.metrics.items():
+        row |= {f"{name}_mean": score.mean, f"{name}_low": score.low, f"{name}_high": score.high}
+    if cell.utility:
+        row |= {"utility_metric": cell.utility.metric, "utility_mean": cell.utility.mean}
+        row |= {"utility_low": cell.utility.low, "utility_high": cell.utility.high}
+        row |= {"utility_chance": cell.utility.chance}
+    row |= {"bytes": cell.bytes}
+    if cell.edge:
+        row |= {"edge_milliseconds": cell.edge.milliseconds, "edge_ratio": cell.edge.ratio}
+    if cell.ok:
+        for protects in ("training", "query"):
+            row[f"{protects}_epsilon"], row[f"{protects}_delta"] = cell.epsilon(protects)
+    row |= {"noise_std": cell.noise_std, "queries": cell.queries}
+    if cell.seconds:
+        row |= {"seconds_fit": cell.seconds.fit, "seconds_reconstruct": cell.seconds.reconstruct}
+    row |= {f"version_{name}": version for name, version in cell.versions.items()}
+    row |= {"finished": cell.finished, "error": last_line(cell.traceback)}
+    return row
+
+
+def last_line(traceback: str | None) -> str | None:
+    """The line of a traceback that says what went wrong."""
+    lines = (traceback or "").strip().splitlines()
+    return lines[-1] if lines else None
+
+
+def write_csv(results: Results, path: Path) -> None:
+    """One row per cell with all its scalars; infinity is written ``inf``, what is absent is empty."""
+    rows = [csv_row(cell) for cell in results.cells]
+    # The longest rows first: a failed cell has fewer columns and must not decide their order.
+    columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,203 @@
+"""Put a defence into a victim, train what it trains, and measure what it costs."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from defenses.base import Calibration, CalibrationBatch, Defense, Guarantee
+from experiments.stages.data import Data
+from experiments.stages.fitting import Budget, Examples, SplitModel, fit, predict
+from experiments.stages.victim import (
+    CLASSES_WITHOUT_TASK,
+    FeaturesStage,
+    NetworkStage,
+    VictimStage,
+    load_modules,
+    save_modules,
+)
+from experiments.store import Store
+from victims.cuts import Halves
+from victims.errors import InvalidInputError
+from victims.seeding import seeded
+from victims.tensors import to_float
+
+TIMED_REPEATS, WARM_UPS = 30, 5
+PACKED_SENDS = 16
+
+
+@dataclass(frozen=True)
+class ProtectStage(NetworkStage):
+    """A protected victim: trained weights, utility on the target part, bytes per image, edge time."""
+
+    label: ClassVar[str] = "protect"
+
+    victim: VictimStage
+    defense: Defense
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+    @property
+    def seed(self) -> int:
+        """The victim's."""
+        return self.victim.seed
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Otherwise the encoder is the victim's, and so are its features."""
+        anew = self.defense.retrains == "anew"
+        return self.defense.retrains == "network" or (anew and not self.victim.freeze_encoder)
+
+    def compute(self, folder: Path, store: Store) -> None:
+        """weights.safetensors (perturb.*, encoder.*, channel.*, tail.*) and facts.json."""
+        data = self.victim.data.load(store)
+        with seeded("protect", self.seed, self.defense.name):
+            model = self._assemble(store, data)
+            calibration = self._calibration(model, data, store)
+            for module in (model.perturb, model.channel):
+                if hasattr(module, "calibrate"):
+                    module.calibrate(calibration)
+            history, guarantees = self._train(model, calibration, data, store)
+        if guarantee := model.channel.guarantee():
+            guarantees.append(guarantee)
+        model.eval().requires_grad_(False)
+        facts = {
+            "history": history,
+            "guarantees": [asdict(guarantee) for guarantee in guarantees],
+            "utility": self._utility(model, data, store),
+            **self._cost(model, data.images["target"], store),
+        }
+        save_modules(folder / "weights.safetensors", model=model)
+        (folder / "facts.json").write_text(json.dumps(facts))
+
+    def load(self, store: Store) -> SplitModel:
+        """The protected network in eval mode on the store's device, its parameters frozen."""
+        model = self._assemble(store, self.victim.data.load(store))
+        load_modules(store.folder(self) / "weights.safetensors", model=model)
+        return model.to(store.device).eval().requires_grad_(False)
+
+    def facts(self, store: Store) -> dict[str, Any]:
+        """History, guarantees, utility, bytes and edge time."""
+        facts: dict[str, Any] = json.loads((store.folder(self) / "facts.json").read_text())
+        return facts
+
+    def images(self, part: str, store: Store) -> Tensor:
+        """Of the victim's data."""
+        return self.victim.images(part, store)
+
+    def stored_features(self, part: str, store: Store) -> Tensor | None:
+        """What the channel sends; None where noise on the images makes it vary."""
+        if self._perturbation(store) is not None:
+            return None
+        return FeaturesStage(self if self.trains_encoder else self.victim, part).load(store)
+
+    def _perturbation(self, store: Store) -> nn.Module | None:
+        return self.defense.perturb(tuple(self.images("target", store).shape[1:]))
+
+    def _assemble(self, store: Store, data: Data) -> SplitModel:
+        """The network with the defence's modules in it, before calibration and training."""
+        start: Halves | SplitModel
+        if self.defense.retrains == "anew":
+            start = self.victim.initial(len(data.classes) or CLASSES_WITHOUT_TASK)
+        else:
+            start = self.victim.load(store)
+        shape = self.victim.stored_features("target", store).shape[1:]
+        model = SplitModel(
+            self.defense.adapt(start.encoder) if self.trains_encoder else start.encoder,
+            self.defense.adapt(start.tail),
+            self.defense.channel(tuple(shape)),
+            self._perturbation(store),
+        )
+        return model.to(store.device).eval()
+
+    def _frozen_features(self, part: str, store: Store) -> Tensor | None:
+        """Like ``stored_features``, before the protected network exists."""
+        return None if self.trains_encoder else self.stored_features(part, store)
+
+    def _calibration(self, model: SplitModel, data: Data, store: Store) -> Calibration:
+        images, labels = data.images["train"], data.labels["train"] if data.labels else None
+        stored = self._frozen_features("train", store)
+
+        def batches() -> Iterator[CalibrationBatch]:
+            for rows in torch.arange(len(images)).split(128):
+                batch = to_float(images[rows].to(store.device))
+                with torch.no_grad():
+                    features = model.features(batch) if stored is None else stored[rows].to(store.device)
+                yield CalibrationBatch(batch, features, labels[rows].to(store.device) if labels is not None else None)
+
+        return Calibration(batches, model.tail, store.device)
+
+    def _train(
+        self, model: SplitModel, calibration: Calibration, data: Data, store: Store
+    ) -> tuple[list[dict[str, float]], list[Guarantee]]:
+        if data.labels is None:
+            if self.defense.retrains != "tail":
+                raise InvalidInputError(f"{self.defense.name} changes training, so the victim needs a task")
+            return [], []
+        model.requires_grad_(True)
+        model.encoder.requires_grad_(self.trains_encoder)
+        parts = {
+            part: Examples(data.images[part], data.labels[part], self._frozen_features(part, store))
+            for part in ("train", "validation")
+        }
+        anew = self.defense.retrains == "anew"
+        budget = self.victim.budget if anew else Budget(self.epochs, self.batch_size, self.learning_rate)
+        outcome = fit(
+            model,
+            parts["train"],
+            parts["validation"],
+            budget,
+            self.defense.objective(calibration, model.channel),
+            self.defense.prepare,
+            store.curve(f"training behind {self.defense.name}", budget.epochs),
+        )
+        guarantees = [Guarantee("training", *outcome.spent)] if outcome.spent else []
+        return outcome.history.rows, guarantees
+
+    def _utility(self, model: SplitModel, data: Data, store: Store) -> dict[str, Any] | None:
+        if data.labels is None:
+            return None
+        labels = data.labels["target"]
+        with seeded("utility", self.seed):
+            correct = predict(model, data.images["target"], store.device) == labels
+        chance = float(labels.bincount().max() / len(labels))
+        return {"metric": "accuracy", "values": correct.int().tolist(), "chance": chance}
+
+    def _cost(self, model: SplitModel, images: Tensor, store: Store) -> dict[str, Any]:
+        """Bytes of a packed release (mean over some) and the edge's time for one image, beside no defence's."""
+        with torch.no_grad(), seeded("cost", self.seed):
+            releases = model.edge(to_float(images[:PACKED_SENDS].to(store.device)))
+            sizes = [len(model.channel.pack(release.cpu())) for release in releases]
+            image = to_float(images[:1].to(store.device))
+            defended, plain = _interleaved(lambda: model.edge(image), lambda: model.encoder(image))
+        return {
+            "bytes": statistics.mean(sizes),
+            "edge": {"milliseconds": 1000 * statistics.median(defended), "ratio": _ratio(defended, plain)},
+        }
+
+
+def _interleaved(*actions: Callable[[], object]) -> list[list[float]]:
+    """Seconds of each action, taken in turn so that a drifting machine speed hits all alike."""
+    seconds: list[list[float]] = [[] for _ in actions]
+    for repeat in range(WARM_UPS + TIMED_REPEATS):
+        for taken, action in zip(seconds, actions, strict=True):
+            start = time.perf_counter()
+            action()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if repeat >= WARM_UPS:
+                taken.append(time.perf_counter() - start)
+    return seconds
+
+
+def _ratio(defended: list[float], plain: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(defended, plain, strict=True))
+
+

@@ -1,0 +1,189 @@
+"""Results of stages on disk, found again by what they depend on."""
+
+import ast
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import torch
+
+from victims.data.base import Source
+from victims.settings import Settings
+from victims.training import Log
+
+PACKAGES = ("attacks", "defenses", "victims", "experiments")
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """One step of an experiment: its fields are all that its result depends on, besides its code.
+
+    A field that is a Stage is an upstream step; one that is a Settings is a plugin.
+    """
+
+    label: ClassVar[str]
+    """The folder of its results, and its word in the progress display."""
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of the settings, the upstream keys and the source code (the stage's module and its imports)."""
+        facts = {field.name: _fact(getattr(self, field.name)) for field in fields(self)}
+        return digest([type(self).__name__, facts, source_digest(type(self).__module__)])
+
+    @property
+    def upstream(self) -> list["Stage"]:
+        """The stages among the fields."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return [value for value in values if isinstance(value, Stage)]
+
+    @abstractmethod
+    def compute(self, folder: Path, store: "Store") -> None:
+        """Write the result's files into ``folder``, which is new and empty."""
+
+
+def _fact(value: Any) -> Any:
+    if isinstance(value, Stage):
+        return value.key
+    if isinstance(value, Source):
+        return [value.name, value.to_mapping(), value.fingerprint()]
+    if isinstance(value, Settings):
+        return [value.name, value.to_mapping(), source_digest(type(value).__module__)]
+    return value
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a plain value's canonical JSON, shortened to 24 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+@cache
+def source_digest(module: str) -> str:
+    """Digest of a module's source and of every module of this project that it imports, directly or not."""
+    found: dict[str, bytes] = {}
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        path = _source_file(name)
+        if name in found or path is None:
+            continue
+        found[name] = path.read_bytes()
+        pending += [imported for imported in _imports(found[name]) if imported.split(".")[0] in PACKAGES]
+    return digest({name: hashlib.sha256(source).hexdigest() for name, source in found.items()})
+
+
+def _source_file(module: str) -> Path | None:
+    loaded: ModuleType | None = sys.modules.get(module)
+    if loaded is not None and getattr(loaded, "__file__", None):
+        return Path(str(loaded.__file__))
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # a name inside a module, not a module
+        return None
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+def _imports(source: bytes) -> list[str]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # "from victims import models" names a module, "from victims.models import names" does not
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+class StageFailedError(RuntimeError):
+    """A stage failed earlier in this run; what depends on it fails with the same traceback."""
+
+
+class Store:
+    """Stage results under one folder: written to a temporary name and renamed, so what is there is whole."""
+
+    def __init__(
+        self, root: Path, device: torch.device, progress: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self.root = root
+        self.device = device
+        self.progress = progress
+        self.computed: list[str] = []
+        self._failed: dict[str, BaseException] = {}
+        self._remove_leftovers()
+
+    def curve(self, what: str, epochs: int | None) -> Log:
+        """A callback for training loops that shows each row in the progress display."""
+
+        def show(row: dict[str, float]) -> None:
+            step = f" epoch {row['epoch']:.0f}{f'/{epochs}' if epochs else ''}" if "epoch" in row else ""
+            losses = ", ".join(f"{key.replace('_', ' ')} {row[key]:.4g}" for key in row if key.endswith("loss"))
+            self.progress(f"{what}{step}: {losses}")
+
+        return show
+
+    def has(self, stage: Stage) -> bool:
+        """Whether the stage's result is there."""
+        return self._place(stage).is_dir()
+
+    def folder(self, stage: Stage) -> Path:
+        """The stage's result, computed if it is not there.
+
+        Raises:
+            StageFailedError: the stage failed before in this run.
+        """
+        place = self._place(stage)
+        if place.is_dir():
+            return place
+        if stage.key in self._failed:
+            raise StageFailedError(f"{stage.label} failed before") from self._failed[stage.key]
+        temporary = place.with_name(f".{place.name}.{os.getpid()}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        self.progress(stage.label)
+        try:
+            stage.compute(temporary, self)
+            self.computed.append(stage.label)
+            temporary.rename(place)
+        except Exception as error:
+            self._failed[stage.key] = error
+            raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return place
+
+    def _place(self, stage: Stage) -> Path:
+        return self.root / stage.label / stage.key
+
+    def _remove_leftovers(self) -> None:
+        """Temporary folders of processes that were killed."""
+        for temporary in self.root.glob("*/.*.*"):
+            process = temporary.suffix.removeprefix(".")
+            if process.isdigit() and not _alive(int(process)):
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old one or the new one and nothing in between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    temporary.replace(path)

@@ -1,0 +1,68 @@
+"""The contract of a data set: a catalogue without pixels, and pixels for chosen photos at one size."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from victims.settings import Settings
+
+
+@dataclass(frozen=True)
+class Labels:
+    """One label per photo. ``values``: int64 (n,), index into ``classes``, -1 where unknown."""
+
+    values: Tensor
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What is known about a data set's n photos before any is decoded.
+
+    ``names``: unique per photo. ``labels``: task name -> Labels. ``identity``: int64 (n,), the same number
+    for the same person, -1 where unknown; None where the data has no identities. ``split``: per photo
+    "train", "validation", "target" or "" (free), as fixed by the data's authors; None where they fixed none.
+    """
+
+    names: tuple[str, ...]
+    labels: Mapping[str, Labels] = field(default_factory=dict)
+    identity: Tensor | None = None
+    split: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Decoded photos. ``images``: uint8 (m, 3, size, size). ``corrupt``: positions (in the request) left out."""
+
+    images: Tensor
+    corrupt: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source(Settings, ABC):
+    """A data set. Its fields say where it is; nothing is read before ``catalog`` is called.
+
+    Every method raises InvalidInputError, naming what was looked for and how to get it, where the data is
+    missing or unreadable.
+    """
+
+    summary: ClassVar[str]
+    """One line for ``splitleak list data``."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A digest that changes when the data changes (settings, names, sizes, times); reads no pixels."""
+
+    @abstractmethod
+    def catalog(self) -> Catalog:
+        """Names, labels, identities and split of all photos, in an order that never varies."""
+
+    @abstractmethod
+    def read(self, chosen: Sequence[int], size: int) -> Pixels:
+        """Decode the chosen photos (indices into the catalogue) as RGB squares of ``size`` pixels."""

@@ -1,0 +1,341 @@
+"""Divides a data set into train, auxiliary, validation and target, and guards that they stay disjoint."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from victims.data.base import Catalog, Source
+from victims.errors import InvalidInputError, unknown
+from victims.settings import Settings, doc
+
+Indices = npt.NDArray[np.int64]
+
+PRECEDENCE = ("target", "validation", "auxiliary", "train")
+"""The order in which parts are filled, and in which they keep a photo that several of them contain."""
+
+HASH_BYTES = 16
+
+
+class OverlapError(ValueError):
+    """Two parts share a photo, a person or a photo's content: every number measured on them would be void."""
+
+
+@dataclass(frozen=True)
+class PartSizes(Settings):
+    """How many photos each part gets."""
+
+    train: Annotated[int, Ge(0), doc("photos that train the victim; 0 for a victim that is trained already")]
+    auxiliary: Annotated[int, Ge(1), doc("photos that the attacker trains on")]
+    validation: Annotated[int, Ge(1), doc("photos for model selection, on both sides")]
+    target: Annotated[int, Ge(1), doc("photos whose reconstructions are scored; nobody trains on them")]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """``indices``: part -> int64 (k,), the part's photos in the catalogue, in random order."""
+
+    indices: Mapping[str, Tensor]
+
+    def keep(self, positions: Mapping[str, Tensor]) -> "Parts":
+        """Only the photos at these positions (int64, counted within each part)."""
+        return Parts({part: indices[positions[part]] for part, indices in self.indices.items()})
+
+    def manifest(
+        self, catalog: Catalog, task: str | None, distinct: "Distinct", corrupt: Mapping[str, Sequence[str]]
+    ) -> dict[str, Any]:
+        """What the parts contain, as plain values that JSON can hold.
+
+        Per part: n, photos per class (None without a task), number of known identities (None where the data
+        has none), names, content hashes, duplicates dropped and kept, and ``corrupt``, the names of
+        unreadable photos that were left out. "sha256" is taken over all the rest.
+        """
+        parts = {
+            part: {
+                "n": len(indices),
+                "labels": _label_counts(catalog, task, indices),
+                "identities": None if catalog.identity is None else len(_people(catalog.identity, indices)),
+                "names": [catalog.names[index] for index in indices.tolist()],
+                "hashes": list(distinct.hashes[part]),
+                "duplicates_dropped": distinct.dropped[part],
+                "duplicates_kept": distinct.repeated[part],
+                "corrupt": list(corrupt[part]),
+            }
+            for part, indices in self.indices.items()
+        }
+        content = {"task": task, "parts": parts}
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return content | {"sha256": hashlib.sha256(canonical.encode()).hexdigest()}
+
+
+def divide(catalog: Catalog, sizes: PartSizes, task: str | None, seed: int) -> Parts:
+    """Choose the photos of each part at random; the same seed gives the same parts.
+
+    - Each part has exactly the size asked for, and no photo is in two parts.
+    - A person is in one part only. Photos of unknown identity stand for themselves. A part takes whole
+      persons until it is full; what is left of the last one is not used anywhere.
+    - The authors' split holds: target photos go to target only, validation ones to validation only, train
+      ones to train or auxiliary, free ones anywhere. Where the authors fixed no target photos at all (or no
+      validation photos), train photos fill that part too. A part takes the photos that fit the fewest parts
+      first, so free ones are left for whichever part needs them.
+    - With a task, photos with an unknown label are left out, and each part's label proportions follow those
+      of the photos it is drawn from: to within about one photo per class, or one person where a person's
+      photos stay together (a person counts by the commonest label). Large groups come late in the order, so
+      none fills a part by itself where others can.
+
+    The target part depends on the seed and its own size only, validation on the seed and these two sizes,
+    and so on in the order of PRECEDENCE: a plan may grow its train part without a change of targets.
+
+    Raises:
+        InvalidInputError: unknown task, or too few photos.
+    """
+    if task is not None and task not in catalog.labels:
+        raise unknown("task", task, catalog.labels)
+    count = len(catalog)
+    labels = np.zeros(count, np.int64) if task is None else catalog.labels[task].values.numpy()
+    units = _units(catalog)
+    fits = _fits(catalog) & (labels >= 0)
+    freedom = np.sum([np.bincount(units, weights=row) > 0 for row in fits], axis=0)
+    free = np.ones(count, bool)
+    chosen: dict[str, Tensor] = {}
+    for position, part in enumerate(PRECEDENCE):
+        generator = np.random.default_rng((seed, position))
+        candidates = np.flatnonzero(fits[position] & free)
+        order = _order(candidates, units, labels, freedom, generator)
+        size: int = getattr(sizes, part)
+        if len(order) < size:
+            raise _too_few(catalog, sizes, task, part, len(order))
+        taken = order[:size]
+        free &= ~np.isin(units, units[taken])
+        chosen[part] = torch.from_numpy(generator.permutation(taken))
+    return Parts(chosen)
+
+
+def _units(catalog: Catalog) -> Indices:
+    """The number of the unit that each photo moves with: its person, or itself where that is unknown."""
+    count = len(catalog)
+    if catalog.identity is None:
+        return np.arange(count)
+    identity = catalog.identity.numpy()
+    # photos of unknown persons get numbers that no person has
+    own = np.where(identity < 0, identity.max(initial=0) + 1 + np.arange(count), identity)
+    return np.unique(own, return_inverse=True)[1]
+
+
+def _fits(catalog: Catalog) -> npt.NDArray[np.bool_]:
+    """Bool (4, n): whether the authors' split lets each photo go to each part, in the order of PRECEDENCE."""
+    if catalog.split is None:
+        return np.ones((len(PRECEDENCE), len(catalog)), bool)
+    split = np.array(catalog.split)
+    allowed = {part: {part, ""} for part in PRECEDENCE}
+    allowed["auxiliary"] = {"train", ""}
+    for part in ("target", "validation"):
+        if part not in catalog.split:
+            allowed[part].add("train")
+    return np.stack([np.isin(split, list(allowed[part])) for part in PRECEDENCE])
+
+
+def _order(
+    photos: Indices, units: Indices, labels: Indices, freedom: Indices, generator: np.random.Generator
+) -> Indices:
+    """The photos, unit by unit, in an order of which any beginning is a stratified sample.
+
+    Units with less freedom come first. Among equals, those of one label are lined up at random and stretched
+    over the interval from 0 to 1, each as long as it has photos; the units of all labels are then sorted by
+    their middles (systematic sampling). So every beginning holds the same share of every label.
+    """
+    photos = generator.permutation(photos)
+    names, unit, size = np.unique(units[photos], return_inverse=True, return_counts=True)
+    tier, label = freedom[names], _commonest(unit, labels[photos])
+    line = np.lexsort((generator.permutation(len(names)), label, tier))
+    size, tier, label = size[line], tier[line], label[line]
+    stratum = np.cumsum(np.diff(tier, prepend=0).astype(bool) | np.diff(label, prepend=-1).astype(bool)) - 1
+    end = np.cumsum(size)
+    total = np.bincount(stratum, weights=size)
+    start = np.cumsum(total) - total
+    middle = (end - size / 2 - start[stratum]) / total[stratum]
+    rank = np.empty(len(names), np.int64)
+    rank[line[np.lexsort((generator.permutation(len(names)), middle, tier))]] = np.arange(len(names))
+    return photos[np.argsort(rank[unit], kind="stable")]
+
+
+def _commonest(unit: Indices, labels: Indices) -> Indices:
+    """The commonest label of each unit's photos; ``unit``: 0, 1, ... per photo."""
+    pairs, counts = np.unique(np.stack([unit, labels]), axis=1, return_counts=True)
+    rising = np.argsort(counts, kind="stable")
+    commonest = np.zeros(unit.max(initial=-1) + 1, np.int64)
+    commonest[pairs[0, rising]] = pairs[1, rising]  # of repeated writes the last one stays
+    return commonest
+
+
+def _too_few(
+    catalog: Catalog, sizes: PartSizes, task: str | None, part: str, found: int
+) -> InvalidInputError:
+    needed = ", ".join(f"{name} {size}" for name, size in sizes.to_mapping().items())
+    there = f"{len(catalog)} photos"
+    if catalog.split is not None:
+        kinds = [
+            f"{name or 'free'} {catalog.split.count(name)}" for name in ("train", "validation", "target", "")
+        ]
+        there += f" ({', '.join(kinds)})"
+    if task is not None:
+        there += f", {int((catalog.labels[task].values >= 0).sum())} of them with a known '{task}'"
+    if catalog.identity is not None:
+        there += (
+            f", {len(_people(catalog.identity, torch.arange(len(catalog))))} persons, who stay in one part"
+        )
+    return InvalidInputError(
+        f"too few photos: needed {needed}; '{part}' found only {found}; the data has {there}"
+    )
+
+
+def _people(identity: Tensor, indices: Tensor) -> set[int]:
+    return set(identity[indices].tolist()) - {-1}
+
+
+def _label_counts(catalog: Catalog, task: str | None, indices: Tensor) -> dict[str, int] | None:
+    if task is None:
+        return None
+    labels = catalog.labels[task]
+    counts = torch.bincount(labels.values[indices], minlength=len(labels.classes))
+    return dict(zip(labels.classes, counts.tolist(), strict=True))
+
+
+def content_hashes(images: Tensor) -> tuple[str, ...]:
+    """BLAKE2b of each photo's pixels, 16 bytes as hexadecimal digits. ``images``: uint8 (n, 3, h, w)."""
+    pixels = images.contiguous().numpy()
+    return tuple(hashlib.blake2b(photo.data, digest_size=HASH_BYTES).hexdigest() for photo in pixels)
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """What is left of each part without photos that a part of higher precedence contains too.
+
+    ``positions``: part -> int64 (k,), which photos are kept. ``hashes``: their content hashes. ``dropped``:
+    how many were not kept. ``repeated``: how many kept ones repeat an earlier photo of their own part.
+    """
+
+    positions: Mapping[str, Tensor]
+    hashes: Mapping[str, tuple[str, ...]]
+    dropped: Mapping[str, int]
+    repeated: Mapping[str, int]
+
+
+def drop_duplicates(images: Mapping[str, Tensor]) -> Distinct:
+    """Find photos whose pixels occur in a part of higher precedence: target, validation, auxiliary, train.
+
+    ``images``: part -> uint8 (n, 3, h, w). Copies inside one part are counted and kept.
+    """
+    seen: set[str] = set()
+    positions, hashes, dropped, repeated = {}, {}, {}, {}
+    for part in sorted(images, key=PRECEDENCE.index):
+        found = content_hashes(images[part])
+        kept = [position for position, code in enumerate(found) if code not in seen]
+        hashes[part] = tuple(found[position] for position in kept)
+        positions[part] = torch.tensor(kept, dtype=torch.int64)
+        dropped[part] = len(found) - len(kept)
+        repeated[part] = len(kept) - len(set(hashes[part]))
+        seen.update(found)
+    return Distinct(positions, hashes, dropped, repeated)
+
+
+def refuse_overlap(
+    indices: Mapping[str, Tensor], identity: Tensor | None, hashes: Mapping[str, Sequence[str]]
+) -> None:
+    """The guard against an attacker or victim that has seen what it is scored on.
+
+    ``indices`` and ``hashes``: per part; ``identity``: int64 per photo of the catalogue, -1 where unknown.
+
+    Raises:
+        OverlapError: two parts share a photo, a person or a photo's content.
+    """
+    overlap = next(_overlaps(indices, identity, hashes), None)
+    if overlap is not None:
+        kind, first, second, common = overlap
+        raise OverlapError(f"{first} and {second} share {len(common)} {kind}, such as {min(common)}")
+
+
+def _overlaps(
+    indices: Mapping[str, Tensor], identity: Tensor | None, hashes: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, str, str, set[Any]]]:
+    kinds: dict[str, dict[str, set[Any]]] = {
+        "photos": {part: set(chosen.tolist()) for part, chosen in indices.items()},
+        "photos by content": {part: set(codes) for part, codes in hashes.items()},
+    }
+    if identity is not None:
+        kinds["persons"] = {part: _people(identity, chosen) for part, chosen in indices.items()}
+    for kind, members in kinds.items():
+        for first, second in combinations(members, 2):
+            common = members[first] & members[second]
+            if common:
+                yield kind, first, second, common
+
+
+@dataclass(frozen=True)
+class LoadedParts:
+    """The four parts, decoded.
+
+    ``images``: part -> uint8 (k, 3, size, size). ``labels``: part -> int64 (k,), or None without a task;
+    ``classes``: what they mean. ``identities``: part -> int64 (k,), -1 where unknown, or None where the data
+    has none. ``manifest``: what was used, as plain values (see Parts.manifest).
+    """
+
+    images: Mapping[str, Tensor]
+    labels: Mapping[str, Tensor] | None
+    identities: Mapping[str, Tensor] | None
+    classes: tuple[str, ...]
+    manifest: Mapping[str, Any]
+
+
+def load_parts(source: Source, sizes: PartSizes, size: int, task: str | None, seed: int) -> LoadedParts:
+    """Divide a data set, decode its parts at ``size`` pixels, and make sure that they share nothing.
+
+    Unreadable photos (where the source skips them) and copies of photos in a part of higher precedence make
+    a part smaller than asked for; the manifest has the true numbers.
+
+    Raises:
+        InvalidInputError: the data is missing, unreadable or too small, or the task unknown.
+        OverlapError: a bug let two parts share something.
+    """
+    catalog = source.catalog()
+    parts = divide(catalog, sizes, task, seed)
+    pixels = {part: source.read(indices.tolist(), size) for part, indices in parts.indices.items()}
+    corrupt = {
+        part: [catalog.names[int(parts.indices[part][position])] for position in decoded.corrupt]
+        for part, decoded in pixels.items()
+    }
+    parts = parts.keep(
+        {part: _others(parts.indices[part], decoded.corrupt) for part, decoded in pixels.items()}
+    )
+    distinct = drop_duplicates({part: decoded.images for part, decoded in pixels.items()})
+    parts = parts.keep(distinct.positions)
+    refuse_overlap(parts.indices, catalog.identity, distinct.hashes)
+    return LoadedParts(
+        images={
+            part: decoded.images[distinct.positions[part]] if distinct.dropped[part] else decoded.images
+            for part, decoded in pixels.items()
+        },
+        labels=_each(None if task is None else catalog.labels[task].values, parts),
+        identities=_each(catalog.identity, parts),
+        classes=() if task is None else catalog.labels[task].classes,
+        manifest=parts.manifest(catalog, task, distinct, corrupt),
+    )
+
+
+def _others(indices: Tensor, positions: Sequence[int]) -> Tensor:
+    """All positions in ``indices`` but these."""
+    keep = torch.ones(len(indices), dtype=torch.bool)
+    keep[list(positions)] = False
+    return keep.nonzero().flatten()
+
+
+def _each(values: Tensor | None, parts: Parts) -> dict[str, Tensor] | None:
+    return None if values is None else {part: values[indices] for part, indices in parts.indices.items()}

@@ -1,0 +1,167 @@
+"""Networks by name and their weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from victims.errors import InvalidInputError, unknown
+from victims.files import WEIGHTS_VARIABLE, find_file
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SCRATCH = "scratch"
+
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network with the statistics that its input is normalised with, and the keys left untrained."""
+
+    module: nn.Module
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    untrained: tuple[str, ...] = ()
+
+
+def names() -> list[str]:
+    """All torchvision classification networks (``timm:NAME`` adds those of timm)."""
+    return list(torchvision.models.list_models(module=torchvision.models))
+
+
+def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) -> Network:
+    """Build a classification network in eval mode.
+
+    Args:
+        model: a torchvision name, or ``timm:NAME`` (needs the extra ``timm``).
+        classes: number of outputs.
+        size: side of the square input, in pixels; transformers fix their positions to it.
+        weights: ``scratch``, a torchvision weights name such as ``IMAGENET1K_V2``, or the path of a
+            .safetensors or .pth file; relative paths are also looked for in $SPLITLEAK_WEIGHTS.
+
+    Raises:
+        InvalidInputError: unknown network, missing file, or weights of another network.
+    """
+    network = _from_timm(model, classes, size) if model.startswith("timm:") else _from_torchvision(model, classes, size)
+    for module in network.module.modules():
+        # In-place activations would write into tensors that are cached, and break Opacus' hooks.
+        if getattr(module, "inplace", False):
+            module.inplace = False  # type: ignore[assignment]
+    if weights == SCRATCH:
+        return network
+    state = _file_state(weights) if Path(weights).suffix else _torchvision_state(model, weights)
+    missing = load_weights(network.module, state, weights)
+    return Network(network.module, network.mean, network.std, untrained=missing)
+
+
+def _from_torchvision(model: str, classes: int, size: int) -> Network:
+    if model not in names():
+        raise unknown("network", model, names())
+    options: dict[str, Any] = {"num_classes": classes}
+    if model.startswith("vit_"):
+        options["image_size"] = size
+    elif model == "maxvit_t":
+        options["input_size"] = (size, size)
+    elif model in ("googlenet", "inception_v3"):
+        # Auxiliary heads exist in training only, so no cut could run through them.
+        options |= {"aux_logits": False, "init_weights": True}
+    try:
+        return Network(torchvision.models.get_model(model, weights=None, **options).eval())
+    except ValueError as error:
+        raise InvalidInputError(f"{model} cannot take {size} px images: {str(error).splitlines()[0]}") from None
+
+
+def _from_timm(model: str, classes: int, size: int) -> Network:
+    try:
+        import timm
+    except ImportError:
+        raise InvalidInputError(f"{model} needs timm: pip install 'splitleak[timm]'") from None
+    name = model.removeprefix("timm:")
+    if not timm.is_model(name):
+        raise unknown("timm network", name, timm.list_models())
+    try:
+        module = timm.create_model(name, num_classes=classes, img_size=size)
+    except TypeError:  # convolutional networks take any size and have no such argument
+        module = timm.create_model(name, num_classes=classes)
+    settings = module.pretrained_cfg
+    return Network(module.eval(), tuple(settings["mean"]), tuple(settings["std"]))
+
+
+def _torchvision_state(model: str, weights: str) -> Mapping[str, Tensor]:
+    if model.startswith("timm:"):
+        raise InvalidInputError(f"weights = '{weights}': give timm networks 'scratch' or the path of a weights file")
+    offered = torchvision.models.get_model_weights(model)
+    if weights != "DEFAULT" and weights not in offered.__members__:
+        raise unknown(f"weights of {model}:", weights, [*offered.__members__, SCRATCH, "a .safetensors or .pth file"])
+    chosen = offered[weights]
+    try:
+        state: Mapping[str, Tensor] = chosen.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError) as error:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(chosen.url).path).name
+        raise InvalidInputError(
+            f"weights {weights} of {model} are neither at {file} nor could they be downloaded ({error}); "
+            f"fetch {chosen.url} and put it there"
+        ) from None
+    return state
+
+
+def _file_state(weights: str) -> Mapping[str, Tensor]:
+    path = find_file(weights, "weights file", WEIGHTS_VARIABLE)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise InvalidInputError(f"{path} is no readable weights file: {str(error).splitlines()[0]}") from None
+    except Exception as error:
+        # weights_only refuses anything but tensors with pickle's own error, which has no better type
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise InvalidInputError(f"{path} holds more than tensors and is not loaded: save a state_dict") from None
+    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InvalidInputError(f"{path} holds no state_dict (a mapping of names to tensors)")
+    return state
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> tuple[str, ...]:
+    """Copy ``state`` into ``module``; only the classifier may be missing or have another number of classes.
+
+    Returns:
+        The classifier's keys that keep their initial values.
+
+    Raises:
+        InvalidInputError: any other key is missing, unknown or of another shape; the keys are listed.
+    """
+    own = module.state_dict()
+    head = _classifier(module)
+    in_head = {key for key in own.keys() | state.keys() if key == head or key.startswith(f"{head}.")}
+    wrong = {
+        "missing": sorted(own.keys() - state.keys() - in_head),
+        "unknown": sorted(state.keys() - own.keys() - in_head),
+        "of another shape": sorted(
+            key for key in own.keys() & state.keys() - in_head if own[key].shape != state[key].shape
+        ),
+    }
+    if any(wrong.values()):
+        listed = "; ".join(f"{len(keys)} keys {what} ({_some(keys)})" for what, keys in wrong.items() if keys)
+        raise InvalidInputError(f"{origin} are weights of another network: {listed}")
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    module.load_state_dict(fitting, strict=False)
+    return tuple(sorted(own.keys() - fitting.keys()))
+
+
+def _classifier(module: nn.Module) -> str:
+    """The last child with parameters: what a change of the number of classes replaces."""
+    return [name for name, child in module.named_children() if next(child.parameters(), None) is not None][-1]
+
+
+def _some(keys: list[str], most: int = 4) -> str:
+    return ", ".join(keys[:most]) + (", ..." if len(keys) > most else "")

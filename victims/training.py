@@ -1,0 +1,137 @@
+"""The one training loop: victims, fine-tuning and every learned attack run through it."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Batch = tuple[Tensor, ...]
+Log = Callable[[dict[str, float]], None]
+"""Receives one row per epoch: epoch, train_loss, validation_loss."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and with what to train. ``schedule`` makes a per-STEP scheduler from (optimizer, steps)."""
+
+    epochs: int
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    schedule: Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler] | None = None
+
+
+def adamw(learning_rate: float, epochs: int, weight_decay: float = 1e-4) -> Recipe:
+    """AdamW with a one-cycle learning rate (Smith & Topin, 2018): our default for everything that trains."""
+    return Recipe(
+        epochs,
+        lambda parameters: torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay),
+        lambda optimizer, steps: torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, learning_rate, total_steps=max(steps, 1), pct_start=0.2
+        ),
+    )
+
+
+@dataclass
+class Training:
+    """What trains: the three things that a defence may wrap (DP-SGD does) and gives back."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    batches: Iterable[Batch]
+    """Iterated once an epoch; ``len()`` gives the steps."""
+    spent: Callable[[], tuple[float, float]] | None = None
+    """Where training is differentially private: (epsilon, delta) spent so far."""
+
+
+@dataclass
+class History:
+    """One row per epoch, and the epoch whose weights were kept."""
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+
+
+def train(
+    training: Training,
+    recipe: Recipe,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    validation: Callable[[nn.Module], float] | None = None,
+    log: Log | None = None,
+) -> History:
+    """Train ``training.model`` in place and keep the weights that are best on the validation part.
+
+    Args:
+        training: model (its parameters that require gradients are in the optimizer), optimizer, batches.
+        recipe: epochs and schedule.
+        loss: (model, batch) -> scalar loss, called with the model in training mode.
+        validation: model in eval mode -> a loss, lower is better; without it the last epoch's weights stay.
+        log: called with each epoch's row.
+
+    Raises:
+        FloatingPointError: the loss stopped being finite.
+    """
+    model, optimizer = training.model, training.optimizer
+    device = next(model.parameters()).device
+    steps = recipe.epochs * len(training.batches)  # type: ignore[arg-type]
+    schedule = recipe.schedule(optimizer, steps) if recipe.schedule else None
+    history, best, kept = History(), math.inf, None
+    # Half precision pays on CUDA only; bfloat16 needs no loss scaling.
+    autocast = torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
+    for epoch in range(1, recipe.epochs + 1):
+        model.train()
+        total, count = torch.zeros((), device=device), 0
+        for batch in training.batches:
+            batch = tuple(part.to(device, non_blocking=True) for part in batch)
+            optimizer.zero_grad(set_to_none=True)
+            with autocast:
+                value = loss(model, batch)
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            if schedule and schedule.last_epoch < steps:
+                schedule.step()
+            total, count = total + value.detach().float(), count + 1
+        row = {"epoch": float(epoch), "train_loss": float(total) / max(count, 1)}
+        if not math.isfinite(row["train_loss"]):
+            raise FloatingPointError(f"the training loss is {row['train_loss']} in epoch {epoch}")
+        if validation:
+            model.eval()
+            with torch.no_grad():
+                row["validation_loss"] = validation(model)
+            if row["validation_loss"] < best:
+                best, history.best_epoch = row["validation_loss"], epoch
+                kept = _copy(model.state_dict())
+        history.rows.append(row)
+        if log:
+            log(row)
+    if kept is not None:
+        model.load_state_dict(kept)
+    model.eval()
+    return history
+
+
+def _copy(state: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.detach().clone() for key, value in state.items()}
+
+
+class Shuffled:
+    """Batches of aligned tensors in a fresh random order on each pass (drawn from torch's global state).
+
+    Args:
+        tensors: of equal length; may be memory-mapped, rows are copied batch by batch.
+        batch_size: the last, smaller batch is dropped (it upsets batch statistics) unless it is the only one.
+    """
+
+    def __init__(self, tensors: tuple[Tensor, ...], batch_size: int) -> None:
+        self.tensors, self.count = tensors, len(tensors[0])
+        self.batch_size = min(batch_size, self.count)
+
+    def __len__(self) -> int:
+        return self.count // max(self.batch_size, 1)
+
+    def __iter__(self) -> Any:
+        order = torch.randperm(self.count)
+        for step in range(len(self)):
+            rows = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield tuple(tensor[rows] for tensor in self.tensors)
