@@ -17,5 +17,6 @@ def as_grid(release: Tensor) -> Tensor:
         side = math.isqrt(release.shape[1])
         surplus = release.shape[1] - side**2
         if surplus in (0, 1) and side > 1:
-            return release[:, surplus:].transpose(1, 2).unflatten(2, (side, side))
+            grid: Tensor = release[:, surplus:].transpose(1, 2).unflatten(2, (side, side))
+            return grid
     return release.flatten(1)[:, :, None, None]

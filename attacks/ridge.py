@@ -42,9 +42,11 @@ class Ridge(Attack[BlackBox]):
             patches = self._cells(release) @ weights[:-1] + weights[-1]
             return _to_images(patches, self._grid(release), height, width).clamp(0, 1)
 
-        best, kept = math.inf, torch.empty(0)
+        best, kept = math.inf, sums.intercept_only()
         for penalty in PENALTIES:
             weights = sums.solve(penalty)
+            if weights is None:
+                continue
             errors = [F.mse_loss(predict(weights, release), images) * len(images) for release, images in validation]
             error = float(sum(errors)) / sum(len(images) for _, images in validation)
             knows.log({"penalty": penalty, "validation_loss": error})
@@ -80,14 +82,26 @@ class _NormalEquations:
         self.inputs = self.inputs.to(inputs.device) + shifted.sum(0, dtype=torch.float64)
         self.outputs = self.outputs.to(inputs.device) + outputs.sum(0, dtype=torch.float64)
 
-    def solve(self, penalty: float) -> Tensor:
-        """Weights (d + 1, p); the last row is the intercept, which is not penalised."""
+    def intercept_only(self) -> Tensor:
+        """The solution under an infinite penalty, (d + 1, p)."""
+        weights = torch.zeros(len(self.inputs) + 1, len(self.outputs), device=self.outputs.device)
+        weights[-1] = self.outputs / self.count
+        return weights
+
+    def solve(self, penalty: float) -> Tensor | None:
+        """Weights (d + 1, p); the last row is the intercept, which is not penalised.
+
+        None where rounding makes the matrix indefinite: the penalty is too small for these features.
+        """
         input_mean, output_mean = self.inputs / self.count, self.outputs / self.count
         gram = self.gram / self.count - torch.outer(input_mean, input_mean)
         cross = self.cross / self.count - torch.outer(input_mean, output_mean)
         scale = gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
         gram.diagonal().add_(penalty * scale)
-        weights = torch.cholesky_solve(cross, torch.linalg.cholesky(gram))
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if failed:
+            return None
+        weights = torch.cholesky_solve(cross, factor)
         intercept = output_mean - (input_mean + self.offset.double()) @ weights
         return torch.cat([weights, intercept[None]]).float()
 

@@ -87,6 +87,20 @@ class Channel(nn.Module):
         return None
 
 
+class Perturbation(nn.Module):
+    """On the edge, before the encoder: images -> images. This one does nothing; a defence overrides ``forward``.
+
+    Restored like a channel: from settings, shapes and ``state_dict``.
+    """
+
+    def calibrate(self, calibration: Calibration) -> None:
+        """Fill buffers from the train part. Not called again when a perturbation is restored."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (n, 3, h, w) in [0, 1] -> what the encoder sees, of the same shape."""
+        return images
+
+
 @dataclass(frozen=True)
 class Defense(Settings):
     """A mitigation. Every hook is optional; overriding none is no defence.
@@ -106,8 +120,8 @@ class Defense(Settings):
         """Change the layers of the encoder or of the tail before training; depends on settings only."""
         return half
 
-    def perturb(self, image_shape: tuple[int, ...]) -> nn.Module | None:
-        """Input noise: a module images -> images on the edge, None for none."""
+    def perturb(self, image_shape: tuple[int, ...]) -> Perturbation | None:
+        """Input noise on images of this shape (without the batch), None for none."""
         return None
 
     def channel(self, shape: tuple[int, ...]) -> Channel:
@@ -143,6 +157,7 @@ __all__ = [
     "Channel",
     "Defense",
     "Guarantee",
+    "Perturbation",
     "Training",
     "channel_axis",
 ]

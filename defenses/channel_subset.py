@@ -50,7 +50,9 @@ class _SubsetChannel(Channel):
         self.axis = channel_axis(shape) + 1  # behind the batch
         channels = shape[self.axis - 1]
         self.register_buffer("kept", torch.arange(count))
-        self.register_buffer("fill", torch.zeros([channels if axis == self.axis else 1 for axis in range(len(shape) + 1)]))
+        self.register_buffer(
+            "fill", torch.zeros([channels if axis == self.axis else 1 for axis in range(len(shape) + 1)])
+        )
 
     def calibrate(self, calibration: Calibration) -> None:
         total = square = saliency = torch.zeros((), dtype=torch.float64)

@@ -24,7 +24,7 @@ class GaussianNoise(Defense):
         "IEEE Internet of Things Journal 2020"
     )
     strength: ClassVar[str] = "sigma"
-    strengths: ClassVar[tuple[float, ...]] = (0.01, 0.5, 2.0, 8.0)
+    strengths: ClassVar[tuple[float, ...]] = (0.01, 0.5, 2.0, 32.0)
 
     sigma: Annotated[float, Ge(0), doc("standard deviation in units of the features' root mean square")] = 1.0
 

@@ -9,13 +9,14 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.table import Table
 
-from experiments import describe, plugins
+from experiments import describe
 from experiments.checking import check_file
 from experiments.display import Display
 from experiments.execute import CACHE, Run, check_plan, pending_stages, run_serial
 from experiments.plan import Plan, read_plan
-from experiments.report.page import write_report
 from experiments.report.matrix import terminal_table
+from experiments.report.page import write_report
+from experiments.report.results import load_results
 from experiments.store import Store
 from victims.cuts import find_cuts
 from victims.errors import InvalidInputError, unknown
@@ -30,7 +31,9 @@ app = App(
     help="Measures what intercepted feature maps of split inference leak, and what each defence costs.",
 )
 Out = Annotated[Path, Parameter(help="folder of all runs and of the cache that they share")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="where networks run; auto takes a GPU if there is one")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], Parameter(help="where networks run; auto takes a GPU if there is one")
+]
 
 
 @app.command
@@ -40,7 +43,9 @@ def run(
     *,
     out: Out = Path("runs"),
     device: Device = "auto",
-    dry_run: Annotated[bool, Parameter(negative="", help="show the matrix and what is cached, compute nothing")] = False,
+    dry_run: Annotated[
+        bool, Parameter(negative="", help="show the matrix and what is cached, compute nothing")
+    ] = False,
     retry: Annotated[Literal["failed"] | None, Parameter(help="compute cells again that failed before")] = None,
 ) -> int:
     """Run a plan: a TOML file, or the name of a built-in one (quick).
@@ -57,7 +62,7 @@ def run(
             return 0
         results = run_serial(experiment, store, retry == "failed", display.cell)
     page = write_report(experiment.folder, experiment.ids)
-    console.print(terminal_table(experiment.folder, experiment.ids))
+    console.print(terminal_table(load_results(experiment.folder, experiment.ids)))
     console.print(display.summary(), highlight=False)
     console.print(f"report: {page.resolve()}", soft_wrap=True, highlight=False)
     return FAILED_CELLS if any(result["status"] == "failed" for result in results) else 0
@@ -68,10 +73,12 @@ def report(run_folder: Annotated[Path, Parameter(name="run")], /) -> int:
     """Write a run's tables, figures and page again from its stored results."""
     plan_file = run_folder / "plan.toml"
     if not plan_file.is_file():
-        raise InvalidInputError(f"no run at {run_folder.absolute()}: it has no plan.toml; give a folder like runs/quick")
+        raise InvalidInputError(
+            f"no run at {run_folder.absolute()}: it has no plan.toml; give a folder like runs/quick"
+        )
     experiment = Run.of(read_plan(plan_file), run_folder.parent)
     page = write_report(run_folder, experiment.ids)
-    console.print(terminal_table(run_folder, experiment.ids))
+    console.print(terminal_table(load_results(run_folder, experiment.ids)))
     console.print(f"report: {page.resolve()}", soft_wrap=True, highlight=False)
     return 0
 
@@ -123,7 +130,9 @@ def _device(name: str) -> torch.device:
 def _print_dry_run(experiment: Run, store: Store) -> None:
     plan: Plan = experiment.plan
     missing = [cell for cell in experiment.cells if cell.result(experiment.folder) is None]
-    table = Table(title=f"{plan.name}: {len(plan.defenses)} defences x {len(plan.attacks)} attacks x seeds {list(plan.seeds)}")
+    table = Table(
+        title=f"{plan.name}: {len(plan.defenses)} defences x {len(plan.attacks)} attacks x seeds {list(plan.seeds)}"
+    )
     table.add_column("cell")
     table.add_column("state")
     for cell in experiment.cells:
@@ -132,7 +141,9 @@ def _print_dry_run(experiment: Run, store: Store) -> None:
         table.add_row(f"{cell.defense.label} x {cell.attack.label}{unaware}, seed {cell.seed}", state)
     console.print(table)
     stages = ", ".join(f"{count} {label}" for label, count in pending_stages(missing, store).items())
-    console.print(f"{len(missing)} of {len(experiment.cells)} cells to compute; stages to compute: {stages or 'none'}")
+    console.print(
+        f"{len(missing)} of {len(experiment.cells)} cells to compute; stages to compute: {stages or 'none'}"
+    )
 
 
 def main() -> None:
@@ -140,7 +151,9 @@ def main() -> None:
     try:
         code = app(exit_on_error=False, print_error=False)
     except (InvalidInputError, CycloptsError) as error:
-        Console(stderr=True).print(f"[red]error:[/red] {' '.join(str(error).split())}", soft_wrap=True, highlight=False)
+        Console(stderr=True).print(
+            f"[red]error:[/red] {' '.join(str(error).split())}", soft_wrap=True, highlight=False
+        )
         code = INVALID_INPUT
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; finished cells are stored, the same command goes on from there")

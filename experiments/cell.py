@@ -22,6 +22,7 @@ from experiments.judge.statistics import interval
 from experiments.plan import Entry, Plan
 from experiments.stages.attack import AttackStage
 from experiments.stages.data import DataStage
+from experiments.stages.fitting import Budget
 from experiments.stages.protect import ProtectStage
 from experiments.stages.victim import VictimStage
 from experiments.store import Store, digest, source_digest, write_atomically
@@ -153,18 +154,22 @@ def cells_of(plan: Plan) -> Iterator[Cell]:
             weights=victim.weights,
             weights_fingerprint=weights_fingerprint(victim.weights),
             freeze_encoder=victim.freeze_encoder,
-            epochs=victim.epochs,
-            batch_size=victim.batch_size,
-            learning_rate=victim.learning_rate,
+            budget=Budget(victim.epochs, victim.batch_size, victim.learning_rate),
             seed=seed,
         )
         for defense in plan.defenses:
-            budget = plan.defender
-            protect = ProtectStage(network, defense.plugin, budget.epochs, budget.batch_size, budget.learning_rate)
+            protect = ProtectStage(network, defense.plugin, _budget(plan, defense.plugin))
             for adaptive in dict.fromkeys(plan.attacker.adaptive):
                 for attack in plan.attacks:
                     stage = AttackStage(protect, attack.plugin, adaptive, plan.attacker.queries)
                     yield Cell(plan, defense, attack, adaptive, seed, stage)
+
+
+def _budget(plan: Plan, defense: Defense) -> Budget:
+    if defense.retrains == "anew":
+        epochs = plan.defender.anew_epochs or plan.victim.epochs
+        return Budget(epochs, plan.victim.batch_size, plan.victim.learning_rate)
+    return Budget(plan.defender.epochs, plan.defender.batch_size, plan.defender.learning_rate)
 
 
 def weights_fingerprint(weights: str) -> str:
@@ -177,5 +182,3 @@ def weights_fingerprint(weights: str) -> str:
         return weights
     facts = find_file(weights, "weights file", WEIGHTS_VARIABLE).stat()
     return f"{facts.st_size}-{facts.st_mtime_ns}"
-
-

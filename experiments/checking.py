@@ -32,7 +32,10 @@ def check_file(path: Path, console: Console) -> bool:
 
 def _report(cls: type[Settings], check: Callable[[Any], list[str]], console: Console) -> bool:
     problems = check(cls())
-    console.print(f"{cls.name}: {'keeps its contract' if not problems else f'{len(problems)} broken promises'}", highlight=False)
+    console.print(
+        f"{cls.name}: {'keeps its contract' if not problems else f'{len(problems)} broken promises'}",
+        highlight=False,
+    )
     for problem in problems:
         console.print(f"  - {problem}", markup=False, highlight=False, soft_wrap=True)
     return not problems

@@ -1,6 +1,7 @@
 """Tables that tell a user what there is: plugins, networks, cuts."""
 
 import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -34,14 +35,18 @@ def listing(kind: Kind, plans: Path) -> Table:
 
 def _rows(kind: Kind, plans: Path) -> list[tuple[str, str]]:
     if kind == "victims":
-        return [*((name, "torchvision") for name in models.names()), ("timm:NAME", "any network of timm, an extra")]
+        return [
+            *((name, "torchvision") for name in models.names()),
+            ("timm:NAME", "any network of timm, an extra"),
+        ]
     if kind == "plans":
         return [(path.stem, _first_comment(path)) for path in sorted(plans.glob("*.toml"))]
-    classes: dict[str, type[Any]] = {
+    discover: dict[str, Callable[[], Mapping[str, type[Settings]]]] = {
         "attacks": plugins.attack_classes,
         "defenses": plugins.defense_classes,
         "data": plugins.source_classes,
-    }[kind]()  # type: ignore[operator]
+    }
+    classes = discover[kind]()
     return [(name, _summary(cls)) for name, cls in sorted(classes.items())]
 
 
@@ -68,7 +73,9 @@ def plugin(name: str) -> Group:
     if name not in known:
         raise unknown("plugin", name, known)
     cls = known[name]
-    return Group(f"[bold]{name}[/bold]  {_threat_model(cls)}", "", inspect.getdoc(cls) or "", "", _settings_table(cls))
+    return Group(
+        f"[bold]{name}[/bold]  {_threat_model(cls)}", "", inspect.getdoc(cls) or "", "", _settings_table(cls)
+    )
 
 
 def _threat_model(cls: type[Settings]) -> str:

@@ -32,7 +32,9 @@ class Display:
         self.progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.progress.stop()
 
     def stage(self, text: str) -> None:
@@ -48,13 +50,19 @@ class Display:
         if computed or result["status"] == "failed":
             unaware = "" if cell.adaptive else " (unaware)"
             what = f"{cell.defense.label} x {cell.attack.label}{unaware}, seed {cell.seed}"
-            self.console.print(f"[{self.done}/{self.cells}] {what}: {_outcome(result)}", markup=False, highlight=False, soft_wrap=True)
+            self.console.print(
+                f"[{self.done}/{self.cells}] {what}: {_outcome(result)}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def summary(self) -> str:
         """One line for the end."""
         seconds = time.monotonic() - self.started
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self.cells} cells: {self.computed} computed{failed}, {self.cells - self.computed} already there; {seconds:.0f} s"
+        stored = self.cells - self.computed
+        return f"{self.cells} cells: {self.computed} computed{failed}, {stored} already there; {seconds:.0f} s"
 
 
 def _outcome(result: dict[str, Any]) -> str:

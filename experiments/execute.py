@@ -30,7 +30,10 @@ class Run:
     @classmethod
     def of(cls, plan: Plan, out: Path) -> "Run":
         """``out``/NAME for the run; ``out``/cache for the stages."""
-        return cls(plan, out / plan.name, tuple(cells_of(plan)))
+        cells = tuple(cells_of(plan))
+        for cell in cells:
+            _ = cell.key  # taken now: sources that are edited while the plan runs are not what runs
+        return cls(plan, out / plan.name, cells)
 
     @property
     def ids(self) -> list[str]:
@@ -54,7 +57,9 @@ def check_plan(plan: Plan) -> None:
         raise InvalidInputError("parts.train = 0: the victim's tail and the defences need photos to fit on")
     classes = len(catalog.labels[victim.task].classes) if victim.task else 1000
     if victim.task and classes < 2:
-        raise InvalidInputError(f"victim.task = '{victim.task}': it has a single class, so there is nothing to predict")
+        raise InvalidInputError(
+            f"victim.task = '{victim.task}': it has a single class, so there is nothing to predict"
+        )
     network = make_network(victim.model, classes, victim.size, victim.weights)
     shape = split(network, victim.model, victim.cut, victim.size).cut.shape
     image_shape = (3, victim.size, victim.size)

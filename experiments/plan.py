@@ -58,7 +58,8 @@ class DefenderTable(Settings):
 
     name: ClassVar[str] = "defender"
 
-    epochs: Annotated[int, Gt(0), doc("passes over the train part; defences that train anew use the victim's")] = 3
+    epochs: Annotated[int, Gt(0), doc("passes over the train part")] = 3
+    anew_epochs: Annotated[int | None, Gt(0), doc("for defences that train anew; default: the victim's")] = None
     batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32
     learning_rate: Annotated[float, Gt(0), doc("peak of the one-cycle schedule")] = 1e-3
 
@@ -71,7 +72,9 @@ class AttackerTable(Settings):
 
     auxiliary: Annotated[int, Ge(1), doc("the attacker's own photos")] = 1000
     adaptive: Annotated[
-        list[bool], MinLen(1), doc("true: the attack is fitted to the defended edge; false: to the undefended one")
+        list[bool],
+        MinLen(1),
+        doc("true: the attack is fitted to the defended edge; false: to the undefended one"),
     ] = field(default_factory=lambda: [True])
     queries: Annotated[int | None, Gt(0), doc("how many releases an attack may ask for; none: no limit")] = None
 
@@ -117,11 +120,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Head(Settings):
-    name: str = "plan"
-    seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = field(default_factory=lambda: [0])
+    name: ClassVar[str] = "plan"
+
+    title: str
+    seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)]
 
 
-TABLES = {table.name: table for table in (VictimTable, PartsTable, DefenderTable, AttackerTable, JudgeTable)}
+TABLES = ("victim", "parts", "defender", "attacker", "judge")
+# abstract bases, which only serve to recognise plugins
+_ATTACK: type[Attack[QueryFree]] = Attack  # type: ignore[type-abstract]
+_SOURCE: type[Source] = Source  # type: ignore[type-abstract]
 
 
 def read_plan(path: Path) -> Plan:
@@ -146,22 +154,26 @@ def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) ->
     for key in tables:
         if key not in known:
             raise unknown("key of the plan:", key, known)
-    head = validated(_Head, {"name": tables.get("name", name), "seeds": tables.get("seeds", [0])})
-    if not re.fullmatch(r"[\w.-]+", head["name"]) or head["name"].startswith("."):
-        raise InvalidInputError(f"plan name = '{head['name']}': it names a folder; use letters, digits, '_', '-', '.'")
-    parsed = {key: table.from_mapping(_table(tables, key)) for key, table in TABLES.items()}
+    head = validated(_Head, {"title": tables.get("name", name), "seeds": tables.get("seeds", [0])})
+    if not re.fullmatch(r"[\w.-]+", head["title"]) or head["title"].startswith("."):
+        raise InvalidInputError(
+            f"plan name = '{head['title']}': it names a folder; use letters, digits, '_', '-', '.'"
+        )
     defenses = _entries(tables, "defenses", "defence", plugins.defense_classes(), Defense, folder)
-    attacks: tuple[Entry[Attack[QueryFree]], ...] = _entries(
-        tables, "attacks", "attack", plugins.attack_classes(), Attack, folder  # type: ignore[type-abstract]
-    )
+    attacks = _entries(tables, "attacks", "attack", plugins.attack_classes(), _ATTACK, folder)
+    victim = VictimTable.from_mapping(_table(tables, "victim"))
     return Plan(
-        name=head["name"],
+        name=head["title"],
         seeds=tuple(dict.fromkeys(head["seeds"])),
-        source=_source(parsed["victim"].data, folder),  # type: ignore[attr-defined]
+        victim=victim,
+        source=_source(victim.data, folder),
+        parts=PartsTable.from_mapping(_table(tables, "parts")),
+        defender=DefenderTable.from_mapping(_table(tables, "defender")),
+        attacker=AttackerTable.from_mapping(_table(tables, "attacker")),
+        judge=JudgeTable.from_mapping(_table(tables, "judge")),
         defenses=defenses,
         attacks=attacks,
         text=text,
-        **parsed,  # type: ignore[arg-type]
     )
 
 
@@ -174,9 +186,7 @@ def _table(tables: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _source(data: str | dict[str, Any], folder: Path) -> Source:
     settings = {"name": data} if isinstance(data, str) else dict(data)
-    entry: tuple[Entry[Source], ...] = _entry(
-        settings, "data set", plugins.source_classes(), Source, folder  # type: ignore[type-abstract]
-    )
+    entry = _entry(settings, "data set", plugins.source_classes(), _SOURCE, folder)
     if len(entry) != 1:
         raise InvalidInputError("victim.data: a plan has one data set; write one plan for each")
     return entry[0].plugin
@@ -198,7 +208,7 @@ def _entry(
     """One table's plugin at each combination of its listed values."""
     name = settings.get("name")
     if not isinstance(name, str):
-        raise InvalidInputError(f"a {kind} needs name = \"...\"; known: {', '.join(sorted(known))}")
+        raise InvalidInputError(f'a {kind} needs name = "..."; known: {", ".join(sorted(known))}')
     if ".py" in name and not Path(name.partition(":")[0]).is_file():
         name = str(folder / name)
     plugin = plugins.find(kind, name, known, base)

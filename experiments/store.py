@@ -9,7 +9,7 @@ import shutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
@@ -58,6 +58,8 @@ def _fact(value: Any) -> Any:
         return [value.name, value.to_mapping(), value.fingerprint()]
     if isinstance(value, Settings):
         return [value.name, value.to_mapping(), source_digest(type(value).__module__)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
     return value
 
 
@@ -110,9 +112,7 @@ class StageFailedError(RuntimeError):
 class Store:
     """Stage results under one folder: written to a temporary name and renamed, so what is there is whole."""
 
-    def __init__(
-        self, root: Path, device: torch.device, progress: Callable[[str], None] = lambda text: None
-    ) -> None:
+    def __init__(self, root: Path, device: torch.device, progress: Callable[[str], None] = lambda text: None) -> None:
         self.root = root
         self.device = device
         self.progress = progress

@@ -80,7 +80,7 @@ def test_labels_are_as_frequent_as_promised() -> None:
     shares = {task: labels.values.bincount() / 10_000 for task, labels in catalog.labels.items()}
     torch.testing.assert_close(shares["expression"], torch.full((4,), 0.25), atol=0.02, rtol=0)
     torch.testing.assert_close(shares["glasses"], torch.tensor([0.7, 0.3]), atol=0.02, rtol=0)
-    torch.testing.assert_close(shares["mask"], torch.tensor([0.8, 0.2]), atol=0.02, rtol=0)
+    torch.testing.assert_close(shares["mask"], torch.tensor([0.65, 0.35]), atol=0.02, rtol=0)
     # the labels tell nothing about each other
     together = torch.stack([labels.values.float() for labels in catalog.labels.values()])
     assert (torch.corrcoef(together) - torch.eye(3)).abs().max() < 0.04
@@ -106,9 +106,7 @@ def test_an_expression_shows_in_eyes_and_mouth_only(masked: bool) -> None:
     still = {"glasses": torch.zeros(20, dtype=torch.int64), "mask": torch.full((20,), int(masked))}
     # an upright head in the middle, so that rows of the picture are rows of the face
     still |= {"roll": portrait.shot.roll * 0, "down": torch.full_like(portrait.shot.down, faces.CHIN)}
-    shots = [
-        replace(portrait.shot, **still, expression=torch.full((20,), i)) for i in range(len(EXPRESSIONS))
-    ]
+    shots = [replace(portrait.shot, **still, expression=torch.full((20,), i)) for i in range(len(EXPRESSIONS))]
     pictures = [render(replace(portrait, shot=shot), 64).float() for shot in shots]
     for a, b in pairwise(pictures):
         change = (a - b).abs().mean((0, 1))

@@ -106,9 +106,7 @@ def test_parts_are_exact_disjoint_and_keep_to_the_split(
     sizes_strategy,
     st.integers(0, 99),
 )
-def test_without_persons_parts_are_found_wherever_they_exist(
-    split: list[str], sizes: PartSizes, seed: int
-) -> None:
+def test_without_persons_parts_are_found_wherever_they_exist(split: list[str], sizes: PartSizes, seed: int) -> None:
     count = {kind: split.count(kind) for kind in ("train", "validation", "target", "")}
     # Hall's condition: no group of parts needs more photos than fit into any of them
     possible = True
@@ -158,9 +156,7 @@ def test_persons_are_stratified_as_well_as_they_allow() -> None:
 def test_one_large_group_does_not_fill_a_part() -> None:
     identity = [0] * 500 + list(range(1, 1001))
     for seed in range(20):
-        target = divide(catalog_of(identity=identity), PartSizes(300, 100, 100, 100), None, seed).indices[
-            "target"
-        ]
+        target = divide(catalog_of(identity=identity), PartSizes(300, 100, 100, 100), None, seed).indices["target"]
         assert (target >= 500).sum() > 50
 
 
@@ -385,9 +381,7 @@ def test_load_parts_runs_the_guard(monkeypatch: pytest.MonkeyPatch) -> None:
 # real photos
 
 
-@pytest.mark.skipif(
-    "SPLITLEAK_DATA" not in os.environ, reason="SPLITLEAK_DATA names no folder of real photos"
-)
+@pytest.mark.skipif("SPLITLEAK_DATA" not in os.environ, reason="SPLITLEAK_DATA names no folder of real photos")
 @pytest.mark.parametrize(("path", "task"), [("facemask", "label"), ("lfw.zip", "gender")])
 def test_real_photos(path: str, task: str) -> None:
     source = Index(path)

@@ -13,9 +13,9 @@ from PIL import Image
 
 from victims.data import photos
 from victims.data.base import Source
-from victims.files import DATA_VARIABLE, find_file
 from victims.data.photos import Folder, Index, Zip, decode, square
 from victims.errors import InvalidInputError
+from victims.files import DATA_VARIABLE, find_file
 
 
 def picture(seed: int = 0, width: int = 24, height: int = 24) -> Image.Image:
@@ -53,9 +53,7 @@ INDEX = (
     "c.png,,male,,test\n"
     "d.png,yes,male,Bob,\n"
 )
-INDEXED = {
-    name: encoded(picture(seed)) for seed, name in enumerate(["b.png", "deep/a.png", "c.png", "d.png"])
-}
+INDEXED = {name: encoded(picture(seed)) for seed, name in enumerate(["b.png", "deep/a.png", "c.png", "d.png"])}
 
 
 # finding
@@ -113,9 +111,7 @@ def test_folder_gives_classes_in_sorted_order(tmp_path: Path) -> None:
 def test_flat_folder_and_plain_zip_have_no_tasks(tmp_path: Path) -> None:
     content = encoded(picture())
     write_folder(tmp_path / "photos", {"2.png": content, "1.png": content})
-    archive = write_zip(
-        tmp_path / "p.zip", {"x/2.png": content, "1.png": content, "__MACOSX/1.png": b"", "x/": b""}
-    )
+    archive = write_zip(tmp_path / "p.zip", {"x/2.png": content, "1.png": content, "__MACOSX/1.png": b"", "x/": b""})
     assert Folder(str(tmp_path / "photos")).catalog().names == ("1.png", "2.png")
     assert Folder(str(tmp_path / "photos")).catalog().labels == {}
     assert Zip(str(archive)).catalog().names == ("1.png", "x/2.png")
@@ -273,9 +269,7 @@ def test_a_damaged_zip_member_is_corrupt(tmp_path: Path) -> None:
 
 
 def test_zip_members_never_become_paths(tmp_path: Path) -> None:
-    path = write_zip(
-        tmp_path / "sub.zip", {"../../evil.png": encoded(picture(4)), "/root.png": encoded(picture(5))}
-    )
+    path = write_zip(tmp_path / "sub.zip", {"../../evil.png": encoded(picture(4)), "/root.png": encoded(picture(5))})
     before = sorted(tmp_path.rglob("*"))
     read = Zip(str(path)).read([0, 1], 24)
     assert len(read.images) == 2
@@ -283,9 +277,7 @@ def test_zip_members_never_become_paths(tmp_path: Path) -> None:
     assert not (tmp_path.parent / "evil.png").exists()
 
 
-def test_a_member_that_declares_too_many_bytes_is_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_member_that_declares_too_many_bytes_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_zip(tmp_path / "a.zip", {"a.png": encoded(picture())})
     monkeypatch.setattr(photos, "MAX_BYTES", 100)
     with pytest.raises(InvalidInputError, match="the limit is 100"):

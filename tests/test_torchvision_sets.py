@@ -67,9 +67,7 @@ def lfw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "lfw-names.txt").write_text("".join(f"{name}\t{count}\n" for name, count in people.items()))
     (folder / "people.txt").write_text("2\n2\nAda_L\t2\nCleo_N\t1\n1\nBob_M\t1\n")
     (folder / "lfw-funneled.tgz").write_bytes(b"archive")
-    sums = datasets.LFWPeople.checksums | {
-        name: md5(folder / name) for name in ("people.txt", "lfw-names.txt")
-    }
+    sums = datasets.LFWPeople.checksums | {name: md5(folder / name) for name in ("people.txt", "lfw-names.txt")}
     monkeypatch.setattr(datasets.LFWPeople, "checksums", sums)
     archive = ("lfw_funneled", "lfw-funneled.tgz", md5(folder / "lfw-funneled.tgz"))
     monkeypatch.setattr(datasets.LFWPeople, "file_dict", datasets.LFWPeople.file_dict | {"funneled": archive})
@@ -90,9 +88,7 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         content = {"data": draw.integers(0, 256, (3, 3072), dtype=np.uint8), "labels": [1, 0, 9]}
         return [name, write(name, content)]
 
-    monkeypatch.setattr(
-        datasets.CIFAR10, "train_list", [batch(f"data_batch_{index}") for index in range(1, 6)]
-    )
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", [batch(f"data_batch_{index}") for index in range(1, 6)])
     monkeypatch.setattr(datasets.CIFAR10, "test_list", [batch("test_batch")])
     checksum = write("batches.meta", {"label_names": [f"kind {index}" for index in range(10)]})
     monkeypatch.setattr(datasets.CIFAR10, "meta", datasets.CIFAR10.meta | {"md5": checksum})

@@ -135,10 +135,7 @@ class _Trace:
             return False  # nothing would be left for the cloud
         inside = self.before[node]
         crossing = {
-            parent
-            for after in self.before.keys() - inside
-            for parent in after.all_input_nodes
-            if parent in inside
+            parent for after in self.before.keys() - inside for parent in after.all_input_nodes if parent in inside
         }
         return crossing == {node}
 
@@ -213,7 +210,7 @@ def _prune(graph: fx.Graph) -> None:
 def _make_out_of_place(node: fx.Node) -> None:
     """A half must not write into the features it was given: they are cached and attacked."""
     if node.op == "call_function":
-        node.target = OUT_OF_PLACE.get(node.target, node.target)  # type: ignore[arg-type, call-overload]
+        node.target = OUT_OF_PLACE.get(node.target, node.target)  # type: ignore[arg-type]
     if node.kwargs.get("inplace"):
         node.kwargs = {**node.kwargs, "inplace": False}
 

@@ -17,8 +17,8 @@ from victims.errors import InvalidInputError, unknown
 from victims.files import WEIGHTS_VARIABLE, find_file
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BATCH_NORM_MOMENTUM = 0.1
 SCRATCH = "scratch"
-
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,16 @@ def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) ->
     Raises:
         InvalidInputError: unknown network, missing file, or weights of another network.
     """
-    network = _from_timm(model, classes, size) if model.startswith("timm:") else _from_torchvision(model, classes, size)
+    network = (
+        _from_timm(model, classes, size) if model.startswith("timm:") else _from_torchvision(model, classes, size)
+    )
     for module in network.module.modules():
         # In-place activations would write into tensors that are cached, and break Opacus' hooks.
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
+            # Some networks average statistics over hundreds of steps, more than a small training has.
+            module.momentum = max(module.momentum, BATCH_NORM_MOMENTUM)
     if weights == SCRATCH:
         return network
     state = _file_state(weights) if Path(weights).suffix else _torchvision_state(model, weights)
@@ -90,7 +95,7 @@ def _from_timm(model: str, classes: int, size: int) -> Network:
         module = timm.create_model(name, num_classes=classes, img_size=size)
     except TypeError:  # convolutional networks take any size and have no such argument
         module = timm.create_model(name, num_classes=classes)
-    settings = module.pretrained_cfg
+    settings: dict[str, Any] = module.pretrained_cfg  # type: ignore[assignment]
     return Network(module.eval(), tuple(settings["mean"]), tuple(settings["std"]))
 
 

@@ -71,7 +71,7 @@ def _model(cls: type[Settings]) -> type[BaseModel]:
 def validated(cls: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
     """Check values against the annotations of ``cls``; raises InvalidInputError with one line."""
     try:
-        model = _model(cls)(**values)
+        model = _model(cls)(**values)  # type: ignore[arg-type]  # classes do hash
     except ValidationError as error:
         raise InvalidInputError(explain(cls.name, error)) from None
     return {key: getattr(model, key) for key in values}

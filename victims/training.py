@@ -74,6 +74,7 @@ def train(
     """
     model, optimizer = training.model, training.optimizer
     device = next(model.parameters()).device
+    model.to(memory_format=torch.channels_last)  # convolutions run faster so, on CPUs as on GPUs
     steps = recipe.epochs * len(training.batches)  # type: ignore[arg-type]
     schedule = recipe.schedule(optimizer, steps) if recipe.schedule else None
     history, best, kept = History(), math.inf, None
@@ -83,11 +84,11 @@ def train(
         model.train()
         total, count = torch.zeros((), device=device), 0
         for batch in training.batches:
-            batch = tuple(part.to(device, non_blocking=True) for part in batch)
+            batch = tuple(_placed(part, device) for part in batch)
             optimizer.zero_grad(set_to_none=True)
             with autocast:
                 value = loss(model, batch)
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             optimizer.step()
             if schedule and schedule.last_epoch < steps:
                 schedule.step()
@@ -109,6 +110,12 @@ def train(
         model.load_state_dict(kept)
     model.eval()
     return history
+
+
+def _placed(part: Tensor, device: torch.device) -> Tensor:
+    if part.ndim == 4 and part.is_floating_point():
+        return part.to(device, non_blocking=True, memory_format=torch.channels_last)
+    return part.to(device, non_blocking=True)
 
 
 def _copy(state: dict[str, Any]) -> dict[str, Any]:

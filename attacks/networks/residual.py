@@ -27,7 +27,11 @@ class ResidualDecoder(nn.Module):
         channels, rows, columns = as_grid(torch.empty(1, *release_shape, device="meta")).shape[1:]
         doublings = max(0, round(math.log2(max(height / rows, width_px / columns))))
         self.size = (height, width_px)
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        layers: list[nn.Module] = [
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        ]
         for stage in range(doublings):
             narrower = max(width // 2, NARROWEST)
             layers += [_Residual(width) for _ in range(BLOCKS[min(stage, len(BLOCKS) - 1)])]

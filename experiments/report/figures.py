@@ -9,10 +9,14 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.artist import Artist
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
@@ -33,9 +37,11 @@ PAPER = "#FDFDFE"
 
 DPI = 150
 
+Array = npt.NDArray[np.float64]
+
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure everywhere
-    "font.size": 9.5,
+    "font.size": 9,
     "text.parse_math": False,  # a label may hold dollar signs
     "svg.hashsalt": "splitleak",  # the same file for the same data
     "axes.spines.top": False,
@@ -85,9 +91,7 @@ class Scale:
 def vertical_scale(results: Results) -> Scale:
     """Utility, or bytes without a task."""
     if results.utility_name:
-        return Scale(
-            f"{results.utility_name} (%)", f"↖ better: less leakage, more {results.utility_name}", True
-        )
+        return Scale(f"{results.utility_name} (%)", f"↖ better: less leakage, more {results.utility_name}", True)
     return Scale("bytes sent per photo", "↙ better: less leakage, fewer bytes", False)
 
 
@@ -98,15 +102,13 @@ def tradeoff(results: Results, metric: str) -> Figure | None:
     """
     scale = vertical_scale(results)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.8, 5.2), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(5.2, 5.6), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         name, unit, _ = FORMATS[metric]
-        axes.set_xlabel(
-            f"{name} of the strongest attack{f' ({unit.strip()})' if unit else ''}, higher leaks more"
-        )
+        axes.set_xlabel(f"{name} of the strongest attack{f' ({unit.strip()})' if unit else ''}, higher leaks more")
         axes.set_ylabel(scale.name)
-        axes.set_title(scale.better, loc="left", fontsize=9.5, fontweight="bold")
+        axes.set_title(scale.better, loc="left", fontsize=9, fontweight="bold")
         drawn = _draw_families(axes, results.families, scale, metric)
         reference = results.undefended and scale.point(results.undefended, metric)
         if reference:
@@ -116,16 +118,16 @@ def tradeoff(results: Results, metric: str) -> Figure | None:
         if not scale.utility:
             _logarithmic_if_wide(axes, [point.benefit.mean for curve in drawn for point in curve.points])
         axes.margins(0.09)
-        obstacles = _draw_baselines(figure, axes, results, scale, metric)
+        notes = _draw_baselines(axes, results, scale, metric)
         figure.legend(
             [curve.handle for curve in drawn],
-            [textwrap.fill(curve.label, 40) for curve in drawn],
+            [textwrap.fill(curve.label, 36) for curve in drawn],
             loc="outside lower center",
             ncols=2,
             frameon=False,
-            fontsize=8.5,
+            fontsize=8,
         )
-        _label_points(figure, axes, drawn, obstacles)
+        _place_labels(figure, axes, drawn, notes)
     return figure
 
 
@@ -134,7 +136,36 @@ class _Curve:
     label: str
     colour: str
     points: tuple[Point, ...]
-    handle: Artist
+    handle: Line2D
+
+    @property
+    def marker_radius(self) -> float:
+        """In pixels."""
+        return self.handle.get_markersize() / 2 * DPI / 72
+
+
+@dataclass(frozen=True)
+class _Note:
+    """A text with the places where it may stand, best first; one that is ``needed`` stays if none is free."""
+
+    text: Text
+    places: tuple[dict[str, Any], ...]
+    needed: bool = False
+
+    def settle(self, inside: Bbox, *avoids: Sequence[Bbox]) -> Bbox | None:
+        """Move to the first place clear of the first ``avoids``, or else of the next; None if none is."""
+        for avoid in avoids:
+            for place in self.places:
+                self.text.set(**place)
+                box = self.text.get_window_extent()
+                held = inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1)
+                if held and not any(box.overlaps(other) for other in avoid):
+                    return box
+        if self.needed:
+            self.text.set(**self.places[0])
+            return self.text.get_window_extent()
+        self.text.remove()
+        return None
 
 
 def _draw_families(axes: Axes, families: Sequence[Family], scale: Scale, metric: str) -> list[_Curve]:
@@ -167,7 +198,7 @@ def _draw_reference(axes: Axes, point: Point) -> _Curve:
     axes.axhline(point.benefit.mean, color=INK, linewidth=0.5, alpha=0.45, zorder=1)
     _draw_bars(axes, [point], INK)
     (handle,) = axes.plot(
-        point.leakage.mean, point.benefit.mean, linestyle="", marker="*", markersize=14, color=INK, zorder=4
+        point.leakage.mean, point.benefit.mean, linestyle="", marker="*", markersize=12, color=INK, zorder=4
     )
     return _Curve("none (undefended)", INK, (point,), handle)
 
@@ -186,7 +217,7 @@ def _draw_bars(axes: Axes, points: Sequence[Point], colour: str) -> None:
     )
 
 
-def _reach(intervals: Sequence[Interval]) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
+def _reach(intervals: Sequence[Interval]) -> Array:
     """(2, n): how far an interval reaches below and above its mean."""
     reach = np.array([[one.mean - one.low, one.high - one.mean] for one in intervals]).T
     return reach.clip(min=0)
@@ -197,107 +228,115 @@ def _logarithmic_if_wide(axes: Axes, values: Sequence[float]) -> None:
         axes.set_yscale("log")
 
 
-def _draw_baselines(figure: Figure, axes: Axes, results: Results, scale: Scale, metric: str) -> list[Bbox]:
-    """What leaks without looking, and what guessing gets. Returns the places of their labels."""
-    floor, labels = results.floor(metric), []
+def _draw_baselines(axes: Axes, results: Results, scale: Scale, metric: str) -> list[_Note]:
+    """What leaks without looking, and what guessing gets. Returns their labels, still to be placed."""
+    notes: list[_Note] = []
+    floor = results.floor(metric)
     if floor:
-        axes.axvline(floor.mean, color=INK, linewidth=1.0, linestyle="--", zorder=1)
         left, right = axes.get_xlim()
         axes.set_xlim(min(left, floor.mean - 0.08 * (right - left)), right)  # room for the label
-        text = f"floor (mean image) {number(metric, floor.mean)}"
-        labels.append(
-            axes.annotate(
-                text,
-                (floor.mean, 0.5),
-                xycoords=("data", "axes fraction"),
-                xytext=(-3, 0),
-                textcoords="offset points",
-                rotation=90,
-                ha="right",
-                va="center",
-                fontsize=8,
-            )
+        axes.axvline(floor.mean, color=INK, linewidth=1.0, linestyle="--", zorder=1)
+        label = axes.text(
+            floor.mean - 0.007 * (right - left),
+            0.5,
+            f"mean image {number(metric, floor.mean)}",
+            transform=axes.get_xaxis_transform(),
+            rotation=90,
+            ha="right",
+            va="center",
+            fontsize=7.5,
         )
+        notes.append(_Note(label, tuple({"y": height} for height in (0.5, 0.35, 0.65, 0.2, 0.8)), needed=True))
     if scale.utility and results.chance is not None:
-        height = 100 * results.chance
-        axes.axhline(height, color=INK, linewidth=1.0, linestyle=":", zorder=1)
-        low, high = axes.get_ylim()
+        notes.append(_draw_chance(axes, 100 * results.chance))
+    return notes
+
+
+def _draw_chance(axes: Axes, height: float) -> _Note:
+    """A dotted line, or only a label at the foot where the line would take a third of the height."""
+    text, (low, high) = f"chance {height:.3g} %", axes.get_ylim()
+    if high - min(low, height) > 1.5 * (high - low):
+        label = axes.text(1, 0.01, f"{text}, below", transform=axes.transAxes, ha="right", fontsize=8)
+    else:
         axes.set_ylim(min(low, height - 0.06 * (high - low)), high)
-        labels.append(
-            axes.annotate(
-                f"chance {height:.3g} %",
-                (1.0, height),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 2),
-                textcoords="offset points",
-                ha="right",
-                fontsize=8,
-            )
+        axes.axhline(height, color=INK, linewidth=1.0, linestyle=":", zorder=1)
+        label = axes.text(
+            1,
+            height + 0.015 * (high - low),
+            text,
+            transform=axes.get_yaxis_transform(),
+            ha="right",
+            fontsize=8,
         )
-    figure.draw_without_rendering()
-    return [label.get_window_extent() for label in labels]
+    return _Note(label, ({"x": 1, "ha": "right"}, {"x": 0.5, "ha": "center"}, {"x": 0.14, "ha": "left"}), needed=True)
 
 
-PLACES = (
-    (0, 6, "center", "bottom"),
-    (0, -6, "center", "top"),
-    (6, 0, "left", "center"),
-    (-6, 0, "right", "center"),
-    (5, 4, "left", "bottom"),
-    (-5, 4, "right", "bottom"),
-    (5, -4, "left", "top"),
-    (-5, -4, "right", "top"),
+AROUND = tuple(
+    {"position": (ring * across, ring * up), "ha": horizontal, "va": vertical}
+    for ring in (1, 2)
+    for across, up, horizontal, vertical in (
+        (0, 6, "center", "bottom"),
+        (0, -6, "center", "top"),
+        (6, 0, "left", "center"),
+        (-6, 0, "right", "center"),
+        (4, 4, "left", "bottom"),
+        (-4, 4, "right", "bottom"),
+        (4, -4, "left", "top"),
+        (-4, -4, "right", "top"),
+    )
 )
-"""Where the label of a point may stand, best first: offset in points and alignment."""
+"""Where the label of a point may stand: offset in points, and alignment."""
 
 
-def _label_points(figure: Figure, axes: Axes, curves: Sequence[_Curve], obstacles: list[Bbox]) -> None:
-    """Write each point's strength beside it, clear of markers, curves and other labels.
+def _place_labels(figure: Figure, axes: Axes, curves: Sequence[_Curve], notes: Sequence[_Note]) -> None:
+    """Write each coloured point's strength beside it, clear of markers, lines and other labels.
 
-    A label that would have to cover a marker or another label is left out; the matrix names every setting.
+    A strength for which there is no room is left out; the matrix names every setting.
     """
     figure.draw_without_rendering()  # the layout decides where the points are
-    inside, lines = axes.get_window_extent(), []
-    solid = list(obstacles)
-    for curve in curves:
-        places = axes.transData.transform(
-            [(point.leakage.mean, point.benefit.mean) for point in curve.points]
-        )
-        solid += [_box(x, y, 0.03 * DPI) for x, y in places]
-        for (x0, y0), (x1, y1) in pairwise(places):
-            steps = np.linspace(0, 1, 2 + int(np.hypot(x1 - x0, y1 - y0) / 5))
-            lines += [_box(x0 + step * (x1 - x0), y0 + step * (y1 - y0), 1.5) for step in steps]
-    for curve in curves:
-        for point in curve.points:
-            if not point.text:
-                continue
-            at = (point.leakage.mean, point.benefit.mean)
-            note = axes.annotate(
-                point.text, at, textcoords="offset points", xytext=(0, 0), fontsize=7, color=curve.colour
-            )
-            for avoid in (solid + lines, solid):
-                box = _place(note, inside, avoid)
-                if box:
-                    solid.append(box)
-                    break
-            else:
-                note.remove()
+    inside = axes.get_window_extent()
+    solid = [
+        _box(axes.transData.transform((point.leakage.mean, point.benefit.mean)), curve.marker_radius)
+        for curve in curves
+        for point in curve.points
+    ]
+    lines = _lines(axes)
+    strengths = [
+        _Note(_strength_label(axes, point, curve.colour), AROUND)
+        for curve in curves
+        if curve.colour != GREY
+        for point in curve.points
+        if point.text
+    ]
+    for note in (*notes, *strengths):
+        avoids = (solid + lines, solid) if note.needed else (solid + lines,)
+        if box := note.settle(inside, *avoids):
+            solid.append(box)
 
 
-def _place(note: mpl.text.Annotation, inside: Bbox, avoid: Sequence[Bbox]) -> Bbox | None:
-    """Move the label to the first place that is free."""
-    for across, up, horizontal, vertical in PLACES:
-        note.set_position((across, up))
-        note.set(ha=horizontal, va=vertical)
-        box = note.get_window_extent()
-        held = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
-        if held and not any(box.overlaps(other) for other in avoid):
-            return box
-    return None
+def _strength_label(axes: Axes, point: Point, colour: str) -> Text:
+    at = (point.leakage.mean, point.benefit.mean)
+    label = axes.annotate(point.text, at, textcoords="offset points", xytext=(0, 0), fontsize=7, color=colour)
+    label.set_path_effects([withStroke(linewidth=1.5, foreground=PAPER)])
+    return label
 
 
-def _box(x: float, y: float, radius: float) -> Bbox:
-    return Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)
+def _lines(axes: Axes) -> list[Bbox]:
+    """All curves, guides and bars as small boxes, in pixels of the figure."""
+    paths = [line.get_transform().transform(line.get_xydata()) for line in axes.lines]
+    for bars in axes.collections:
+        if isinstance(bars, LineCollection):
+            paths += [axes.transData.transform(segment) for segment in bars.get_segments()]
+    boxes = []
+    for path in paths:
+        for start, end in pairwise(path):
+            steps = np.linspace(0, 1, 2 + int(np.hypot(*(end - start)) / 5))
+            boxes += [_box(start + step * (end - start), 1.5) for step in steps]
+    return boxes
+
+
+def _box(centre: Array, radius: float) -> Bbox:
+    return Bbox([centre - radius, centre + radius])
 
 
 @dataclass(frozen=True)
@@ -334,13 +373,9 @@ def grids(run: Path, results: Results) -> tuple[Grid, ...]:
             cell = strongest and _shown(run, strongest.cells)
             if cell:
                 defence = row.defence
-                setting = (
-                    f"{defence.strength} = {defence.strength_text}" if defence.strength else defence.label
-                )
+                setting = f"{defence.strength} = {defence.strength_text}" if defence.strength else defence.label
                 strips.append(_strip(run, cell, f"{setting}, {cell.column}"))
-        found.append(
-            Grid(f"{index:02d}_{_file_name(family.rows[0].defence.name)}", family.label, tuple(strips))
-        )
+        found.append(Grid(f"{index:02d}_{_file_name(family.rows[0].defence.name)}", family.label, tuple(strips)))
     return tuple(grid for grid in found if grid.strips)
 
 
@@ -383,8 +418,10 @@ def grid_figure(targets: Path, grid: Grid) -> Figure:
     return figure
 
 
-def save(figure: Figure, stem: Path) -> None:
-    """Write ``stem.png`` at 150 dpi and ``stem.svg``."""
+def save(figure: Figure, stem: Path, *formats: str) -> None:
+    """Write the figure as ``stem`` in each format, such as ``png`` (150 dpi) and ``svg``."""
     with mpl.rc_context(STYLE):
-        figure.savefig(stem.with_suffix(".png"), dpi=DPI)
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
+        for suffix in formats:
+            # An SVG would hold the date, and differ each time.
+            metadata = {"Date": None} if suffix == "svg" else None
+            figure.savefig(stem.with_name(f"{stem.name}.{suffix}"), dpi=DPI, metadata=metadata)

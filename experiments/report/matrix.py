@@ -94,10 +94,7 @@ def cost_names(results: Results) -> tuple[str, str, str]:
 def matrix_rows(results: Results) -> tuple[MatrixRow, ...]:
     """Defences in the order of the plan; each has one entry per ``results.columns``."""
     scores = [
-        group.scores["psnr"].mean
-        for row in results.rows
-        for group in row.groups.values()
-        if "psnr" in group.scores
+        group.scores["psnr"].mean for row in results.rows for group in row.groups.values() if "psnr" in group.scores
     ]
     floor = results.floor("psnr")
     bottom = floor.mean if floor else min(scores, default=0.0)
@@ -138,9 +135,7 @@ def markdown(results: Results) -> str:
     lines = [line([_markdown_text(name) for name in names]), line(["---"] * len(names))]
     for row in matrix_rows(results):
         cells = [_markdown_text(", ".join(entry.lines)) for entry in row.entries]
-        cells = [
-            f"**{text}**" if entry.strongest else text for text, entry in zip(cells, row.entries, strict=True)
-        ]
+        cells = [f"**{text}**" if entry.strongest else text for text, entry in zip(cells, row.entries, strict=True)]
         lines.append(line([_markdown_text(row.row.defence.label), *cells, *row.costs]))
     return "\n".join([*lines, "", caption(results), ""])
 
@@ -164,8 +159,6 @@ def terminal_table(results: Results) -> Table:
     for name in cost_names(results):
         table.add_column(Text(name), justify="right")
     for row in matrix_rows(results):
-        cells = [
-            Text("\n".join(entry.lines), style="bold" if entry.strongest else "") for entry in row.entries
-        ]
+        cells = [Text("\n".join(entry.lines), style="bold" if entry.strongest else "") for entry in row.entries]
         table.add_row(Text(row.row.defence.label), *cells, *map(Text, row.costs))
     return table

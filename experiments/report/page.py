@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from experiments.judge.statistics import Interval
@@ -24,6 +24,7 @@ from experiments.report.results import (
     Results,
     last_line,
     load_results,
+    mean_of_known,
     write_csv,
 )
 
@@ -49,12 +50,12 @@ def write_report(run: Path, ids: Sequence[str]) -> Path:
     matrix.write_markdown(results, run / "matrix.md")
     folder = run / "figures"
     folder.mkdir(exist_ok=True)
-    curves = [
-        (metric, svg) for metric in LEAKAGE_METRICS if (svg := _write_tradeoff(results, metric, folder))
-    ]
+    for stale in (*folder.glob("tradeoff_*"), *folder.glob("grid_*")):
+        stale.unlink()  # of an earlier report on other cells
+    curves = [(metric, svg) for metric in LEAKAGE_METRICS if (svg := _write_tradeoff(results, metric, folder))]
     shown = grids(run, results) if (run / "targets.png").exists() else ()
     for grid in shown:
-        save(grid_figure(run / "targets.png", grid), folder / f"grid_{grid.name}")
+        save(grid_figure(run / "targets.png", grid), folder / f"grid_{grid.name}", "png")
     page = run / "index.html"
     page.write_text(_render(run, results, curves, shown), encoding="utf-8")
     return page
@@ -64,7 +65,7 @@ def _write_tradeoff(results: Results, metric: str, folder: Path) -> str | None:
     figure = tradeoff(results, metric)
     if figure is None:
         return None
-    save(figure, folder / f"tradeoff_{metric}")
+    save(figure, folder / f"tradeoff_{metric}", "png", "svg")
     return (folder / f"tradeoff_{metric}.svg").read_text(encoding="utf-8")
 
 
@@ -80,15 +81,13 @@ def _render(run: Path, results: Results, curves: Iterable[tuple[str, str]], show
     return environment.get_template("page.html").render(
         results=results,
         title=next((cell.plan for cell in results.cells if cell.plan), run.name),
-        verdict=verdict(results),
+        verdict=_emphasised(verdict(results)),
         matrix=matrix,
         rows=matrix.matrix_rows(results),
         caption=matrix.caption(results),
         curves=[(matrix.FORMATS[metric][0], _inline(svg, metric)) for metric, svg in curves],
         targets=_strip_uri(run / "targets.png") if shown else "",
-        grids=[
-            (grid.title, [(strip.label, _strip_uri(strip.path)) for strip in grid.strips]) for grid in shown
-        ],
+        grids=[(grid.title, [(strip.label, _strip_uri(strip.path)) for strip in grid.strips]) for grid in shown],
         attacks=_attack_costs(results),
         guarantees=_guarantees(results),
         failures=[(cell, last_line(cell.traceback) or "no message") for cell in results.failed],
@@ -106,15 +105,13 @@ def verdict(results: Results) -> str:
     if reference is None or strongest is None:
         return f"Nothing was measured without a defence to compare with; {_least(results.rows)}."
     leakage = strongest.scores["psnr"]
-    return (
-        f"Undefended, {_rebuilds(results, strongest, leakage)}; {_best_defence(results, reference, leakage)}."
-    )
+    return f"Undefended, {_rebuilds(results, strongest, leakage)}; {_best_defence(results, reference, leakage)}."
 
 
 def _rebuilds(results: Results, strongest: Group, leakage: Interval) -> str:
     floor = results.floor("psnr")
-    known = f"; mean-image floor {matrix.number('psnr', floor.mean)}" if floor else ""
-    return f"the strongest attack ({strongest.column}) rebuilds the photo at {_ranged(leakage)[:-1]}{known})"
+    known = f" (mean-image floor {matrix.number('psnr', floor.mean)})" if floor else ""
+    return f"the strongest attack, {strongest.column}, rebuilds the photo at {_ranged(leakage)}{known}"
 
 
 def _best_defence(results: Results, reference: DefenceRow, undefended: Interval) -> str:
@@ -136,7 +133,7 @@ def _best_defence(results: Results, reference: DefenceRow, undefended: Interval)
         return f"none of the {settings} leaks clearly less and stays within {points}"
     assert best.utility is not None  # chosen by it
     return (
-        f"of the {settings}, the one that leaks least within {points} is {best.defence.label}: "
+        f"of the {settings}, {best.defence.label} leaks least within {points}: "
         f"{_ranged(score)} at {matrix.percent(best.utility)}"
     )
 
@@ -158,8 +155,14 @@ def _least(rows: Sequence[DefenceRow]) -> str:
 
 
 def _ranged(score: Interval) -> str:
-    low, high = matrix.number("psnr", score.low).removesuffix(" dB"), matrix.number("psnr", score.high)
-    return f"{matrix.number('psnr', score.mean)} (95 % interval {low} to {high})"
+    """Such as ``21.3 dB [21.0, 21.6]``: the mean and its interval."""
+    low, high = (matrix.number("psnr", end).removesuffix(" dB") for end in (score.low, score.high))
+    return f"{matrix.number('psnr', score.mean)} [{low}, {high}]"
+
+
+def _emphasised(text: str) -> Markup:
+    """The decibels of a sentence in bold."""
+    return Markup(re.sub(r"-?\d+\.\d dB", r"<strong>\g<0></strong>", str(escape(text))))  # safe: escaped here
 
 
 def _inline(svg: str, prefix: str) -> Markup:
@@ -210,19 +213,14 @@ def _attack_costs(results: Results) -> list[AttackCost]:
                 AttackCost(
                     column,
                     cells[0].attack.knowledge,
-                    matrix.thousands(_mean(cell.queries for cell in cells)),
-                    matrix.decimals(_mean(cell.seconds.fit if cell.seconds else None for cell in cells)),
+                    matrix.thousands(mean_of_known(cell.queries for cell in cells)),
+                    matrix.decimals(mean_of_known(cell.seconds.fit if cell.seconds else None for cell in cells)),
                     matrix.decimals(
-                        _mean(cell.seconds.reconstruct if cell.seconds else None for cell in cells)
+                        mean_of_known(cell.seconds.reconstruct if cell.seconds else None for cell in cells)
                     ),
                 )
             )
     return costs
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _guarantees(results: Results) -> list[tuple[str, str, str, str]]:
@@ -232,7 +230,7 @@ def _guarantees(results: Results) -> list[tuple[str, str, str, str]]:
         cells = [cell for cell in row.by_seed if cell.guarantees]
         if cells:
             training, query = (max(cell.epsilon(kind) for cell in cells) for kind in ("training", "query"))
-            noise = _mean(cell.noise_std for cell in cells)
+            noise = mean_of_known(cell.noise_std for cell in cells)
             stated.append(
                 (
                     row.defence.label,

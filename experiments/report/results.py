@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -44,9 +44,9 @@ class DefenceSetting:
 
     @property
     def strength_text(self) -> str:
-        """Such as ``0.5``; empty where nothing is swept."""
+        """Such as ``0.5``; empty where there is none."""
         value = self.strength_value
-        if self.strength is None:
+        if self.strength is None or value is None:
             return ""
         return f"{value:g}" if isinstance(value, int | float) else str(value)
 
@@ -113,7 +113,7 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Cell:
-    """One victim x defence setting x attack setting x seed. A failed one may lack the fields with a default."""
+    """One victim x defence setting x attack setting x seed. A failed one may lack what has a default."""
 
     status: Literal["ok", "failed"]
     seed: int
@@ -161,10 +161,14 @@ class Cell:
 def _pool(rows: Sequence[Sequence[float]]) -> Interval:
     """Mean and interval over (seeds, images)."""
     if len({len(row) for row in rows}) > 1:
-        raise ValueError(
-            "the seeds of a cell were scored on different numbers of images; they cannot be pooled"
-        )
+        raise ValueError("the seeds of a cell were scored on different numbers of images; they cannot be pooled")
     return interval(rows)
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """The mean of what was measured; None where nothing was."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -223,8 +227,7 @@ class DefenceRow:
 
     def average(self, read: Callable[[Cell], float | None]) -> float | None:
         """The mean over seeds of what ``read`` finds in a cell."""
-        values = [value for cell in self.by_seed if (value := read(cell)) is not None]
-        return sum(values) / len(values) if values else None
+        return mean_of_known(read(cell) for cell in self.by_seed)
 
     @property
     def bytes(self) -> float | None:
@@ -351,13 +354,15 @@ class Results:
         return next((cell.utility.metric for cell in self.finished if cell.utility), None)
 
     @property
+    def photos(self) -> str:
+        """How many photos each cell is scored on."""
+        counts = sorted({cell.n for cell in self.finished if cell.n is not None})
+        return " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "0"
+
+    @property
     def sample(self) -> str:
         """What every number rests on, such as ``n = 200 photos x 2 seeds``."""
-        counts = sorted({cell.n for cell in self.finished if cell.n is not None})
-        if not counts:
-            return "n = 0"
-        photos = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        return f"n = {photos} photos x {len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
+        return f"n = {self.photos} photos x {len(self.seeds)} seed{'' if len(self.seeds) == 1 else 's'}"
 
 
 def _family_label(defence: DefenceSetting, others: Sequence[DefenceSetting]) -> str:

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +27,10 @@ class EdgeDevice(nn.Module):
     def __init__(self, stage: NetworkStage, store: Store) -> None:
         super().__init__()
         self.model = stage.load(store)
-        self._stage, self._store = stage, store
+        self._device = store.device
+        # looked up once: a learned attack asks for thousands of batches
+        self._images = cache(lambda part: stage.images(part, store))
+        self._features = cache(lambda part: stage.stored_features(part, store))
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode and send."""
@@ -34,10 +38,10 @@ class EdgeDevice(nn.Module):
 
     def resend(self, part: str, rows: Tensor) -> Tensor:
         """Release of stored photos with fresh draws of the channel, from stored features where they hold."""
-        stored, device = self._stage.stored_features(part, self._store), self._store.device
+        stored = self._features(part)
         if stored is None:
-            return self(to_float(self._stage.images(part, self._store)[rows].to(device)))
-        return self.model.channel.send(stored[rows].to(device))
+            return self.forward(to_float(self._images(part)[rows].to(self._device)))
+        return self.model.channel.send(stored[rows].to(self._device))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defenses.base import Channel
+from defenses.base import Channel, Perturbation
 from victims.tensors import to_float
 from victims.training import Batch, History, Log, Shuffled, Training, adamw, train
 
@@ -17,10 +17,14 @@ class SplitModel(nn.Module):
     """Images -> logits through perturbation, encoder, channel and tail."""
 
     def __init__(
-        self, encoder: nn.Module, tail: nn.Module, channel: Channel | None = None, perturb: nn.Module | None = None
+        self,
+        encoder: nn.Module,
+        tail: nn.Module,
+        channel: Channel | None = None,
+        perturb: Perturbation | None = None,
     ) -> None:
         super().__init__()
-        self.perturb = perturb or nn.Identity()
+        self.perturb = perturb or Perturbation()
         self.encoder = encoder
         self.channel = channel or Channel()
         self.tail = tail

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from defenses.base import Calibration, CalibrationBatch, Defense, Guarantee
+from defenses.base import Calibration, CalibrationBatch, Defense, Guarantee, Perturbation
 from experiments.stages.data import Data
 from experiments.stages.fitting import Budget, Examples, SplitModel, fit, predict
 from experiments.stages.victim import (
@@ -40,9 +40,7 @@ class ProtectStage(NetworkStage):
 
     victim: VictimStage
     defense: Defense
-    epochs: int
-    batch_size: int
-    learning_rate: float
+    budget: Budget
 
     @property
     def seed(self) -> int:
@@ -61,9 +59,8 @@ class ProtectStage(NetworkStage):
         with seeded("protect", self.seed, self.defense.name):
             model = self._assemble(store, data)
             calibration = self._calibration(model, data, store)
-            for module in (model.perturb, model.channel):
-                if hasattr(module, "calibrate"):
-                    module.calibrate(calibration)
+            model.perturb.calibrate(calibration)
+            model.channel.calibrate(calibration)
             history, guarantees = self._train(model, calibration, data, store)
         if guarantee := model.channel.guarantee():
             guarantees.append(guarantee)
@@ -98,7 +95,7 @@ class ProtectStage(NetworkStage):
             return None
         return FeaturesStage(self if self.trains_encoder else self.victim, part).load(store)
 
-    def _perturbation(self, store: Store) -> nn.Module | None:
+    def _perturbation(self, store: Store) -> Perturbation | None:
         return self.defense.perturb(tuple(self.images("target", store).shape[1:]))
 
     def _assemble(self, store: Store, data: Data) -> SplitModel:
@@ -147,16 +144,14 @@ class ProtectStage(NetworkStage):
             part: Examples(data.images[part], data.labels[part], self._frozen_features(part, store))
             for part in ("train", "validation")
         }
-        anew = self.defense.retrains == "anew"
-        budget = self.victim.budget if anew else Budget(self.epochs, self.batch_size, self.learning_rate)
         outcome = fit(
             model,
             parts["train"],
             parts["validation"],
-            budget,
+            self.budget,
             self.defense.objective(calibration, model.channel),
             self.defense.prepare,
-            store.curve(f"training behind {self.defense.name}", budget.epochs),
+            store.curve(f"training behind {self.defense.name}", self.budget.epochs),
         )
         guarantees = [Guarantee("training", *outcome.spent)] if outcome.spent else []
         return outcome.history.rows, guarantees
@@ -199,5 +194,3 @@ def _interleaved(*actions: Callable[[], object]) -> list[list[float]]:
 
 def _ratio(defended: list[float], plain: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(defended, plain, strict=True))
-
-

@@ -1,8 +1,10 @@
 """The victim: a network with its cut, trained on its task; and what its encoder makes of the photos."""
 
+import copy
 import json
 from abc import abstractmethod
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,21 +55,13 @@ class VictimStage(NetworkStage):
     weights: str
     weights_fingerprint: str
     freeze_encoder: bool
-    epochs: int
-    batch_size: int
-    learning_rate: float
+    budget: Budget
     seed: int
 
     def initial(self, classes: int) -> Halves:
         """The halves before any training, in eval mode: the same for the same seed."""
-        with seeded("initial weights", self.seed):
-            network = make_network(self.model, classes, self.data.size, self.weights)
-            return split(network, self.model, self.cut, self.data.size)
-
-    @property
-    def budget(self) -> Budget:
-        """Of a training from the initial weights."""
-        return Budget(self.epochs, self.batch_size, self.learning_rate)
+        # a copy: the cached one must stay as it was made
+        return copy.deepcopy(_initial(self, classes))
 
     def compute(self, folder: Path, store: Store) -> None:
         """weights.safetensors (encoder.*, tail.*) and facts.json."""
@@ -81,7 +75,7 @@ class VictimStage(NetworkStage):
                 features = encode(halves.encoder, data.images[part], store) if self.freeze_encoder else None
                 parts[part] = Examples(data.images[part], data.labels[part], features)
             with seeded("train victim", self.seed):
-                log = store.curve("training the victim", self.epochs)
+                log = store.curve("training the victim", self.budget.epochs)
                 outcome = fit(model, parts["train"], parts["validation"], self.budget, log=log)
             facts["history"] = outcome.history.rows
         save_modules(folder / "weights.safetensors", encoder=halves.encoder, tail=halves.tail)
@@ -100,6 +94,14 @@ class VictimStage(NetworkStage):
     def stored_features(self, part: str, store: Store) -> Tensor:
         """Of the undefended encoder."""
         return FeaturesStage(self, part).load(store)
+
+
+@lru_cache(maxsize=2)
+def _initial(victim: VictimStage, classes: int) -> Halves:
+    """Tracing a network takes about a second, and every cell needs its victim's."""
+    with seeded("initial weights", victim.seed):
+        network = make_network(victim.model, classes, victim.data.size, victim.weights)
+        return split(network, victim.model, victim.cut, victim.data.size)
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,9 @@ def encode(encoder: nn.Module, images: Tensor, store: Store, batch_size: int = 6
 
 def save_modules(path: Path, **modules: nn.Module) -> None:
     """Write the states of several modules, each under its name."""
-    states = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+    states = {
+        f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()
+    }
     # clones: safetensors refuses tensors that share memory, as tied weights do
     save_file({key: value.detach().cpu().contiguous().clone() for key, value in states.items()}, path)
 

@@ -36,7 +36,7 @@ Number = TypeVar("Number", float, Tensor)
 EXPRESSIONS = ("neutral", "happy", "surprised", "angry")
 NO_YES = ("no", "yes")
 GLASSES_SHARE = 0.3
-MASK_SHARE = 0.2
+MASK_SHARE = 0.35
 CHUNK_PIXELS = 64 * 64 * 64
 """Pixels rendered at a time: a plane of them (1 MiB) stays in the cache."""
 
@@ -269,9 +269,7 @@ def draw_person(seed: int, identity: Tensor) -> Person:
     tone = draw.one("tone")
     skin = (_blend(SKIN, tone) + draw.colour("skin", -0.025, 0.025)).clamp_(0.05, 1.0)
     # dark skin mostly goes with dark hair
-    hair = _blend(HAIR, draw.one("hair") * (1.15 - tone).clamp_(0.25, 1.0)) + draw.colour(
-        "hair tint", -0.02, 0.02
-    )
+    hair = _blend(HAIR, draw.one("hair") * (1.15 - tone).clamp_(0.25, 1.0)) + draw.colour("hair tint", -0.02, 0.02)
     styles = torch.tensor([[getattr(style, field.name) for field in fields(style)] for style in HAIR_STYLES])
     style = draw.choice("style", len(HAIR_STYLES))
     curly = style_of(styles[style], "curl")[..., 0] > 0.025
@@ -347,9 +345,7 @@ def draw_shot(seed: int, photo: Tensor) -> Shot:
         clothes=(draw.one("cloth", 0.08, 0.80) + draw.colour("clothes", -0.2, 0.2)).clamp_(0.03, 0.97),
         collar=draw.one("collar", 0.30, 0.62),
         cloth=_blend(CLOTH, draw.choice("mask", len(CLOTH))[:, None, None, None] / (len(CLOTH) - 1)),
-        metal=_blend(
-            ((0.04, 0.04, 0.05), (0.26, 0.13, 0.07), (0.50, 0.08, 0.10), (0.60, 0.58, 0.55)), draw.one("m")
-        ),
+        metal=_blend(((0.04, 0.04, 0.05), (0.26, 0.13, 0.07), (0.50, 0.08, 0.10), (0.60, 0.58, 0.55)), draw.one("m")),
     )
 
 
@@ -579,9 +575,7 @@ def draw_relief(view: View, person: Person, look: Look[Tensor]) -> None:
     cheeks = blob(mirror - 0.40, view.v - 0.33, 0.26, 0.22)
     view.light.sub_(sockets.mul_(0.20))
     view.light.add_(cheeks * (0.07 + 0.10 * look.cheek))
-    view.paint(
-        cheeks * (0.10 + 0.25 * look.cheek), person.skin * torch.tensor((1.0, 0.62, 0.58))[:, None, None]
-    )
+    view.paint(cheeks * (0.10 + 0.25 * look.cheek), person.skin * torch.tensor((1.0, 0.62, 0.58))[:, None, None])
     spots = (view.skin - 0.35).clamp_(0, 0.5).mul_(blob(view.face, view.v - 0.24, 0.62, 0.34))
     view.light.sub_(spots.mul_(person.freckles))
     # laughter lines: arcs from the nose to beside the mouth
@@ -613,9 +607,7 @@ def draw_nose(view: View, person: Person, shot: Shot) -> None:
     view.light.add_(blob(nose, high + 0.03, width * 0.6, 0.09).mul_(0.16))
     wings = blob(nose.abs() - width * 0.85, high, width * 0.35, 0.07)
     view.light.sub_(wings.mul_(0.22))
-    nostrils = cover(
-        ellipse(nose.abs() - width * 0.48, high - 0.055, width * 0.26, torch.tensor(0.026)), view.pixel
-    )
+    nostrils = cover(ellipse(nose.abs() - width * 0.48, high - 0.055, width * 0.26, torch.tensor(0.026)), view.pixel)
     view.paint(nostrils.mul_(0.75), person.skin * 0.28)
 
 
@@ -638,9 +630,7 @@ def draw_eyes(view: View, person: Person, look: Look[Tensor]) -> None:
     iris = cover(radius - 0.078, pixel).mul_(opening)
     view.paint(iris, person.iris)
     view.paint(cover(radius - 0.036, pixel).mul_(opening), 0.03)
-    glint = cover(
-        ellipse(across * width - 0.028, down + 0.045, torch.tensor(0.022), torch.tensor(0.022)), pixel
-    )
+    glint = cover(ellipse(across * width - 0.028, down + 0.045, torch.tensor(0.022), torch.tensor(0.022)), pixel)
     view.paint(glint.mul_(opening), 1.3)
     lashes = between(down, upper - 0.030, upper + 0.012, pixel).mul_((arch * 6).clamp_(0, 1))
     view.paint(lashes.mul_(0.9), person.hair * 0.15 + 0.03)
@@ -736,9 +726,7 @@ def draw_glasses(view: View, portrait: Portrait) -> None:
     ring = between(edge, -thick, thick, pixel)
     level = (view.v + 0.03).abs_() - thick
     beyond = (side - middle).abs_()
-    bars = cover(level.maximum(person.frame - beyond), pixel).mul_(
-        cover(side - person.head_width * 1.02, pixel)
-    )
+    bars = cover(level.maximum(person.frame - beyond), pixel).mul_(cover(side - person.head_width * 1.02, pixel))
     ring = ring.maximum(bars)
     view.paint(ring, shot.metal)
     view.relight(ring, view.dome * 0.8 + 0.2)
@@ -826,7 +814,7 @@ def one_thread_each() -> Iterator[Executor]:
 class Faces(Source):
     """Procedural portraits of people who do not exist; photo i is the same however many are asked for.
 
-    Tasks: "expression" (neutral, happy, surprised, angry: a quarter each), "glasses" (30 %), "mask" (20 %).
+    Tasks: "expression" (neutral, happy, surprised, angry: a quarter each), "glasses" (30 %), "mask" (35 %).
     Consecutive photos show the same person.
     """
 
@@ -844,9 +832,7 @@ class Faces(Source):
         """Names, labels and identities; draws no pixel."""
         photo = torch.arange(self.photos)
         classes = {"expression": EXPRESSIONS, "glasses": NO_YES, "mask": NO_YES}
-        labels = {
-            task: Labels(values, classes[task]) for task, values in draw_labels(self.seed, photo).items()
-        }
+        labels = {task: Labels(values, classes[task]) for task, values in draw_labels(self.seed, photo).items()}
         names = tuple(f"face_{number:06d}" for number in range(self.photos))
         return Catalog(names, labels, identity=photo // self.photos_per_identity)
 

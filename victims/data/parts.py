@@ -176,25 +176,17 @@ def _commonest(unit: Indices, labels: Indices) -> Indices:
     return commonest
 
 
-def _too_few(
-    catalog: Catalog, sizes: PartSizes, task: str | None, part: str, found: int
-) -> InvalidInputError:
+def _too_few(catalog: Catalog, sizes: PartSizes, task: str | None, part: str, found: int) -> InvalidInputError:
     needed = ", ".join(f"{name} {size}" for name, size in sizes.to_mapping().items())
     there = f"{len(catalog)} photos"
     if catalog.split is not None:
-        kinds = [
-            f"{name or 'free'} {catalog.split.count(name)}" for name in ("train", "validation", "target", "")
-        ]
+        kinds = [f"{name or 'free'} {catalog.split.count(name)}" for name in ("train", "validation", "target", "")]
         there += f" ({', '.join(kinds)})"
     if task is not None:
         there += f", {int((catalog.labels[task].values >= 0).sum())} of them with a known '{task}'"
     if catalog.identity is not None:
-        there += (
-            f", {len(_people(catalog.identity, torch.arange(len(catalog))))} persons, who stay in one part"
-        )
-    return InvalidInputError(
-        f"too few photos: needed {needed}; '{part}' found only {found}; the data has {there}"
-    )
+        there += f", {len(_people(catalog.identity, torch.arange(len(catalog))))} persons, who stay in one part"
+    return InvalidInputError(f"too few photos: needed {needed}; '{part}' found only {found}; the data has {there}")
 
 
 def _people(identity: Tensor, indices: Tensor) -> set[int]:
@@ -312,9 +304,7 @@ def load_parts(source: Source, sizes: PartSizes, size: int, task: str | None, se
         part: [catalog.names[int(parts.indices[part][position])] for position in decoded.corrupt]
         for part, decoded in pixels.items()
     }
-    parts = parts.keep(
-        {part: _others(parts.indices[part], decoded.corrupt) for part, decoded in pixels.items()}
-    )
+    parts = parts.keep({part: _others(parts.indices[part], decoded.corrupt) for part, decoded in pixels.items()})
     distinct = drop_duplicates({part: decoded.images for part, decoded in pixels.items()})
     parts = parts.keep(distinct.positions)
     refuse_overlap(parts.indices, catalog.identity, distinct.hashes)

@@ -24,8 +24,8 @@ from annotated_types import MinLen
 from PIL import Image, ImageOps
 
 from victims.data.base import Catalog, Labels, Pixels, Source
-from victims.files import DATA_VARIABLE, find_file
 from victims.errors import InvalidInputError
+from victims.files import DATA_VARIABLE, find_file
 from victims.settings import doc
 
 OnCorrupt = Literal["refuse", "skip"]
@@ -85,9 +85,7 @@ def decode(content: bytes, size: int) -> npt.NDArray[np.uint8]:
         return square(ImageOps.exif_transpose(image), size)
 
 
-def decode_photos(
-    names: Sequence[str], content: Callable[[str], bytes], size: int, on_corrupt: OnCorrupt
-) -> Pixels:
+def decode_photos(names: Sequence[str], content: Callable[[str], bytes], size: int, on_corrupt: OnCorrupt) -> Pixels:
     """Decode photos in a few threads (Pillow releases the interpreter while it decodes), keeping their order.
 
     ``content``: a photo's name -> its file's bytes; called from several threads at once.
@@ -404,9 +402,7 @@ class Index(PhotoFiles):
             wrong = sorted(set(cells) - SPLIT_NAMES.keys())
             if wrong:
                 known = ", ".join(value for value in SPLIT_NAMES if value)
-                raise InvalidInputError(
-                    f"{self._place()}: unknown split '{wrong[0]}'; known: {known}, or empty"
-                )
+                raise InvalidInputError(f"{self._place()}: unknown split '{wrong[0]}'; known: {known}, or empty")
             split = tuple(SPLIT_NAMES[cell] for cell in cells)
         return Catalog(names, {task: categories(cells) for task, cells in table.items()}, identity, split)
 

@@ -14,9 +14,9 @@ from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
 from victims.data.base import Catalog, Labels, Pixels, Source
-from victims.files import DATA_VARIABLE, find_file
 from victims.data.photos import FolderFiles, OnCorrupt, decode_photos, digest, square
 from victims.errors import InvalidInputError
+from victims.files import DATA_VARIABLE, find_file
 from victims.settings import doc
 
 FileList = list[tuple[str, str | None]]
@@ -58,9 +58,7 @@ class TorchvisionSet(Source):
             return self._load(root)
         except (RuntimeError, ValueError, IndexError, KeyError, AssertionError, EOFError, OSError) as error:
             # torchvision says that something is wrong, not with which file
-            damaged = [
-                str(root / name) for name, md5 in self._files() if not check_integrity(root / name, md5)
-            ]
+            damaged = [str(root / name) for name, md5 in self._files() if not check_integrity(root / name, md5)]
             what = f"{damaged[0]} differs from the published file" if damaged else str(error)
             raise InvalidInputError(f"{self.name} is unreadable: {what}; {self.how_to_get}") from error
 
@@ -117,9 +115,7 @@ class PhotosOfTorchvision(TorchvisionSet):
     def read(self, chosen: Sequence[int], size: int) -> Pixels:
         """Decode the chosen photos: upright, central square, bicubic with antialias to ``size``."""
         names = self._names()
-        return decode_photos(
-            [names[index] for index in chosen], self._photos().content, size, self.on_corrupt
-        )
+        return decode_photos([names[index] for index in chosen], self._photos().content, size, self.on_corrupt)
 
 
 @dataclass(frozen=True)
@@ -182,9 +178,9 @@ class LFWPeople(PhotosOfTorchvision):
         "and lay it out as torchvision.datasets.LFWPeople describes"
     )
 
-    image_set: Annotated[
-        Literal["original", "funneled", "deepfunneled"], doc("how the photos were aligned")
-    ] = "funneled"
+    image_set: Annotated[Literal["original", "funneled", "deepfunneled"], doc("how the photos were aligned")] = (
+        "funneled"
+    )
 
     def _files(self) -> FileList:
         lfw = datasets.LFWPeople

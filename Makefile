@@ -1,0 +1,33 @@
+# `make` installs, runs the quick matrix and prints where the report is; `make test` runs the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: all quick test check bench clean
+.DEFAULT_GOAL := all
+
+all: quick
+
+$(INSTALLED): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,timm]'
+	touch $@
+
+quick: $(INSTALLED)
+	$(BIN)/splitleak run quick
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	$(BIN)/python -m experiments.benchmarks
+
+clean:
+	rm -rf runs

@@ -1,0 +1,156 @@
+"""Every discovered plugin keeps its contract, and the checks notice one that does not."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import pytest
+import torch
+from annotated_types import Ge
+from torch import Tensor
+
+from attacks.base import Attack, BlackBox, QueryFree, Reconstructor, WhiteBox, knowledge_of
+from attacks.checks import check_attack, toy_knowledge
+from attacks.decoder import Decoder
+from attacks.mean_image import MeanImage
+from attacks.ridge import Ridge
+from defenses.base import Calibration, Channel, Defense
+from defenses.checks import check_defense
+from experiments import plugins
+
+ATTACKS = plugins.attack_classes()
+DEFENSES = plugins.defense_classes()
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack(name: str) -> None:
+    assert check_attack(ATTACKS[name]()) == []
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_defense(name: str) -> None:
+    assert check_defense(DEFENSES[name]()) == []
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        Ridge(window=3),
+        Decoder(architecture="upsample", batch_size=16, learning_rate=1e-3),
+        Decoder(architecture="transpose_light", batch_size=16, learning_rate=1e-3),
+        Decoder(architecture="transpose_medium", batch_size=16),
+        Decoder(architecture="transpose_deep", batch_size=16, learning_rate=1e-3),
+    ],
+    ids=str,
+)
+def test_attack_variants(variant: Attack[Any]) -> None:
+    assert check_attack(variant) == []
+
+
+@pytest.mark.parametrize("selection", ["first", "random", "variance", "saliency"])
+def test_channel_subset_selections(selection: str) -> None:
+    assert check_defense(DEFENSES["channel_subset"].from_mapping({"selection": selection})) == []
+
+
+def test_knowledge_is_what_the_attack_declares() -> None:
+    assert knowledge_of(MeanImage) is QueryFree
+    assert knowledge_of(Ridge) is BlackBox
+    knows, _ = toy_knowledge(MeanImage())
+    assert not hasattr(knows, "query")
+    knows, _ = toy_knowledge(Ridge())
+    assert not hasattr(knows, "edge")
+
+
+class _Peeking(Attack[WhiteBox]):
+    paper: ClassVar[str] = "a test's"
+
+    def fit(self, knows: WhiteBox) -> Reconstructor:
+        knows.edge.train()
+        return lambda release: torch.full((len(release), 3, 32, 32), 0.5)
+
+
+class _Normalised(Attack[QueryFree]):
+    paper: ClassVar[str] = "a test's"
+
+    def fit(self, knows: QueryFree) -> Reconstructor:
+        return lambda release: torch.full((len(release), 3, 32, 32), -1.0)
+
+
+class _InPlace(Attack[BlackBox]):
+    paper: ClassVar[str] = "a test's"
+
+    def fit(self, knows: BlackBox) -> Reconstructor:
+        def reconstruct(release: Tensor) -> Tensor:
+            release.zero_()
+            return torch.full((len(release), 3, 32, 32), 0.5)
+
+        return reconstruct
+
+
+@pytest.mark.parametrize(
+    ("attack", "promise"),
+    [(_Peeking, "leaves what"), (_Normalised, "answers with images"), (_InPlace, "leaves what")],
+)
+def test_attack_checks_notice(attack: type[Attack[Any]], promise: str) -> None:
+    assert any(promise in problem for problem in check_attack(attack()))
+
+
+@dataclass(frozen=True)
+class _Toothless(Defense):
+    """Its strength does nothing: the defence that never trains."""
+
+    paper: ClassVar[str] = "a test's"
+    strength: ClassVar[str] = "sigma"
+    strengths: ClassVar[tuple[float, ...]] = (0.0, 1.0, 2.0)
+    sigma: Annotated[float, Ge(0)] = 1.0
+
+    def channel(self, shape: tuple[int, ...]) -> Channel:
+        return _Frozen()
+
+
+class _Frozen(Channel):
+    def send(self, features: Tensor) -> Tensor:
+        return features + 0.1
+
+
+class _Overwriting(Channel):
+    def send(self, features: Tensor) -> Tensor:
+        return features.mul_(0.5)
+
+
+class _Lossy(Channel):
+    def pack(self, release: Tensor) -> bytes:
+        return super().pack(release.half())
+
+
+class _Unrestorable(Channel):
+    scale = 1.0
+
+    def calibrate(self, calibration: Calibration) -> None:
+        self.scale = 2.0
+
+    def send(self, features: Tensor) -> Tensor:
+        return features * self.scale
+
+
+def _defense(channel: type[Channel]) -> Defense:
+    class Made(Defense):
+        paper: ClassVar[str] = "a test's"
+
+        def channel(self, shape: tuple[int, ...]) -> Channel:
+            return channel()
+
+    return Made()
+
+
+@pytest.mark.parametrize(
+    ("defense", "promise"),
+    [
+        (_Toothless(), "strength moves its statistic"),
+        (_defense(_Overwriting), "sends without side effects"),
+        (_defense(_Lossy), "packs exactly"),
+        (_defense(_Unrestorable), "is restored from its state"),
+    ],
+    ids=["toothless", "overwriting", "lossy", "unrestorable"],
+)
+def test_defense_checks_notice(defense: Defense, promise: str) -> None:
+    assert any(promise in problem for problem in check_defense(defense))

@@ -1,0 +1,104 @@
+"""Stage results: found again exactly when nothing that they depend on has changed."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+
+from attacks.ridge import Ridge
+from experiments import store as store_module
+from experiments.store import Stage, StageFailedError, Store, source_digest, write_atomically
+from victims.settings import Settings
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class _Number(Stage):
+    label: ClassVar[str] = "number"
+    value: int
+
+    def compute(self, folder: Path, store: Store) -> None:
+        if self.value < 0:
+            raise ValueError("negative")
+        (folder / "value").write_text(str(self.value))
+
+
+@dataclass(frozen=True)
+class _Doubled(Stage):
+    label: ClassVar[str] = "doubled"
+    number: _Number
+    attack: Settings
+
+    def compute(self, folder: Path, store: Store) -> None:
+        value = int((store.folder(self.number) / "value").read_text())
+        (folder / "value").write_text(str(2 * value))
+
+
+def test_computes_once_and_with_its_upstream(tmp_path: Path) -> None:
+    store = Store(tmp_path, CPU)
+    stage = _Doubled(_Number(3), Ridge())
+    assert (store.folder(stage) / "value").read_text() == "6"
+    assert store.computed == ["number", "doubled"]
+    assert store.folder(stage) == Store(tmp_path, CPU).folder(stage)
+    assert store.computed == ["number", "doubled"]
+
+
+def test_keys_follow_settings_upstream_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = _Doubled(_Number(3), Ridge()).key
+    assert key == _Doubled(_Number(3), Ridge()).key
+    assert key != _Doubled(_Number(4), Ridge()).key
+    assert key != _Doubled(_Number(3), Ridge(window=3)).key
+    monkeypatch.setattr(store_module, "source_digest", lambda module: "other code")
+    assert key != _Doubled(_Number(3), Ridge()).key
+
+
+def test_the_source_digest_follows_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "victims_copy"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "low.py").write_text("value = 1\n")
+    (package / "high.py").write_text("from victims_copy import low\nprint(low.value)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(store_module, "PACKAGES", ("victims_copy",))
+    source_digest.cache_clear()
+    before = source_digest("victims_copy.high")
+    (package / "low.py").write_text("value = 2\n")
+    source_digest.cache_clear()
+    assert source_digest("victims_copy.high") != before
+    source_digest.cache_clear()
+
+
+def test_a_failure_leaves_nothing_and_is_not_repeated(tmp_path: Path) -> None:
+    store = Store(tmp_path, CPU)
+    with pytest.raises(ValueError, match="negative"):
+        store.folder(_Number(-1))
+    with pytest.raises(StageFailedError) as caught:
+        store.folder(_Number(-1))
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert list((tmp_path / "number").iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_and_a_living_ones_kept(tmp_path: Path) -> None:
+    dead, alive = (tmp_path / "number" / f".abc.{process}" for process in (2**22 + 1, os.getpid()))
+    dead.mkdir(parents=True)
+    alive.mkdir()
+    Store(tmp_path, CPU)
+    assert not dead.exists()
+    assert alive.exists()
+
+
+def test_writes_are_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "cells" / "one.json"
+    write_atomically(path, "old")
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
