@@ -1,10 +1,11 @@
 """Additive Gaussian noise on the features."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from torch import Tensor
 
 from defenses.base import Calibration, Channel, Defense, Guarantee
@@ -26,7 +27,9 @@ class GaussianNoise(Defense):
     strength: ClassVar[str] = "sigma"
     strengths: ClassVar[tuple[float, ...]] = (0.01, 0.5, 2.0, 32.0)
 
-    sigma: Annotated[float, Ge(0), doc("standard deviation in units of the features' root mean square")] = 1.0
+    sigma: Annotated[
+        float, Ge(0), Lt(math.inf), doc("standard deviation in units of the features' root mean square")
+    ] = 1.0
 
     def channel(self, shape: tuple[int, ...]) -> Channel:
         """Noise of ``sigma`` times the calibrated root mean square."""

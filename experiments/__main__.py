@@ -1,5 +1,6 @@
 """The command line: ``splitleak``."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,12 +8,13 @@ from typing import Annotated, Literal
 import torch
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from experiments import describe
 from experiments.checking import check_file
 from experiments.display import Display
-from experiments.execute import CACHE, Run, check_plan, pending_stages, run_serial
+from experiments.execute import CACHE, CELLS, Run, check_plan, pending_stages, run_serial
 from experiments.plan import Plan, read_plan
 from experiments.report.matrix import terminal_table
 from experiments.report.page import write_report
@@ -61,25 +63,18 @@ def run(
             _print_dry_run(experiment, store)
             return 0
         results = run_serial(experiment, store, retry == "failed", display.cell)
-    page = write_report(experiment.folder, experiment.ids)
-    console.print(terminal_table(load_results(experiment.folder, experiment.ids)))
     console.print(display.summary(), highlight=False)
-    console.print(f"report: {page.resolve()}", soft_wrap=True, highlight=False)
+    _print_report(experiment.folder, experiment.ids)
     return FAILED_CELLS if any(result["status"] == "failed" for result in results) else 0
 
 
 @app.command
 def report(run_folder: Annotated[Path, Parameter(name="run")], /) -> int:
     """Write a run's tables, figures and page again from its stored results."""
-    plan_file = run_folder / "plan.toml"
-    if not plan_file.is_file():
-        raise InvalidInputError(
-            f"no run at {run_folder.absolute()}: it has no plan.toml; give a folder like runs/quick"
-        )
-    experiment = Run.of(read_plan(plan_file), run_folder.parent)
-    page = write_report(run_folder, experiment.ids)
-    console.print(terminal_table(load_results(run_folder, experiment.ids)))
-    console.print(f"report: {page.resolve()}", soft_wrap=True, highlight=False)
+    listed = run_folder / CELLS
+    if not listed.is_file():
+        raise InvalidInputError(f"no run at {run_folder.absolute()}: no {CELLS} there; give a folder like runs/quick")
+    _print_report(run_folder, json.loads(listed.read_text()))
     return 0
 
 
@@ -110,6 +105,12 @@ def cuts(model: str, /, *, size: Annotated[int, Parameter(help="side of the imag
 def check(file: Path, /) -> int:
     """Check the attacks and defences that a Python file defines against their contracts."""
     return 0 if check_file(file, console) else FAILED_CELLS
+
+
+def _print_report(run_folder: Path, ids: list[str]) -> None:
+    page = write_report(run_folder, ids)
+    console.print(terminal_table(load_results(run_folder, ids)))
+    console.print(f"report: {page.resolve()}", soft_wrap=True, highlight=False)
 
 
 def _plan_file(plan: str) -> Path:
@@ -152,7 +153,7 @@ def main() -> None:
         code = app(exit_on_error=False, print_error=False)
     except (InvalidInputError, CycloptsError) as error:
         Console(stderr=True).print(
-            f"[red]error:[/red] {' '.join(str(error).split())}", soft_wrap=True, highlight=False
+            f"[red]error:[/red] {escape(' '.join(str(error).split()))}", soft_wrap=True, highlight=False
         )
         code = INVALID_INPUT
     except KeyboardInterrupt:

@@ -104,11 +104,10 @@ def _metadata(hint: Any) -> tuple[str, str]:
     meaning = " ".join(extra.documentation for extra in extras if isinstance(extra, DocInfo))
     symbols = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     bounds = [
-        f"{symbols[key]} {value}"
+        f"{symbol} {getattr(extra, bound)}"
         for extra in extras
-        if isinstance(extra, BaseMetadata)
-        for key, value in vars(extra).items()
-        if key in symbols
+        for bound, symbol in symbols.items()
+        if isinstance(extra, BaseMetadata) and hasattr(extra, bound)
     ]
     return " ".join([_type_name(base), *bounds]), meaning
 

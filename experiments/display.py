@@ -10,13 +10,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from experiments.cell import Cell
 
 
+SECONDS_BETWEEN_LINES = 10.0
+
+
 class Display:
     """Counts cells, prints one line for each that is computed, and shows the stage at work."""
 
     def __init__(self, console: Console, cells: int) -> None:
         self.console = console
         self.done = self.computed = self.failed = 0
-        self.cells, self.started = cells, time.monotonic()
+        self.cells = cells
+        self.started = self.last_line = time.monotonic()
         self.progress = Progress(
             BarColumn(24),
             MofNCompleteColumn(),
@@ -38,8 +42,10 @@ class Display:
         self.progress.stop()
 
     def stage(self, text: str) -> None:
-        """What is being computed."""
+        """What is being computed; in a log file at most one line in a while."""
         self.progress.update(self.task, description=text)
+        if not self.console.is_terminal and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+            self._line(f"  {text}")
 
     def cell(self, cell: Cell, result: dict[str, Any], computed: bool) -> None:
         """A cell is done."""
@@ -50,12 +56,11 @@ class Display:
         if computed or result["status"] == "failed":
             unaware = "" if cell.adaptive else " (unaware)"
             what = f"{cell.defense.label} x {cell.attack.label}{unaware}, seed {cell.seed}"
-            self.console.print(
-                f"[{self.done}/{self.cells}] {what}: {_outcome(result)}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            self._line(f"[{self.done}/{self.cells}] {what}: {_outcome(result)}")
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.last_line = time.monotonic()
 
     def summary(self) -> str:
         """One line for the end."""

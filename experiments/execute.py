@@ -1,5 +1,6 @@
 """Run a plan's cells, one after the other."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,10 @@ from victims.models import make_network
 
 CACHE = "cache"
 """Folder, beside the runs, of the stages' results: runs share them."""
+
+
+CELLS = "cells.json"
+"""File in a run's folder: the ids of its cells, in the plan's order."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,13 @@ def run_serial(
     Args:
         retry_failed: compute cells again whose stored result is a failure.
         on_cell: called after each cell with its result and whether it was computed just now.
+
+    Raises:
+        InvalidInputError: a photo cannot be read; the photos are decoded before the first cell.
     """
+    store.folder(run.cells[0].stage.protect.victim.data)
     write_atomically(run.folder / "plan.toml", run.plan.text)
+    write_atomically(run.folder / CELLS, json.dumps(run.ids, indent=1))
     results = []
     for cell in run.cells:
         result = cell.result(run.folder)

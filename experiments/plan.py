@@ -119,10 +119,9 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _Head(Settings):
+class _Seeds(Settings):
     name: ClassVar[str] = "plan"
 
-    title: str
     seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)]
 
 
@@ -140,10 +139,10 @@ def read_plan(path: Path) -> Plan:
     """
     if not path.is_file():
         raise InvalidInputError(f"no plan at {path.absolute()}")
-    text = path.read_text()
     try:
+        text = path.read_text(encoding="utf-8")
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{path} is no TOML: {error}") from None
     return parse_plan(tables, text, path.parent, path.stem)
 
@@ -154,17 +153,16 @@ def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) ->
     for key in tables:
         if key not in known:
             raise unknown("key of the plan:", key, known)
-    head = validated(_Head, {"title": tables.get("name", name), "seeds": tables.get("seeds", [0])})
-    if not re.fullmatch(r"[\w.-]+", head["title"]) or head["title"].startswith("."):
-        raise InvalidInputError(
-            f"plan name = '{head['title']}': it names a folder; use letters, digits, '_', '-', '.'"
-        )
+    seeds = validated(_Seeds, {"seeds": tables.get("seeds", [0])})["seeds"]
+    name = tables.get("name", name)
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+        raise InvalidInputError(f"plan.name = {name!r}: it names a folder; use letters, digits, '_', '-', '.'")
     defenses = _entries(tables, "defenses", "defence", plugins.defense_classes(), Defense, folder)
     attacks = _entries(tables, "attacks", "attack", plugins.attack_classes(), _ATTACK, folder)
     victim = VictimTable.from_mapping(_table(tables, "victim"))
     return Plan(
-        name=head["title"],
-        seeds=tuple(dict.fromkeys(head["seeds"])),
+        name=name,
+        seeds=tuple(dict.fromkeys(seeds)),
         victim=victim,
         source=_source(victim.data, folder),
         parts=PartsTable.from_mapping(_table(tables, "parts")),
@@ -199,7 +197,10 @@ def _entries(
     if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) for item in listed):
         raise InvalidInputError(f"the plan needs at least one [[{key}]] table with a name")
     entries = [entry for item in listed for entry in _entry(item, kind, known, base, folder)]
-    return tuple({entry.plugin: entry for entry in reversed(entries)}.values())[::-1]
+    distinct: dict[P, Entry[P]] = {}
+    for entry in entries:
+        distinct.setdefault(entry.plugin, entry)
+    return tuple(distinct.values())
 
 
 def _entry(

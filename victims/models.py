@@ -19,6 +19,10 @@ from victims.files import WEIGHTS_VARIABLE, find_file
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH_NORM_MOMENTUM = 0.1
 SCRATCH = "scratch"
+TRAINED_ON_HALVES = ("googlenet", "inception_v3")
+"""Networks whose torchvision weights expect mean and standard deviation 0.5."""
+AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
+"""Keys of googlenet and inception_v3 that are used in their own training only."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) ->
         return network
     state = _file_state(weights) if Path(weights).suffix else _torchvision_state(model, weights)
     missing = load_weights(network.module, state, weights)
+    if model in TRAINED_ON_HALVES and not Path(weights).suffix:
+        return Network(network.module, (0.5,) * 3, (0.5,) * 3, untrained=missing)
     return Network(network.module, network.mean, network.std, untrained=missing)
 
 
@@ -79,7 +85,7 @@ def _from_torchvision(model: str, classes: int, size: int) -> Network:
         options |= {"aux_logits": False, "init_weights": True}
     try:
         return Network(torchvision.models.get_model(model, weights=None, **options).eval())
-    except ValueError as error:
+    except (ValueError, AssertionError) as error:
         raise InvalidInputError(f"{model} cannot take {size} px images: {str(error).splitlines()[0]}") from None
 
 
@@ -107,14 +113,15 @@ def _torchvision_state(model: str, weights: str) -> Mapping[str, Tensor]:
         raise unknown(f"weights of {model}:", weights, [*offered.__members__, SCRATCH, "a .safetensors or .pth file"])
     chosen = offered[weights]
     try:
-        state: Mapping[str, Tensor] = chosen.get_state_dict(progress=False, check_hash=True)
+        # torchvision's own builder: it renames the keys of its older files
+        trained = torchvision.models.get_model(model, weights=chosen, progress=False)
     except (URLError, OSError) as error:
         file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(chosen.url).path).name
         raise InvalidInputError(
             f"weights {weights} of {model} are neither at {file} nor could they be downloaded ({error}); "
             f"fetch {chosen.url} and put it there"
         ) from None
-    return state
+    return {key: value for key, value in trained.state_dict().items() if not key.startswith(AUXILIARY_HEADS)}
 
 
 def _file_state(weights: str) -> Mapping[str, Tensor]:
@@ -123,15 +130,18 @@ def _file_state(weights: str) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise InvalidInputError(f"{path} is no readable weights file: {str(error).splitlines()[0]}") from None
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InvalidInputError(f"{path} is no readable weights file: {reason}") from None
     except Exception as error:
         # weights_only refuses anything but tensors with pickle's own error, which has no better type
         if type(error).__name__ != "UnpicklingError":
             raise
         raise InvalidInputError(f"{path} holds more than tensors and is not loaded: save a state_dict") from None
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
         raise InvalidInputError(f"{path} holds no state_dict (a mapping of names to tensors)")
     return state
 

@@ -78,7 +78,8 @@ def ssim(images: Tensor, rebuilt: Tensor) -> Tensor:
 
 def ms_ssim_scales(size: int) -> int:
     """How many scales an image of this side has: the coarsest must still hold the window."""
-    return sum(size // 2**scale >= KERNEL for scale in range(len(SCALE_WEIGHTS)))
+    # scale**2 is torchmetrics' own, stricter condition on four scales
+    return sum(size // max(2**scale, scale**2) >= KERNEL for scale in range(len(SCALE_WEIGHTS)))
 
 
 def ms_ssim(images: Tensor, rebuilt: Tensor, scales: int) -> Tensor:

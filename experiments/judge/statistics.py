@@ -1,9 +1,12 @@
 """Intervals by the bootstrap."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+Weights = npt.NDArray[np.float64]
 
 LEVEL = 0.95
 RESAMPLES = 2000
@@ -29,10 +32,16 @@ def interval(values: npt.ArrayLike, resamples: int = RESAMPLES) -> Interval:
     table = np.atleast_2d(np.asarray(values, dtype=float))
     if not table.size or not np.isfinite(table).all():
         raise ValueError("an interval needs finite values")
-    seeds, images = table.shape
-    random = np.random.default_rng(0)
-    image_weights = random.multinomial(images, np.full(images, 1 / images), size=resamples) / images
-    seed_weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+    seed_weights, image_weights = _weights(*table.shape, resamples)
     means = ((image_weights @ table.T) * seed_weights).sum(1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(table.mean()), float(low), float(high))
+
+
+@lru_cache(maxsize=8)
+def _weights(seeds: int, images: int, resamples: int) -> tuple[Weights, Weights]:
+    """How often each seed and each image is drawn, (resamples, seeds) and (resamples, images), as shares."""
+    random = np.random.default_rng(0)
+    image_weights = random.multinomial(images, np.full(images, 1 / images), size=resamples) / images
+    seed_weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+    return seed_weights, image_weights

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from annotated_types import MinLen
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from victims.data.base import Catalog, Labels, Pixels, Source
 from victims.errors import InvalidInputError
@@ -102,8 +102,10 @@ def decode_photos(names: Sequence[str], content: Callable[[str], bytes], size: i
         except UNREADABLE as error:
             if on_corrupt == "skip":
                 return False
+            # Pillow's own words for this one only name an object in memory
+            reason = f"no {', '.join(FORMATS)} image" if isinstance(error, UnidentifiedImageError) else error
             raise InvalidInputError(
-                f"photo '{names[position]}' is unreadable ({error}); "
+                f"photo '{names[position]}' is unreadable ({reason}); "
                 'repair or remove it, or set on_corrupt = "skip"'
             ) from error
         rows[position] = photo.transpose(2, 0, 1)
