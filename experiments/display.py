@@ -9,7 +9,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from experiments.cell import Cell
 
-
 SECONDS_BETWEEN_LINES = 10.0
 
 
