@@ -35,10 +35,9 @@ def test_defense(name: str) -> None:
     "variant",
     [
         Ridge(window=3),
-        Decoder(architecture="upsample", batch_size=16, learning_rate=1e-3),
-        Decoder(architecture="transpose_light", batch_size=16, learning_rate=1e-3),
-        Decoder(architecture="transpose_medium", batch_size=16),
-        Decoder(architecture="transpose_deep", batch_size=16, learning_rate=1e-3),
+        Decoder(architecture="upsample", batch_size=16, learning_rate=3e-3, epochs=8),
+        Decoder(architecture="transpose_light", batch_size=16, learning_rate=3e-3, epochs=8),
+        Decoder(architecture="transpose_medium", batch_size=16, learning_rate=3e-3, epochs=8),
     ],
     ids=str,
 )
