@@ -58,6 +58,7 @@ class DPSGD(Defense):
         # Expected here: images need no gradient, and experiments need no cryptographic random numbers.
         warnings.filterwarnings("ignore", "Full backward hook is firing")
         warnings.filterwarnings("ignore", "Secure RNG turned off")
+        warnings.filterwarnings("ignore", "Optimal order is the largest alpha")  # the bound is valid, a little loose
         engine = PrivacyEngine(accountant="rdp")  # close to the tighter PRV accountant, and quick at any epsilon
         if math.isinf(self.epsilon):
             wrapped = engine.make_private(noise_multiplier=0.0, **options)
