@@ -128,14 +128,15 @@ def test_glasses_and_mask_change_the_picture() -> None:
 
 
 def test_people_are_recognisable(images: Tensor) -> None:
-    # mean colour of the middle of the head and of the hair above, relative to the photo's brightness
+    # mean colour of the middle of the head and of the hair above; a mask covers the first
+    bare = Faces().catalog().labels["mask"].values[:300] == 0
+    images, identity = images[bare], (torch.arange(300) // 5)[bare]
     middle = images[:, :, 22:44, 24:40].float().mean((2, 3))
     above = images[:, :, 10:16, 26:38].float().mean((2, 3))
     look = torch.cat((middle, above), dim=1)
     distance = torch.cdist(look, look)
-    identity = torch.arange(300) // 5
     same = identity[:, None] == identity
-    assert distance[same & ~torch.eye(300, dtype=torch.bool)].mean() < 0.6 * distance[~same].mean()
+    assert distance[same & ~torch.eye(len(same), dtype=torch.bool)].mean() < 0.6 * distance[~same].mean()
 
 
 def test_a_small_picture_is_a_large_one_scaled_down(images: Tensor) -> None:
