@@ -12,7 +12,7 @@ from attacks.base import Attack, AttackerPart, BlackBox, QueryFree, WhiteBox, kn
 from attacks.mean_image import MeanImage
 from victims.seeding import seeded
 from victims.tensors import check_images, to_float
-from victims.toy import left_as_found, toy_encoder, toy_images, toy_tail
+from victims.toy import broken_promises, left_as_found, toy_encoder, toy_images, toy_tail
 
 AUXILIARY, VALIDATION, TARGETS = 384, 64, 48
 
@@ -36,13 +36,7 @@ def check_attack(attack: Attack[Any]) -> list[str]:
     ]
     if not attack.floor:
         checks.append(_beats_the_mean_image)
-    broken = []
-    for check in checks:
-        try:
-            check(trials)
-        except AssertionError as error:
-            broken.append(f"{check.__name__.strip('_').replace('_', ' ')}: {error}")
-    return broken
+    return broken_promises(checks, trials)
 
 
 def toy_knowledge(attack: Attack[Any], breaks_after: int | None = None) -> tuple[QueryFree, nn.Module]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from defenses.base import Calibration, CalibrationBatch, Channel, Defense, Guarantee
 from victims.seeding import seeded
 from victims.tensors import to_float
-from victims.toy import left_as_found, toy_encoder, toy_images, toy_tail
+from victims.toy import broken_promises, left_as_found, toy_encoder, toy_images, toy_tail
 from victims.training import Shuffled, Training, adamw, train
 
 PHOTOS = 96
@@ -37,13 +37,7 @@ def check_defense(defense: Defense) -> list[str]:
         _trains,
         _strength_moves_its_statistic,
     )
-    broken = []
-    for check in checks:
-        try:
-            check(defense)
-        except AssertionError as error:
-            broken.append(f"{check.__name__.strip('_').replace('_', ' ')}: {error}")
-    return broken
+    return broken_promises(checks, defense)
 
 
 def toy_calibration(photos: int = PHOTOS) -> Calibration:

@@ -1,14 +1,16 @@
 """A small victim for contract checks and tests: smooth pictures, a random linear encoder, a linear tail."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from victims.seeding import seeded
+
+T = TypeVar("T")
 
 SIZE, STRIDE, CHANNELS, CLASSES = 32, 16, 96, 3
 
@@ -31,6 +33,17 @@ def toy_tail() -> nn.Module:
     """Features (n, 96, 2, 2) -> logits (n, 3)."""
     with seeded("toy tail"):
         return nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS * 4, CLASSES)).eval()
+
+
+def broken_promises(checks: Iterable[Callable[[T], None]], subject: T) -> list[str]:
+    """Run contract checks on a plugin: one line for each that fails, the check's name and what it saw."""
+    broken = []
+    for check in checks:
+        try:
+            check(subject)
+        except AssertionError as error:
+            broken.append(f"{check.__name__.strip('_').replace('_', ' ')}: {error}")
+    return broken
 
 
 @contextmanager
