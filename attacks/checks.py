@@ -66,7 +66,7 @@ def toy_knowledge(attack: Attack[Any], breaks_after: int | None = None) -> tuple
         "images": images,
         "intercepted": encoder(to_float(toy_images(TARGETS, seed=3))).detach(),
         "tail": toy_tail(),
-        "architecture": "a random linear encoder",
+        "new_encoder": toy_encoder,
         "device": torch.device("cpu"),
     }
     if issubclass(kind, BlackBox):

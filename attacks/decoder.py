@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from attacks.base import Attack, BlackBox, Pairs, Reconstructor
+from attacks.base import BlackBox, Pairs, Reconstruction, Reconstructor, Scene
 from attacks.networks import seed
 from attacks.networks.residual import ResidualDecoder
 from victims.errors import InvalidInputError
@@ -22,7 +22,7 @@ Architecture = Literal["residual", "upsample", "transpose_light", "transpose_med
 
 
 @dataclass(frozen=True)
-class Decoder(Attack[BlackBox]):
+class Decoder(Reconstruction[BlackBox]):
     """Train a network to invert the protected edge part.
 
     ``residual`` is ours: trained in pixel space on the squared error and a share of 1 - SSIM, AdamW with a
@@ -50,19 +50,24 @@ class Decoder(Attack[BlackBox]):
         if self.noise and self.architecture == "residual":
             raise InvalidInputError("decoder.noise = True: only the seed study's decoders were trained with it")
 
-    def check(self, release_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> None:
+    def check(self, scene: Scene) -> None:
         """The seed study's decoders enlarge feature maps 16 times and nothing else."""
-        enlarged = tuple(seed.STRIDE * side for side in release_shape[1:])
-        if self.architecture != "residual" and (len(release_shape) != 3 or enlarged != image_shape[1:]):
+        enlarged = tuple(seed.STRIDE * side for side in scene.release_shape[1:])
+        if self.architecture != "residual" and (len(scene.release_shape) != 3 or enlarged != scene.image_shape[1:]):
             raise InvalidInputError(
                 f"decoder.architecture = '{self.architecture}' enlarges 16 times, but releases are "
-                f"{release_shape} for images of {image_shape}; use 'residual'"
+                f"{scene.release_shape} for images of {scene.image_shape}; use 'residual'"
             )
 
     def fit(self, knows: BlackBox) -> Reconstructor:
-        """Train on the auxiliary pairs."""
+        """Train on the auxiliary pairs, or recall the decoder that another attack trained with these settings."""
         form = self._residual(knows) if self.architecture == "residual" else self._seed(knows)
-        network = form.network.to(knows.device)
+        network = form.network.to(knows.device).to(memory_format=torch.channels_last)
+        network.load_state_dict(knows.remember(f"decoder {self.to_mapping()}", lambda: self._trained(form, knows)))
+        network.eval().requires_grad_(False)
+        return lambda release: form.image(network(release).float())
+
+    def _trained(self, form: "_Form", knows: BlackBox) -> dict[str, Tensor]:
         pairs = knows.pairs(batch_size=self.batch_size or form.batch_size)
         batches = _SeedNoise(pairs) if self.noise else pairs
 
@@ -75,9 +80,9 @@ class Decoder(Attack[BlackBox]):
             total = sum(float(loss(model, batch)) * len(batch[0]) for batch in held_out)
             return total / held_out.count
 
-        optimizer = form.recipe.optimizer(network.parameters())
-        train(Training(network, optimizer, batches), form.recipe, loss, validation, knows.log)
-        return lambda release: form.image(network(release).float())
+        optimizer = form.recipe.optimizer(form.network.parameters())
+        train(Training(form.network, optimizer, batches), form.recipe, loss, validation, knows.log)
+        return form.network.state_dict()
 
     def _residual(self, knows: BlackBox) -> "_Form":
         height, width = knows.image_shape[1:]

@@ -6,11 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.base import Attack, QueryFree, Reconstructor
+from attacks.base import QueryFree, Reconstruction, Reconstructor
 
 
 @dataclass(frozen=True)
-class MeanImage(Attack[QueryFree]):
+class MeanImage(Reconstruction[QueryFree]):
     """Answers every release with the mean of the auxiliary images (the best constant in MSE)."""
 
     paper: ClassVar[str] = "the floor of any reconstruction; no paper"

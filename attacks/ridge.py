@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks.base import Attack, BlackBox, Reconstructor
+from attacks.base import BlackBox, Reconstruction, Reconstructor
 from attacks.grid import as_grid
 from victims.settings import doc
 
@@ -17,7 +17,7 @@ PENALTIES = tuple(10.0**power for power in range(-6, 2))
 
 
 @dataclass(frozen=True)
-class Ridge(Attack[BlackBox]):
+class Ridge(Reconstruction[BlackBox]):
     """The linear attack: one least-squares map, the same for every place of the image, in closed form.
 
     The normal equations are summed over batches, so memory does not grow with the auxiliary part; they are

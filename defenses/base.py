@@ -74,6 +74,17 @@ class Channel(nn.Module):
         """``receive(send(features))``."""
         return self.receive(self.send(features))
 
+    def arrived(self, release: Tensor) -> Tensor:
+        """Bool, of the release's shape: false where ``send`` left a feature out and put a blank in its place.
+
+        An adversary who knows the defence does not take blanks for features.
+        """
+        return torch.ones_like(release, dtype=torch.bool)
+
+    def merge(self, releases: Tensor) -> Tensor:
+        """What several sends of one image tell together: (n, sends, ...) -> release (n, ...), their mean."""
+        return releases.mean(1)
+
     def pack(self, release: Tensor) -> bytes:
         """What travels for one image (a release without the batch axis); ``len()`` is its cost."""
         return save({"release": release.contiguous()})

@@ -138,8 +138,7 @@ def _print_dry_run(experiment: Run, store: Store) -> None:
     table.add_column("state")
     for cell in experiment.cells:
         state = "to compute" if cell in missing else "stored"
-        unaware = "" if cell.adaptive else " (unaware)"
-        table.add_row(f"{cell.defense.label} x {cell.attack.label}{unaware}, seed {cell.seed}", state)
+        table.add_row(cell.title, state)
     console.print(table)
     stages = ", ".join(f"{count} {label}" for label, count in pending_stages(missing, store).items())
     console.print(

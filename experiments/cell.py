@@ -1,10 +1,12 @@
-"""One cell of a plan: victim x defence setting x attack setting x seed, from its stages to one JSON file."""
+"""The cells of a plan: victim x defence setting x threat x attack setting x seed, each one JSON file."""
 
 import json
 import os
 import traceback
+from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -20,12 +22,14 @@ from defenses.base import Defense
 from experiments.judge.metrics import metrics_for, score
 from experiments.judge.statistics import interval
 from experiments.plan import Entry, Plan
-from experiments.stages.attack import AttackStage
+from experiments.report.results import STRONGEST
+from experiments.stages.attack import AttackStage, Threat
 from experiments.stages.data import DataStage
 from experiments.stages.fitting import Budget
 from experiments.stages.protect import ProtectStage
+from experiments.stages.strongest import StrongestStage
 from experiments.stages.victim import VictimStage
-from experiments.store import Store, digest, source_digest, write_atomically
+from experiments.store import Stage, Store, digest, source_digest, write_atomically
 from victims.files import WEIGHTS_VARIABLE, find_file
 from victims.tensors import to_float
 
@@ -35,21 +39,44 @@ LIBRARIES = ("splitleak", "torch", "torchvision", "torchmetrics", "opacus")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Where a cell stands in its plan, and the stages that lead to it."""
+class Cell(ABC):
+    """A place in a plan's matrix: one victim, defence setting, threat and seed, and what is tried on it."""
 
     plan: Plan
     defense: Entry[Defense]
-    attack: Entry[Attack[QueryFree]]
-    adaptive: bool
-    seed: int
-    stage: AttackStage
+    threat: Threat
+    protect: ProtectStage
+
+    @property
+    @abstractmethod
+    def attack(self) -> dict[str, Any]:
+        """Name, label, settings, knowledge, and whether it is a floor."""
+
+    @property
+    @abstractmethod
+    def stage(self) -> Stage:
+        """The last one."""
+
+    @abstractmethod
+    def judge(self, run: Path, store: Store) -> dict[str, Any]:
+        """Compute what is missing and score it."""
+
+    @property
+    def seed(self) -> int:
+        """Of the victim and of all that follows."""
+        return self.protect.seed
+
+    @property
+    def title(self) -> str:
+        """As the progress display and the dry run name it."""
+        threat = f" ({self.threat.label})" if self.threat.label else ""
+        return f"{self.defense.label} x {self.attack['label']}{threat}, seed {self.seed}"
 
     @cached_property
     def id(self) -> str:
         """Name of its files: readable, and unique within the plan."""
-        facts = [self.defense.label, self.attack.label, self.adaptive, self.seed]
-        return f"{self.defense.plugin.name}-{self.attack.plugin.name}-{self.seed}-{digest(facts)[:10]}"
+        facts = [self.defense.label, self.attack["label"], asdict(self.threat), self.seed]
+        return f"{self.defense.plugin.name}-{self.attack['name']}-{self.seed}-{digest(facts)[:10]}"
 
     @cached_property
     def key(self) -> str:
@@ -65,9 +92,9 @@ class Cell:
         return stored if stored["key"] == self.key else None
 
     def run(self, run: Path, store: Store) -> dict[str, Any]:
-        """Compute what is missing, judge, and store the result; an error becomes a stored result too."""
+        """Judge and store the result; an error becomes a stored result too."""
         try:
-            outcome = {"status": "ok", "traceback": None, **self._judge(run, store)}
+            outcome = {"status": "ok", "traceback": None, **self.judge(run, store), **self._protected(store)}
         except Exception:
             outcome = {"status": "failed", "traceback": traceback.format_exc()}
         result = {"id": self.id, "key": self.key, **self._identity(), **outcome}
@@ -75,12 +102,13 @@ class Cell:
         return result
 
     def _identity(self) -> dict[str, Any]:
-        victim, defense, attack = self.plan.victim, self.defense, self.attack
+        victim, defense = self.plan.victim, self.defense
         strength = defense.plugin.strength
         return {
             "plan": self.plan.name,
             "seed": self.seed,
-            "adaptive": self.adaptive,
+            "adaptive": self.threat.adaptive,
+            "sends": self.threat.sends,
             "victim": {
                 "model": victim.model,
                 "cut": victim.cut,
@@ -95,37 +123,95 @@ class Cell:
                 "strength": strength,
                 "strength_value": getattr(defense.plugin, strength) if strength else None,
             },
-            "attack": {
-                "name": attack.plugin.name,
-                "label": attack.label,
-                "settings": attack.plugin.to_mapping(),
-                "knowledge": knowledge_of(type(attack.plugin)).__name__,
-                "floor": attack.plugin.floor,
-            },
+            "attack": self.attack,
         }
 
-    def _judge(self, run: Path, store: Store) -> dict[str, Any]:
-        images = self.stage.protect.images("target", store)
-        rebuilt = self.stage.load(store)
-        metrics = metrics_for(self.plan.victim.size, self.plan.judge.seed_convention)
-        scores = score(metrics, to_float(images), to_float(rebuilt))
-        facts, log = self.stage.protect.facts(store), self.stage.log(store)
-        save_strip(run / "targets.png", images)
-        save_strip(run / "cells" / f"{self.id}.png", rebuilt)
+    def _protected(self, store: Store) -> dict[str, Any]:
+        """What does not depend on the attack."""
+        facts = self.protect.facts(store)
         for guarantee in facts["guarantees"]:
             guarantee["epsilon"] = None if np.isinf(guarantee["epsilon"]) else guarantee["epsilon"]
         return {
-            "n": len(images),
-            "metrics": {name: _with_interval(values) for name, values in scores.items()},
             "utility": facts["utility"] and {**facts["utility"], **_with_interval(facts["utility"]["values"])},
             "bytes": facts["bytes"],
             "edge": facts["edge"],
             "guarantees": facts["guarantees"],
-            "queries": log["queries"],
-            "seconds": log["seconds"],
-            "history": log["history"],
             "versions": {library: version(library) for library in LIBRARIES},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def _judge_images(self, rebuilt: Tensor, run: Path, store: Store) -> dict[str, Any]:
+        images = self.protect.images("target", store)
+        save_strip(run / "targets.png", images)
+        save_strip(run / "cells" / f"{self.id}.png", rebuilt)
+        scores = self._image_scores(rebuilt, store)
+        return {"n": len(rebuilt), "metrics": {name: _with_interval(values) for name, values in scores.items()}}
+
+    def _image_scores(self, rebuilt: Tensor, store: Store) -> dict[str, list[float]]:
+        images = self.protect.images("target", store)[: len(rebuilt)]
+        metrics = metrics_for(self.plan.victim.size, self.plan.judge.seed_convention)
+        return score(metrics, to_float(images), to_float(rebuilt))
+
+
+@dataclass(frozen=True)
+class AttackCell(Cell):
+    """One attack setting."""
+
+    entry: Entry[Attack[QueryFree]]
+
+    @property
+    def attack(self) -> dict[str, Any]:
+        """Of the plugin."""
+        plugin = self.entry.plugin
+        return {
+            "name": plugin.name,
+            "label": self.entry.label,
+            "settings": plugin.to_mapping(),
+            "knowledge": knowledge_of(type(plugin)).__name__,
+            "floor": plugin.floor,
+        }
+
+    @cached_property
+    def stage(self) -> AttackStage:
+        """Fits it and lets it answer."""
+        targets = self.plan.attacker.slow_targets if self.entry.plugin.per_image else None
+        return AttackStage(self.protect, self.entry.plugin, self.threat, targets)
+
+    def judge(self, run: Path, store: Store) -> dict[str, Any]:
+        """Score the answers."""
+        answers, log = self.stage.load(store), self.stage.log(store)
+        return {**self._judge_images(answers, run, store), **log}
+
+
+@dataclass(frozen=True)
+class StrongestCell(Cell):
+    """The suite's choice among all attacks, beside what an oracle would have chosen for each photo."""
+
+    entries: tuple[AttackCell, ...]
+
+    @property
+    def attack(self) -> dict[str, Any]:
+        """A name that no plugin may have."""
+        return {"name": STRONGEST, "label": STRONGEST, "settings": {}, "knowledge": "", "floor": False}
+
+    @cached_property
+    def stage(self) -> StrongestStage:
+        """Chooses without the truth."""
+        return StrongestStage(tuple(cell.stage for cell in self.entries))
+
+    def judge(self, run: Path, store: Store) -> dict[str, Any]:
+        """Score the choice; the oracle takes each photo's reconstruction with the highest PSNR."""
+        result = self._judge_images(self.stage.load(store), run, store)
+        scores = [self._image_scores(cell.stage.load(store), store) for cell in self.entries]
+        best = [
+            max((of for of in scores if photo < len(of["psnr"])), key=lambda of: of["psnr"][photo])
+            for photo in range(result["n"])
+        ]
+        oracle = {name: [of[name][photo] for photo, of in enumerate(best)] for name in scores[0]}
+        chosen = Counter(self.entries[k].attack["label"] for k in self.stage.choice(store))
+        return result | {
+            "oracle": {name: interval(values)._asdict() for name, values in oracle.items()},
+            "chosen": dict(chosen.most_common()),
         }
 
 
@@ -159,10 +245,12 @@ def cells_of(plan: Plan) -> Iterator[Cell]:
         )
         for defense in plan.defenses:
             protect = ProtectStage(network, defense.plugin, _budget(plan, defense.plugin))
-            for adaptive in dict.fromkeys(plan.attacker.adaptive):
-                for attack in plan.attacks:
-                    stage = AttackStage(protect, attack.plugin, adaptive, plan.attacker.queries)
-                    yield Cell(plan, defense, attack, adaptive, seed, stage)
+            for threat in plan.threats:
+                cells = [AttackCell(plan, defense, threat, protect, attack) for attack in plan.attacks]
+                yield from cells
+                competing = tuple(cell for cell in cells if cell.stage.ranks)
+                if len(competing) > 1:
+                    yield StrongestCell(plan, defense, threat, protect, competing)
 
 
 def _budget(plan: Plan, defense: Defense) -> Budget:

@@ -53,9 +53,7 @@ class Display:
         self.failed += result["status"] == "failed"
         self.progress.update(self.task, completed=self.done)
         if computed or result["status"] == "failed":
-            unaware = "" if cell.adaptive else " (unaware)"
-            what = f"{cell.defense.label} x {cell.attack.label}{unaware}, seed {cell.seed}"
-            self._line(f"[{self.done}/{self.cells}] {what}: {_outcome(result)}")
+            self._line(f"[{self.done}/{self.cells}] {cell.title}: {_outcome(result)}")
 
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -76,4 +74,4 @@ def _outcome(result: dict[str, Any]) -> str:
     text = f"PSNR {psnr['mean']:.2f} dB [{psnr['low']:.2f}, {psnr['high']:.2f}]"
     text += f", SSIM {ssim['mean']:.3f}" if ssim else ""
     text += f", accuracy {result['utility']['mean']:.1%}" if result["utility"] else ""
-    return f"{text}, fitted in {result['seconds']['fit']:.1f} s"
+    return f"{text}, fitted in {result['seconds']['fit']:.1f} s" if "seconds" in result else text

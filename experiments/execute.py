@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from attacks.base import Scene
 from experiments.cell import Cell, cells_of
 from experiments.plan import Plan
 from experiments.store import Stage, Store, write_atomically
@@ -67,13 +68,19 @@ def check_plan(plan: Plan) -> None:
         )
     network = make_network(victim.model, classes, victim.size, victim.weights)
     shape = split(network, victim.model, victim.cut, victim.size).cut.shape
-    image_shape = (3, victim.size, victim.size)
     for defense in plan.defenses:
         channel = defense.plugin.channel(shape)
         release = tuple(channel.send(torch.zeros(1, *shape)).shape[1:])
-        for attack in plan.attacks:
-            for adaptive in plan.attacker.adaptive:
-                attack.plugin.check(release if adaptive else shape, image_shape)
+        for threat in plan.threats:
+            scene = Scene(
+                release_shape=release if threat.adaptive else shape,
+                image_shape=(3, victim.size, victim.size),
+                task=victim.task,
+                attributes=tuple(catalog.labels),
+                identities=catalog.identity is not None,
+            )
+            for attack in plan.attacks:
+                attack.plugin.check(scene)
 
 
 def pending_stages(cells: list[Cell], store: Store) -> dict[str, int]:
@@ -104,7 +111,7 @@ def run_serial(
     Raises:
         InvalidInputError: a photo cannot be read; the photos are decoded before the first cell.
     """
-    store.folder(run.cells[0].stage.protect.victim.data)
+    store.folder(run.cells[0].protect.victim.data)
     write_atomically(run.folder / "plan.toml", run.plan.text)
     write_atomically(run.folder / CELLS, json.dumps(run.ids, indent=1))
     results = []

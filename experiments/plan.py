@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, MinLen
 from attacks.base import Attack, QueryFree
 from defenses.base import Defense
 from experiments import plugins
+from experiments.stages.attack import Threat
 from victims.data.base import Source
 from victims.data.parts import PartSizes
 from victims.errors import InvalidInputError, unknown
@@ -76,7 +77,11 @@ class AttackerTable(Settings):
         MinLen(1),
         doc("true: the attack is fitted to the defended edge; false: to the undefended one"),
     ] = field(default_factory=lambda: [True])
+    sends: Annotated[
+        list[Annotated[int, Gt(0)]], MinLen(1), doc("how many releases of each target photo are intercepted")
+    ] = field(default_factory=lambda: [1])
     queries: Annotated[int | None, Gt(0), doc("how many releases an attack may ask for; none: no limit")] = None
+    slow_targets: Annotated[int, Gt(0), doc("target photos for attacks that work on each photo anew")] = 64
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,13 @@ class Plan:
     defenses: tuple[Entry[Defense], ...]
     attacks: tuple[Entry[Attack[QueryFree]], ...]
     text: str
+
+    @property
+    def threats(self) -> tuple[Threat, ...]:
+        """Every combination of what ``[attacker]`` lists."""
+        table = self.attacker
+        axes = itertools.product(dict.fromkeys(table.adaptive), dict.fromkeys(table.sends))
+        return tuple(Threat(adaptive, sends, table.queries) for adaptive, sends in axes)
 
     @property
     def part_sizes(self) -> PartSizes:

@@ -28,7 +28,7 @@ PACKAGES = ("attacks", "defenses", "victims", "experiments")
 class Stage(ABC):
     """One step of an experiment: its fields are all that its result depends on, besides its code.
 
-    A field that is a Stage is an upstream step; one that is a Settings is a plugin.
+    A field that is a Stage, or a tuple of them, is an upstream step; one that is a Settings is a plugin.
     """
 
     label: ClassVar[str]
@@ -43,8 +43,11 @@ class Stage(ABC):
     @property
     def upstream(self) -> list["Stage"]:
         """The stages among the fields."""
-        values = (getattr(self, field.name) for field in fields(self))
-        return [value for value in values if isinstance(value, Stage)]
+        found: list[Stage] = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            found += [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, Stage)]
+        return found
 
     @abstractmethod
     def compute(self, folder: Path, store: "Store") -> None:
@@ -52,6 +55,8 @@ class Stage(ABC):
 
 
 def _fact(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_fact(one) for one in value]
     if isinstance(value, Stage):
         return value.key
     if isinstance(value, Source):
@@ -132,36 +137,37 @@ class Store:
 
     def has(self, stage: Stage) -> bool:
         """Whether the stage's result is there."""
-        return self._place(stage).is_dir()
+        return (self.root / stage.label / stage.key).is_dir()
 
     def folder(self, stage: Stage) -> Path:
-        """The stage's result, computed if it is not there.
+        """The stage's result, computed if it is not there; raises as ``made`` does."""
+        return self.made(stage.label, stage.key, lambda folder: stage.compute(folder, self))
+
+    def made(self, label: str, key: str, compute: Callable[[Path], None]) -> Path:
+        """The folder that ``compute`` filled, now or earlier: ``key`` stands for all that it depends on.
 
         Raises:
-            StageFailedError: the stage failed before in this run.
+            StageFailedError: it failed before in this run.
         """
-        place = self._place(stage)
+        place = self.root / label / key
         if place.is_dir():
             return place
-        if stage.key in self._failed:
-            raise StageFailedError(f"{stage.label} failed before") from self._failed[stage.key]
+        if key in self._failed:
+            raise StageFailedError(f"{label} failed before") from self._failed[key]
         temporary = place.with_name(f".{place.name}.{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        self.progress(stage.label)
+        self.progress(label)
         try:
-            stage.compute(temporary, self)
-            self.computed.append(stage.label)
+            compute(temporary)
+            self.computed.append(label)
             temporary.rename(place)
         except Exception as error:
-            self._failed[stage.key] = error
+            self._failed[key] = error
             raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return place
-
-    def _place(self, stage: Stage) -> Path:
-        return self.root / stage.label / stage.key
 
     def _remove_leftovers(self) -> None:
         """Temporary folders of processes that were killed."""

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from attacks.base import Attack, BlackBox, QueryFree, Reconstructor, WhiteBox, knowledge_of
+from attacks.base import Attack, BlackBox, QueryFree, Reconstruction, Reconstructor, WhiteBox, knowledge_of
 from attacks.checks import check_attack, toy_knowledge
 from attacks.decoder import Decoder
 from attacks.mean_image import MeanImage
@@ -59,7 +59,7 @@ def test_knowledge_is_what_the_attack_declares() -> None:
     assert not hasattr(knows, "edge")
 
 
-class _Peeking(Attack[WhiteBox]):
+class _Peeking(Reconstruction[WhiteBox]):
     paper: ClassVar[str] = "a test's"
 
     def fit(self, knows: WhiteBox) -> Reconstructor:
@@ -67,14 +67,14 @@ class _Peeking(Attack[WhiteBox]):
         return lambda release: torch.full((len(release), 3, 32, 32), 0.5)
 
 
-class _Normalised(Attack[QueryFree]):
+class _Normalised(Reconstruction[QueryFree]):
     paper: ClassVar[str] = "a test's"
 
     def fit(self, knows: QueryFree) -> Reconstructor:
         return lambda release: torch.full((len(release), 3, 32, 32), -1.0)
 
 
-class _InPlace(Attack[BlackBox]):
+class _InPlace(Reconstruction[BlackBox]):
     paper: ClassVar[str] = "a test's"
 
     def fit(self, knows: BlackBox) -> Reconstructor:

@@ -317,13 +317,12 @@ def assert_consistent(manifest: Mapping[str, Any]) -> None:
 
 def test_load_parts_returns_what_belongs_together() -> None:
     loaded = load_parts(Squares(), SIZES, 8, "kind", 5)
-    assert loaded.classes == ("class 0", "class 1")
-    assert loaded.labels is not None
+    assert loaded.classes == {"kind": ("class 0", "class 1")}
     assert loaded.identities is not None
     for part, images in loaded.images.items():
         index = images[:, 0, 0, 0].long()
         assert images.shape == (getattr(SIZES, part), 3, 8, 8)
-        assert torch.equal(loaded.labels[part], index % 2)
+        assert torch.equal(loaded.labels[part]["kind"], index % 2)
         assert torch.equal(loaded.identities[part], index // 3)
         described = loaded.manifest["parts"][part]
         assert described["names"] == [f"photo {number}" for number in index.tolist()]
@@ -340,8 +339,6 @@ def test_load_parts_returns_what_belongs_together() -> None:
 
 def test_load_parts_without_a_task_and_without_train_photos() -> None:
     loaded = load_parts(Squares(), PartSizes(0, 10, 6, 9), 8, None, 5)
-    assert loaded.labels is None
-    assert loaded.classes == ()
     assert loaded.images["train"].shape == (0, 3, 8, 8)
     assert loaded.manifest["parts"]["train"]["labels"] is None
 
@@ -349,15 +346,14 @@ def test_load_parts_without_a_task_and_without_train_photos() -> None:
 def test_load_parts_drops_corrupt_photos_and_copies_and_says_so() -> None:
     broken = tuple(range(1, 60, 6))
     loaded = load_parts(Squares(broken, copies=True), SIZES, 8, "kind", 5)
-    assert loaded.labels is not None
     assert_consistent(loaded.manifest)
     for part, images in loaded.images.items():
         described = loaded.manifest["parts"][part]
         index = torch.tensor([int(name.split()[1]) for name in described["names"]])
         lost = len(described["corrupt"]) + described["duplicates_dropped"]
-        assert len(images) == len(loaded.labels[part]) == described["n"] == getattr(SIZES, part) - lost
+        assert len(images) == len(loaded.labels[part]["kind"]) == described["n"] == getattr(SIZES, part) - lost
         assert torch.equal(images[:, 0, 0, 0].long(), torch.where(index % 3 == 0, 0, index))
-        assert torch.equal(loaded.labels[part], index % 2)
+        assert torch.equal(loaded.labels[part]["kind"], index % 2)
         assert set(described["corrupt"]) <= {f"photo {number}" for number in broken}
     counts = loaded.manifest["parts"]
     assert counts["target"]["duplicates_dropped"] == 0

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 import defenses
-from attacks.base import Attack, QueryFree, Reconstructor
+from attacks.base import Attack, QueryFree, Reconstruction, Reconstructor
 from attacks.ridge import Ridge
 from defenses.base import Defense
 from defenses.none import NoDefense
@@ -198,7 +198,7 @@ class FromElsewhere(Defense):
 
 
 @dataclass(frozen=True)
-class AttackFromElsewhere(Attack[QueryFree]):
+class AttackFromElsewhere(Reconstruction[QueryFree]):
     """What a third party has installed."""
 
     name: ClassVar[str] = "ridge"

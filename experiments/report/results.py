@@ -20,6 +20,9 @@ LEAKAGE_METRICS = ("psnr", "ssim")
 UNDEFENDED = "none"
 """The name of the defence that does nothing."""
 
+STRONGEST = "strongest"
+"""The name under which the suite's choice among all attacks is stored."""
+
 
 @dataclass(frozen=True)
 class Victim:
@@ -133,6 +136,9 @@ class Cell:
     guarantees: tuple[GuaranteeStatement, ...] = ()
     queries: int | None = None
     seconds: Seconds | None = None
+    sends: int = 1
+    oracle: dict[str, Interval] = field(default_factory=dict)
+    chosen: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     finished: str | None = None
 
@@ -144,7 +150,8 @@ class Cell:
     @property
     def column(self) -> str:
         """The attack as the matrix names it."""
-        return self.attack.label if self.adaptive else f"{self.attack.label} (unaware)"
+        threat = [*([] if self.adaptive else ["unaware"]), *([f"{self.sends} sends"] if self.sends > 1 else [])]
+        return f"{self.attack.label} ({', '.join(threat)})" if threat else self.attack.label
 
     def epsilon(self, protects: Literal["training", "query"]) -> tuple[float, float]:
         """The smallest epsilon that is proved, with its delta; infinity where none is."""
@@ -191,6 +198,11 @@ class Group:
     def floor(self) -> bool:
         """Whether this attack ignores the release."""
         return self.cells[0].attack.floor
+
+    @property
+    def suite(self) -> bool:
+        """Whether this is the suite's choice and no single attack."""
+        return self.cells[0].attack.name == STRONGEST
 
     @cached_property
     def scores(self) -> Mapping[str, Interval]:
@@ -245,9 +257,13 @@ class DefenceRow:
         return self.average(lambda cell: cell.edge.ratio if cell.edge else None)
 
     def strongest(self, metric: str) -> Group | None:
-        """The attack with the highest mean, floors apart; of equals the one that the plan names first."""
+        """The suite's choice; where a plan has no suite, the attack with the highest mean, floors apart.
+
+        Of several threats the one that leaks most, of equals the one that the plan names first.
+        """
         groups = [group for group in self.groups.values() if not group.floor and metric in group.scores]
-        return max(groups, key=lambda group: group.scores[metric].mean, default=None)
+        suites = [group for group in groups if group.suite]
+        return max(suites or groups, key=lambda group: group.scores[metric].mean, default=None)
 
 
 @dataclass(frozen=True)
@@ -412,7 +428,7 @@ Scalar = str | int | float | bool | None
 def csv_row(cell: Cell) -> dict[str, Scalar]:
     """A cell as one flat row; what was not measured is None."""
     row: dict[str, Scalar] = {"id": cell.id, "key": cell.key, "status": cell.status, "plan": cell.plan}
-    row |= {"seed": cell.seed, "adaptive": cell.adaptive}
+    row |= {"seed": cell.seed, "adaptive": cell.adaptive, "sends": cell.sends}
     row |= {f"victim_{name}": value for name, value in dataclasses.asdict(cell.victim).items()}
     row |= {"defence": cell.defence.name, "defence_label": cell.defence.label}
     row |= {"strength": cell.defence.strength, "strength_value": cell.defence.strength_value}
@@ -420,6 +436,8 @@ def csv_row(cell: Cell) -> dict[str, Scalar]:
     row |= {"knowledge": cell.attack.knowledge, "floor": cell.attack.floor, "n": cell.n}
     for name, score in cell.metrics.items():
         row |= {f"{name}_mean": score.mean, f"{name}_low": score.low, f"{name}_high": score.high}
+    for name, best in cell.oracle.items():
+        row |= {f"oracle_{name}_mean": best.mean, f"oracle_{name}_low": best.low, f"oracle_{name}_high": best.high}
     if cell.utility:
         row |= {"utility_metric": cell.utility.metric, "utility_mean": cell.utility.mean}
         row |= {"utility_low": cell.utility.low, "utility_high": cell.utility.high}

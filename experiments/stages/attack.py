@@ -1,8 +1,9 @@
-"""Fit an attack with what its kind of adversary may know, and rebuild the target photos."""
+"""Fit an attack with what its kind of adversary may know, and let it answer for the target photos."""
 
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,8 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from attacks.base import Attack, BlackBox, QueryFree, WhiteBox, knowledge_of
+from attacks.base import Attack, BlackBox, QueryFree, Reconstruction, WhiteBox, knowledge_of
+from defenses.base import Channel
 from experiments.stages.data import load_array, save_array
+from experiments.stages.memory import StoredMemory
 from experiments.stages.protect import ProtectStage
 from experiments.stages.victim import NetworkStage
 from experiments.store import Stage, Store
@@ -19,104 +22,174 @@ from victims.seeding import seeded
 from victims.tensors import check_images, to_bytes, to_float
 
 BATCH = 64
+RANKED = 32
+"""Photos of the validation part that a reconstruction attack rebuilds too: what attacks are ranked by."""
+
+
+@dataclass(frozen=True)
+class Threat:
+    """How strong an adversary the plan declares, whatever the attack.
+
+    ``adaptive``: the attack is fitted to the defended edge; otherwise to the undefended one, and what it then
+    attacks is what the cloud receives, which has the shape that it was fitted to. ``sends``: how many releases of
+    each image are intercepted. ``budget``: how many releases may be asked for, None for no limit.
+    """
+
+    adaptive: bool = True
+    sends: int = 1
+    budget: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What sets it apart from the default; empty for that."""
+        facts = [] if self.adaptive else ["unaware"]
+        return ", ".join([*facts, *([f"{self.sends} sends"] if self.sends > 1 else [])])
 
 
 class EdgeDevice(nn.Module):
-    """What stands on the device, in eval mode: images (n, 3, h, w) in [0, 1] -> release."""
+    """What stands on the device, in eval mode: images (n, 3, h, w) in [0, 1] -> release.
 
-    def __init__(self, stage: NetworkStage, store: Store) -> None:
+    With ``sends`` above one, the release is what that many sends of the same features tell together.
+    """
+
+    def __init__(self, stage: NetworkStage, store: Store, sends: int = 1) -> None:
         super().__init__()
         self.model = stage.load(store)
+        self.sends = sends
         self._device = store.device
         # looked up once: a learned attack asks for thousands of batches
         self._images = cache(lambda part: stage.images(part, store))
         self._features = cache(lambda part: stage.stored_features(part, store))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Encode and send."""
-        return self.model.edge(images)
+        """Encode and send; noise on the images is drawn anew for each send."""
+        if self.sends == 1:
+            return self.model.edge(images)
+        return self.model.channel.merge(torch.stack([self.model.edge(images) for _ in range(self.sends)], 1))
 
     def resend(self, part: str, rows: Tensor) -> Tensor:
         """Release of stored photos with fresh draws of the channel, from stored features where they hold."""
         stored = self._features(part)
         if stored is None:
             return self.forward(to_float(self._images(part)[rows].to(self._device)))
-        return self.model.channel.send(stored[rows].to(self._device))
+        features, channel = stored[rows].to(self._device), self.model.channel
+        if self.sends == 1:
+            return channel.send(features)
+        return channel.merge(torch.stack([channel.send(features) for _ in range(self.sends)], 1))
 
 
 @dataclass(frozen=True)
 class AttackStage(Stage):
-    """Reconstructions of the target part.
-
-    ``adaptive``: the attack is fitted to the defended edge; otherwise to the undefended one, and what it then
-    rebuilds from is what the cloud receives, which has the shape that it was fitted to.
-    """
+    """What an attack says about the first ``targets`` photos of the target part (None for all)."""
 
     label: ClassVar[str] = "attack"
 
     protect: ProtectStage
     attack: Attack[QueryFree]
-    adaptive: bool
-    budget: int | None
+    threat: Threat
+    targets: int | None = None
 
     def compute(self, folder: Path, store: Store) -> None:
-        """reconstructions.npy (uint8, aligned with the target part) and log.json."""
+        """answers.npy (uint8 images or float32, aligned with the target part), validation.npy and log.json."""
         history: list[dict[str, float]] = []
         knows = self._knowledge(store, history)
         with seeded("attack", self.protect.seed, self.attack.name):
             start = time.perf_counter()
-            reconstruct = self.attack.fit(knows)
+            answer = self.attack.fit(knows)
             fitted = time.perf_counter()
-            chunks = []
-            for release in knows.intercepted.split(BATCH):
-                with torch.no_grad():
-                    chunks.append(to_bytes(check_images(reconstruct(release), self.attack.name)).cpu())
+            answers = self._answers(answer, knows.intercepted)
             done = time.perf_counter()
-        save_array(folder / "reconstructions.npy", torch.cat(chunks))
+            validation = self._answers(answer, self.intercepted("validation", store)[:RANKED]) if self.ranks else None
+        save_array(folder / "answers.npy", answers)
+        if validation is not None:
+            save_array(folder / "validation.npy", validation)
         log = {
-            "queries": getattr(knows, "queries", None),
-            "seconds": {"fit": fitted - start, "reconstruct": done - fitted},
+            "queries": knows.queries if isinstance(knows, BlackBox) else None,
+            "seconds": {"fit": fitted - start + knows.seconds_recalled, "reconstruct": done - fitted},
             "history": history,
         }
         (folder / "log.json").write_text(json.dumps(log))
 
+    @property
+    def ranks(self) -> bool:
+        """Whether it competes for the strongest reconstruction."""
+        return isinstance(self.attack, Reconstruction) and not self.attack.floor
+
     def load(self, store: Store) -> Tensor:
-        """uint8 (n, 3, h, w)."""
-        return load_array(store.folder(self) / "reconstructions.npy")
+        """Images as uint8 (n, 3, h, w), or embeddings or scores as float32 (n, d)."""
+        return load_array(store.folder(self) / "answers.npy")
+
+    def load_validation(self, store: Store) -> Tensor:
+        """Of an attack that ``ranks``: the first photos of the validation part rebuilt, uint8."""
+        return load_array(store.folder(self) / "validation.npy")
 
     def log(self, store: Store) -> dict[str, Any]:
         """Queries, seconds and the training curve."""
         log: dict[str, Any] = json.loads((store.folder(self) / "log.json").read_text())
         return log
 
+    def _answers(self, answer: Callable[[Tensor], Tensor], releases: Tensor) -> Tensor:
+        chunks = []
+        for release in releases.split(BATCH):
+            with torch.no_grad():
+                said = answer(release)
+            if isinstance(self.attack, Reconstruction):
+                said = to_bytes(check_images(said, self.attack.name))
+            chunks.append(said.cpu())
+        return torch.cat(chunks)
+
+    def edge(self, store: Store) -> EdgeDevice:
+        """The device that the attack is fitted to."""
+        if self.threat.adaptive:
+            return EdgeDevice(self.protect, store, self.threat.sends)
+        return EdgeDevice(self.protect.victim, store)
+
+    def arrived(self, store: Store) -> Callable[[Tensor], Tensor]:
+        """What the adversary can tell of a release's blanks, see ``QueryFree.arrived``."""
+        return (self.protect.load(store).channel if self.threat.adaptive else Channel()).arrived
+
+    def intercepted(self, part: str, store: Store) -> Tensor:
+        """Releases of a part's photos: the same draws for every attack on this protected victim."""
+        protected, count = EdgeDevice(self.protect, store, self.threat.sends), len(self.protect.images(part, store))
+        with torch.no_grad(), seeded("intercept", self.protect.seed, part):
+            releases = torch.cat([protected.resend(part, rows) for rows in torch.arange(count).split(BATCH)])
+            return releases if self.threat.adaptive else protected.model.channel.receive(releases)
+
     def _knowledge(self, store: Store, history: list[dict[str, float]]) -> QueryFree:
         """Build the one object that the attack declares, and nothing beyond it."""
-        victim, protected = self.protect.victim, EdgeDevice(self.protect, store)
-        edge = protected if self.adaptive else EdgeDevice(victim, store)
+        victim, edge = self.protect.victim, self.edge(store)
+        protected = self.protect.load(store)
+        data = victim.data.load(store)
         show = store.curve(f"fitting {self.attack.name}", None)
 
         def log(row: dict[str, float]) -> None:
             history.append(row)
             show(row)
 
+        parts = ("auxiliary", "validation")
         facts: dict[str, Any] = {
-            "images": {part: victim.images(part, store) for part in ("auxiliary", "validation")},
-            "intercepted": self._intercept(protected, store),
-            "tail": protected.model.tail,
-            "architecture": f"{victim.model} cut at {victim.cut}",
+            "images": {part: data.images[part] for part in parts},
+            "labels": {part: data.attributes[part] for part in parts},
+            "classes": data.names,
+            "identities": data.identities and {part: data.identities[part] for part in parts},
+            "task": data.task,
+            "intercepted": self.intercepted("target", store)[: self.targets],
+            "tail": protected.tail,
+            "new_encoder": lambda: self.protect.new_encoder(store).to(store.device),
+            "arrived": self.arrived(store),
             "device": store.device,
             "log": log,
+            "memory": StoredMemory(
+                store,
+                {"images": victim.data.key, "edge": [self.protect.key, asdict(self.threat)]},
+                self.protect.seed,
+            ),
         }
+        if self.threat.adaptive:
+            facts["receive"] = protected.channel.receive
         kind = knowledge_of(type(self.attack))
         if issubclass(kind, BlackBox):
-            facts |= {"send": edge, "resend": edge.resend, "budget": self.budget}
+            facts |= {"send": edge, "resend": edge.resend, "budget": self.threat.budget}
         if issubclass(kind, WhiteBox):
             facts["edge"] = edge
         return kind(**facts)
-
-    def _intercept(self, protected: EdgeDevice, store: Store) -> Tensor:
-        """One release of each target photo: the same draws for every attack on this protected victim."""
-        count = len(self.protect.images("target", store))
-        with torch.no_grad(), seeded("intercept", self.protect.seed):
-            releases = torch.cat([protected.resend("target", rows) for rows in torch.arange(count).split(BATCH)])
-            return releases if self.adaptive else protected.model.channel.receive(releases)

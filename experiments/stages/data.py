@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from experiments.store import Stage, Store
@@ -17,12 +18,29 @@ from victims.data.parts import PartSizes, load_parts
 
 @dataclass(frozen=True)
 class Data:
-    """The parts in memory or memory-mapped. ``images``: uint8 (n, 3, h, w) by part; ``labels``: int64 (n,)."""
+    """The parts, memory-mapped. ``images``: uint8 (n, 3, h, w) by part.
+
+    ``attributes``: by part and name, int64 (n,), -1 where unknown; ``names``: of each attribute's values.
+    ``identities``: by part, int64 (n,), -1 where unknown; None where the data does not say who is on a photo.
+    ``task``: the attribute that the victim predicts.
+    """
 
     images: Mapping[str, Tensor]
-    labels: Mapping[str, Tensor] | None
-    classes: tuple[str, ...]
+    attributes: Mapping[str, Mapping[str, Tensor]]
+    names: Mapping[str, tuple[str, ...]]
+    identities: Mapping[str, Tensor] | None
+    task: str | None
     manifest: Mapping[str, Any]
+
+    @property
+    def labels(self) -> Mapping[str, Tensor] | None:
+        """The task's, by part; None without a task."""
+        return None if self.task is None else {part: of[self.task] for part, of in self.attributes.items()}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The task's; empty without a task."""
+        return () if self.task is None else self.names[self.task]
 
 
 @dataclass(frozen=True)
@@ -38,23 +56,30 @@ class DataStage(Stage):
     seed: int
 
     def compute(self, folder: Path, store: Store) -> None:
-        """One array of bytes per part, its labels, and manifest.json."""
+        """For each part its photos as one array of bytes and what is known of them; manifest.json, classes.json."""
         parts = load_parts(self.source, self.sizes, self.size, self.task, self.seed)
         for part, images in parts.images.items():
             save_array(folder / f"{part}.npy", images)
-            if parts.labels is not None:
-                save_array(folder / f"{part}.labels.npy", parts.labels[part])
+            save_file(dict(parts.labels[part]), folder / f"{part}.labels.safetensors")
+            if parts.identities is not None:
+                save_file({"identity": parts.identities[part]}, folder / f"{part}.identity.safetensors")
         (folder / "manifest.json").write_text(json.dumps(parts.manifest))
         (folder / "classes.json").write_text(json.dumps(parts.classes))
 
     def load(self, store: Store) -> Data:
-        """The parts, memory-mapped."""
+        """The parts, their photos memory-mapped."""
         folder = store.folder(self)
-        names = [path.stem for path in folder.glob("*.npy") if ".labels" not in path.name]
+        parts = [path.stem for path in folder.glob("*.npy")]
+        people = [folder / f"{part}.identity.safetensors" for part in parts]
+        names = json.loads((folder / "classes.json").read_text())
         return Data(
-            images={name: load_array(folder / f"{name}.npy") for name in names},
-            labels={name: load_array(folder / f"{name}.labels.npy") for name in names} if self.task else None,
-            classes=tuple(json.loads((folder / "classes.json").read_text())),
+            images={part: load_array(folder / f"{part}.npy") for part in parts},
+            attributes={part: load_file(folder / f"{part}.labels.safetensors") for part in parts},
+            names={name: tuple(classes) for name, classes in names.items()},
+            identities={part: load_file(path)["identity"] for part, path in zip(parts, people, strict=True)}
+            if all(path.exists() for path in people)
+            else None,
+            task=self.task,
             manifest=json.loads((folder / "manifest.json").read_text()),
         )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from defenses.base import Calibration, CalibrationBatch, Defense, Guarantee, Perturbation
 from experiments.stages.data import Data
@@ -84,6 +84,11 @@ class ProtectStage(NetworkStage):
         """History, guarantees, utility, bytes and edge time."""
         facts: dict[str, Any] = json.loads((store.folder(self) / "facts.json").read_text())
         return facts
+
+    def new_encoder(self, store: Store) -> nn.Module:
+        """An encoder of this architecture with weights of its own, untrained; drawn from torch's global state."""
+        encoder = self.victim.new_encoder(store)
+        return self.defense.adapt(encoder) if self.trains_encoder else encoder
 
     def images(self, part: str, store: Store) -> Tensor:
         """Of the victim's data."""

@@ -63,6 +63,12 @@ class VictimStage(NetworkStage):
         # a copy: the cached one must stay as it was made
         return copy.deepcopy(_initial(self, classes))
 
+    def new_encoder(self, store: Store) -> nn.Module:
+        """An encoder of this architecture with weights of its own, untrained; drawn from torch's global state."""
+        classes = len(self.data.load(store).classes) or CLASSES_WITHOUT_TASK
+        network = make_network(self.model, classes, self.data.size)
+        return split(network, self.model, self.cut, self.data.size).encoder
+
     def compute(self, folder: Path, store: Store) -> None:
         """weights.safetensors (encoder.*, tail.*) and facts.json."""
         data = self.data.load(store)

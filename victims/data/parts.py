@@ -275,15 +275,15 @@ def _overlaps(
 class LoadedParts:
     """The four parts, decoded.
 
-    ``images``: part -> uint8 (k, 3, size, size). ``labels``: part -> int64 (k,), or None without a task;
-    ``classes``: what they mean. ``identities``: part -> int64 (k,), -1 where unknown, or None where the data
-    has none. ``manifest``: what was used, as plain values (see Parts.manifest).
+    ``images``: part -> uint8 (k, 3, size, size). ``labels``: part -> attribute -> int64 (k,), -1 where unknown;
+    ``classes``: attribute -> what its values mean. ``identities``: part -> int64 (k,), -1 where unknown, or None
+    where the data has none. ``manifest``: what was used, as plain values (see Parts.manifest).
     """
 
     images: Mapping[str, Tensor]
-    labels: Mapping[str, Tensor] | None
+    labels: Mapping[str, Mapping[str, Tensor]]
     identities: Mapping[str, Tensor] | None
-    classes: tuple[str, ...]
+    classes: Mapping[str, tuple[str, ...]]
     manifest: Mapping[str, Any]
 
 
@@ -313,9 +313,14 @@ def load_parts(source: Source, sizes: PartSizes, size: int, task: str | None, se
             part: decoded.images[distinct.positions[part]] if distinct.dropped[part] else decoded.images
             for part, decoded in pixels.items()
         },
-        labels=_each(None if task is None else catalog.labels[task].values, parts),
-        identities=_each(catalog.identity, parts),
-        classes=() if task is None else catalog.labels[task].classes,
+        labels={
+            part: {name: labels.values[indices] for name, labels in catalog.labels.items()}
+            for part, indices in parts.indices.items()
+        },
+        identities=None
+        if catalog.identity is None
+        else {part: catalog.identity[indices] for part, indices in parts.indices.items()},
+        classes={name: labels.classes for name, labels in catalog.labels.items()},
         manifest=parts.manifest(catalog, task, distinct, corrupt),
     )
 
@@ -325,7 +330,3 @@ def _others(indices: Tensor, positions: Sequence[int]) -> Tensor:
     keep = torch.ones(len(indices), dtype=torch.bool)
     keep[list(positions)] = False
     return keep.nonzero().flatten()
-
-
-def _each(values: Tensor | None, parts: Parts) -> dict[str, Tensor] | None:
-    return None if values is None else {part: values[indices] for part, indices in parts.indices.items()}

@@ -1,0 +1,100 @@
+"""For each target photo the best reconstruction of a suite of attacks, chosen as an adversary would."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from experiments.stages.attack import BATCH, AttackStage, EdgeDevice
+from experiments.stages.data import load_array, save_array
+from experiments.store import Stage, Store
+from victims.seeding import seeded
+from victims.tensors import to_float
+
+DRAWS = 4
+"""Sends of a reconstruction that are averaged before they are compared with what was intercepted."""
+
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class StrongestStage(Stage):
+    """The suite's choice. ``attacks``: reconstruction attacks under one threat on one protected victim.
+
+    The adversary never sees the true photo, but it can send a reconstruction through the device and compare the
+    release with the one that it intercepted, and it knows the truth of its own validation photos. So for each
+    attack the error is regressed on that feature loss (both as logarithms) over validation photos, and each
+    target photo goes to the attack with the least predicted error. Feature loss alone would not do: an attack
+    that minimises it outright has the least of all and may have the worst picture.
+    """
+
+    label: ClassVar[str] = "strongest"
+
+    attacks: tuple[AttackStage, ...]
+
+    def compute(self, folder: Path, store: Store) -> None:
+        """answers.npy (uint8) and choice.json: for each photo the position of its attack."""
+        check = _FeatureCheck.of(self.attacks[0], store)
+        answers = [attack.load(store) for attack in self.attacks]
+        predicted = np.stack([check.predicted(attack, store) for attack in self.attacks])
+        choice = predicted.argmin(0)
+        save_array(folder / "answers.npy", torch.stack([answers[k][i] for i, k in enumerate(choice)]))
+        (folder / "choice.json").write_text(json.dumps(choice.tolist()))
+
+    def load(self, store: Store) -> Tensor:
+        """Images, uint8 (n, 3, h, w)."""
+        return load_array(store.folder(self) / "answers.npy")
+
+    def choice(self, store: Store) -> list[int]:
+        """For each photo the position of the chosen attack."""
+        choice: list[int] = json.loads((store.folder(self) / "choice.json").read_text())
+        return choice
+
+
+@dataclass(frozen=True)
+class _FeatureCheck:
+    """What the adversary holds to try a reconstruction: the device and the intercepted releases by part."""
+
+    edge: EdgeDevice
+    arrived: Callable[[Tensor], Tensor]
+    releases: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, attack: AttackStage, store: Store) -> "_FeatureCheck":
+        releases = {part: attack.intercepted(part, store) for part in ("target", "validation")}
+        return cls(attack.edge(store), attack.arrived(store), releases)
+
+    def predicted(self, attack: AttackStage, store: Store) -> Numbers:
+        """The error that the attack is expected to make on each target photo; infinite where it did not try."""
+        rebuilt = attack.load_validation(store)
+        truth = attack.protect.images("validation", store)[: len(rebuilt)]
+        error = (to_float(rebuilt) - to_float(truth)).square().mean((1, 2, 3)).clamp_min(1e-8)
+        slope, offset = _line(self.loss(rebuilt, "validation"), error.log().double().numpy())
+        tried = np.exp(offset + slope * self.loss(attack.load(store), "target"))
+        return np.concatenate([tried, np.full(len(self.releases["target"]) - len(tried), np.inf)])
+
+    @torch.no_grad()
+    def loss(self, rebuilt: Tensor, part: str) -> Numbers:
+        """Log of the mean squared difference between intercepted releases and those of reconstructions."""
+        losses = []
+        with seeded("feature loss", part):
+            for images, release in zip(
+                rebuilt.split(BATCH), self.releases[part][: len(rebuilt)].split(BATCH), strict=True
+            ):
+                sent = [self.edge(to_float(images.to(release.device))) for _ in range(DRAWS)]
+                error = (torch.stack(sent).mean(0) - release) * self.arrived(release)
+                losses.append(error.square().flatten(1).mean(1).cpu())
+        return torch.cat(losses).clamp_min(1e-12).log().double().numpy()
+
+
+def _line(x: Numbers, y: Numbers) -> tuple[float, float]:
+    """Slope, never negative, and offset of the least-squares line."""
+    spread = float(x.var())
+    slope = max(0.0, float(((x - x.mean()) * (y - y.mean())).mean()) / spread) if spread > 1e-12 else 0.0
+    return slope, float(y.mean() - slope * x.mean())
