@@ -1,0 +1,232 @@
+"""Search for the image whose release is the intercepted one: what all white-box attacks share."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks.base import WhiteBox
+from victims.tensors import to_float
+from victims.training import Log
+
+Distance = Literal["mse", "cosine"]
+Point = list[Tensor]
+"""What moves in a search: tensors whose first axis is that of the images."""
+T = TypeVar("T")
+
+MEASURED = 256
+"""Photos from which the spread of each feature is estimated."""
+TRIED = 16
+"""Photos of the validation part on which a setting is chosen."""
+LEAST_SHARE = 0.01
+"""Of the mean variance: a feature that hardly varies must not outweigh all others."""
+SMOOTHING = 0.9
+"""Of the objective, whose single values jump where a channel draws at random."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where a search looks for images.
+
+    ``start``: releases (n, ...) -> the first point. ``images``: point -> (n, 3, h, w) in [0, 1], differentiable.
+    ``penalty``: (point, images) -> (n,), what the prior holds against them. ``project``: called after each step,
+    changes the point in place.
+    """
+
+    start: Callable[[Tensor], Point]
+    images: Callable[[Point], Tensor]
+    penalty: Callable[[Point, Tensor], Tensor]
+    project: Callable[[Point], None] = lambda point: None
+
+
+@dataclass(frozen=True)
+class FeatureLoss:
+    """How far candidates' releases are from the intercepted ones: images (n, 3, h, w) -> (n,).
+
+    ``mse``: mean over the features of the squared difference, each in units of the feature's ``variance`` over
+    photos (1 on average between a photo and the mean). ``cosine``: one minus the cosine. Places that the defence
+    left blank (``mask`` false) do not count. With ``draws`` above one the loss, and with it the gradient, is
+    averaged over the channel's randomness (expectation over transformation, Athalye et al., ICML 2018).
+    """
+
+    edge: nn.Module
+    release: Tensor
+    mask: Tensor
+    variance: Tensor
+    distance: Distance = "mse"
+    draws: int = 1
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Of each image, (n,)."""
+        return torch.stack([self._once(self.edge(images)) for _ in range(self.draws)]).mean(0)
+
+    def _once(self, sent: Tensor) -> Tensor:
+        if self.distance == "cosine":
+            return 1 - F.cosine_similarity((sent * self.mask).flatten(1), (self.release * self.mask).flatten(1))
+        error = (sent - self.release).square() / self.variance * self.mask
+        return error.flatten(1).sum(1) / self.mask.flatten(1).sum(1).clamp_min(1)
+
+    def keep(self, rows: Tensor) -> "FeatureLoss":
+        """Of these images only."""
+        return replace(self, release=self.release[rows], mask=self.mask[rows])
+
+
+@dataclass(frozen=True)
+class Matcher:
+    """Makes the loss for intercepted releases; what it measured on the adversary's own photos is shared.
+
+    ``noise``: the variance of one feature over repeated sends of one photo, in units of its variance over photos;
+    0 for a channel without randomness.
+    """
+
+    knows: WhiteBox
+    variance: Tensor
+    noise: float
+    distance: Distance
+    draws: int
+
+    @classmethod
+    def measure(cls, knows: WhiteBox, distance: Distance = "mse", draws: int = 4) -> "Matcher":
+        """``draws`` counts only where the channel is random."""
+        photos = to_float(knows.images["auxiliary"][:MEASURED].to(knows.device))
+        first, second = (torch.cat([knows.query(chunk) for chunk in photos.split(64)]) for _ in range(2))
+        variance = first.float().var(0)
+        variance = variance + LEAST_SHARE * variance.mean().clamp_min(torch.finfo(torch.float32).tiny)
+        noise = float(((first - second).square().mean(0) / 2 / variance).mean())
+        return cls(knows, variance, noise, distance, draws if noise > 0 else 1)
+
+    def __call__(self, release: Tensor) -> FeatureLoss:
+        """The loss for these intercepted releases (n, ...)."""
+        mask = self.knows.arrived(release)
+        return FeatureLoss(self.knows.edge, release, mask, self.variance, self.distance, self.draws)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Adam for at most ``steps``; an image stops when ``patience`` steps brought less than ``tolerance`` of gain."""
+
+    steps: int
+    learning_rate: float
+    patience: int = 100
+    tolerance: float = 1e-3
+
+    def shortened(self) -> "Schedule":
+        """For trying a setting: a quarter of the steps."""
+        return replace(self, steps=max(1, self.steps // 4))
+
+
+def search(space: Space, loss: FeatureLoss, weight: float, schedule: Schedule, log: Log = lambda row: None) -> Tensor:
+    """The images (n, 3, h, w) with the least ``loss + weight * penalty`` that were met, each by itself.
+
+    Images share the steps but nothing else; one that has converged leaves the batch. The learning rate falls to
+    a tenth along a cosine. ``log`` gets the mean objective now and then.
+    """
+    with torch.enable_grad():
+        point = [part.detach().clone().requires_grad_() for part in space.start(loss.release)]
+        optimizer = torch.optim.Adam(point, lr=schedule.learning_rate)
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, schedule.steps, eta_min=schedule.learning_rate / 10
+        )
+        progress = _Progress.of(space.images(point).detach(), schedule)
+        for step in range(schedule.steps):
+            images = space.images(point)
+            objective = loss(images) + weight * space.penalty(point, images)
+            going = progress.note(step, images.detach(), objective.detach())
+            if step % max(1, schedule.steps // 20) == 0:
+                log({"step": float(step), "images_left": float(len(going)), "loss": float(objective.detach().mean())})
+            if not going.any():
+                break
+            optimizer.zero_grad(set_to_none=True)
+            objective.sum().backward()
+            optimizer.step()
+            decay.step()
+            with torch.no_grad():
+                space.project(point)
+            if not going.all():
+                rows = going.nonzero().flatten()
+                point, loss = _keep(point, optimizer, rows), loss.keep(rows)
+                progress.keep(rows)
+    return progress.best
+
+
+@dataclass
+class _Progress:
+    """The best image so far of each search, by its smoothed objective, and which of them still improve."""
+
+    best: Tensor
+    schedule: Schedule
+    rows: Tensor
+    smooth: Tensor
+    least: Tensor
+    reference: Tensor
+
+    @classmethod
+    def of(cls, images: Tensor, schedule: Schedule) -> "_Progress":
+        infinite = torch.full((len(images),), torch.inf, device=images.device)
+        rows = torch.arange(len(images), device=images.device)
+        return cls(images.clone(), schedule, rows, infinite, infinite.clone(), infinite.clone())
+
+    def note(self, step: int, images: Tensor, objective: Tensor) -> Tensor:
+        """Returns which images go on, bool (n,)."""
+        # the first value stands for itself: there is nothing yet to smooth it with
+        self.smooth = torch.where(
+            self.smooth.isinf(), objective, SMOOTHING * self.smooth + (1 - SMOOTHING) * objective
+        )
+        better = self.smooth < self.least
+        self.best[self.rows[better]] = images[better]
+        self.least = torch.minimum(self.least, self.smooth)
+        going = torch.ones_like(better)
+        if step and step % self.schedule.patience == 0:
+            going = self.least < (1 - self.schedule.tolerance) * self.reference
+            self.reference = self.least.clone()
+        return going
+
+    def keep(self, rows: Tensor) -> None:
+        self.rows, self.smooth = self.rows[rows], self.smooth[rows]
+        self.least, self.reference = self.least[rows], self.reference[rows]
+
+
+def _keep(point: Point, optimizer: torch.optim.Optimizer, rows: Tensor) -> Point:
+    """The point of these images only, and in the optimizer what it remembers of them."""
+    kept = [part.detach()[rows].requires_grad_() for part in point]
+    for old, new in zip(point, kept, strict=True):
+        state: dict[str, Any] = optimizer.state.pop(old)
+        # the step count is shared, everything else has the point's shape
+        optimizer.state[new] = {
+            key: value[rows] if isinstance(value, Tensor) and value.shape == old.shape else value
+            for key, value in state.items()
+        }
+    optimizer.param_groups[0]["params"] = kept
+    return kept
+
+
+def total_variation(images: Tensor, beta: float = 1.0) -> Tensor:
+    """Mean over pixels of (dv^2 + dh^2)^(beta / 2) (Mahendran & Vedaldi, CVPR 2015), (n,)."""
+    down = images[:, :, 1:, :-1] - images[:, :, :-1, :-1]
+    right = images[:, :, :-1, 1:] - images[:, :, :-1, :-1]
+    # the small constant keeps the gradient finite where neighbours are equal
+    return (down.square() + right.square() + 1e-8).pow(beta / 2).flatten(1).mean(1)
+
+
+def best_on_validation(knows: WhiteBox, candidates: Iterable[T], attempt: Callable[[T, Tensor], Tensor]) -> T:
+    """The setting whose reconstructions of the adversary's own validation photos have the least squared error.
+
+    Args:
+        knows: its validation photos are encoded once, and all candidates see the same releases.
+        candidates: of equals the first is taken.
+        attempt: (setting, releases) -> images.
+    """
+    photos = to_float(knows.images["validation"][:TRIED].to(knows.device))
+    releases = knows.query(photos)
+
+    def error(candidate: T) -> float:
+        value = float((attempt(candidate, releases) - photos).square().mean())
+        knows.log({"candidate": float(position[id(candidate)]), "validation_loss": value})
+        return value
+
+    listed = list(candidates)
+    position = {id(candidate): number for number, candidate in enumerate(listed)}
+    return min(listed, key=error) if len(listed) > 1 else listed[0]

@@ -1,0 +1,104 @@
+"""Regularised maximum likelihood: the image that the edge device turns into what was intercepted."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from attacks.base import Reconstruction, Reconstructor, WhiteBox
+from attacks.optimise import (
+    Distance,
+    Matcher,
+    Point,
+    Schedule,
+    Space,
+    best_on_validation,
+    search,
+    total_variation,
+)
+from victims.settings import doc
+from victims.tensors import to_float
+
+WEIGHTS = (0.0, 0.01, 0.1, 1.0, 10.0)
+"""Of the prior, tried on validation photos where none is given."""
+GREY = 0.5
+
+
+@dataclass(frozen=True)
+class Rmle(Reconstruction[WhiteBox]):
+    """Gradient descent on an image until its release matches, under a prior on images.
+
+    All targets of a batch are searched for at once, each with its own convergence. ``tv`` is the published
+    attack: pixels move, from grey, under total variation. ``gaussian`` replaces the prior by the Gaussian with
+    the mean and covariance of the adversary's photos: principal components move, whitened, under their squared
+    norm; with a linear encoder and Gaussian noise its optimum is the posterior mean.
+    """
+
+    paper: ClassVar[str] = (
+        "He, Zhang, Lee, Model Inversion Attacks Against Collaborative Inference, ACSAC 2019 (tv); gaussian: ours"
+    )
+    per_image: ClassVar[bool] = True
+
+    prior: Annotated[Literal["tv", "gaussian"], doc("what is held against an image")] = "tv"
+    distance: Annotated[Distance, doc("between releases")] = "mse"
+    steps: Annotated[int, Gt(0), doc("at most; published: 500 for shallow cuts, 5000 for deep ones")] = 500
+    learning_rate: Annotated[float, Gt(0), doc("of Adam; published: 1e-2 shallow, 1e-3 deep")] = 1e-2
+    weight: Annotated[float | None, Ge(0), doc("of the prior; none: the best on a few validation photos")] = None
+    beta: Annotated[float, Gt(0), doc("exponent of total variation")] = 1.0
+    components: Annotated[int, Gt(0), doc("principal components of the Gaussian, at most")] = 512
+    draws: Annotated[int, Gt(0), doc("sends averaged in each step where the channel is random")] = 4
+
+    def fit(self, knows: WhiteBox) -> Reconstructor:
+        """Measure the features' spread, and choose the prior's weight where none is given."""
+        matcher = Matcher.measure(knows, self.distance, self.draws)
+        space = self._pixels(knows) if self.prior == "tv" else gaussian_space(knows, self.components)
+        schedule = Schedule(self.steps, self.learning_rate)
+
+        def attempt(weight: float, release: Tensor) -> Tensor:
+            return search(space, matcher(release), weight, schedule.shortened())
+
+        weights = [self.weight] if self.weight is not None else self._weights(matcher, space, knows)
+        weight = best_on_validation(knows, weights, attempt)
+        knows.log({"weight": weight, "noise": matcher.noise})
+        return lambda release: search(space, matcher(release), weight, schedule, knows.log)
+
+    def _weights(self, matcher: Matcher, space: Space, knows: WhiteBox) -> list[float]:
+        if self.prior == "tv":
+            return list(WEIGHTS)
+        # Bayes: features' squared error over twice the noise's variance, plus half the squared norm of the point
+        size = space.start(knows.intercepted[:1])[0][0].numel()
+        exact = matcher.noise * size / knows.intercepted[0].numel()
+        return [*([exact] if exact > 0 else []), *(size / 1000 * weight for weight in (1e-4, *WEIGHTS[1:]))]
+
+    def _pixels(self, knows: WhiteBox) -> Space:
+        return Space(
+            start=lambda release: [torch.full((len(release), *knows.image_shape), GREY, device=knows.device)],
+            images=lambda point: point[0],
+            penalty=lambda point, images: total_variation(images, self.beta),
+            project=_clamp,
+        )
+
+
+def _clamp(point: Point) -> None:
+    point[0].clamp_(0, 1)
+
+
+def gaussian_space(knows: WhiteBox, components: int) -> Space:
+    """Images as mean + whitened principal components of the auxiliary photos; starts at the mean."""
+    photos = to_float(knows.images["auxiliary"].to(knows.device)).flatten(1)
+    mean = photos.mean(0)
+    count = min(components, len(photos) - 1, photos.shape[1])
+    _, spread, directions = torch.svd_lowrank(photos - mean, q=count, niter=4)
+    axes = directions.T * (spread / (len(photos) - 1) ** 0.5)[:, None]
+
+    def images(point: Point) -> Tensor:
+        pixels = mean + point[0] @ axes
+        return pixels.reshape(-1, *knows.image_shape).clamp(0, 1)
+
+    return Space(
+        start=lambda release: [torch.zeros(len(release), count, device=knows.device)],
+        images=images,
+        penalty=lambda point, images: point[0].square().mean(1),
+    )
