@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -10,14 +11,15 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from attacks.base import BlackBox, Pairs, Reconstruction, Reconstructor, Scene
+from attacks.losses import STRUCTURE_WEIGHT, squared_and_structural_error
 from attacks.networks import seed
+from attacks.networks.normalised import normalise, unnormalise
 from attacks.networks.residual import ResidualDecoder
 from victims.errors import InvalidInputError
 from victims.settings import doc
 from victims.training import Recipe, Training, adamw, train
 
 SEED_NOISE_MEAN, SEED_NOISE_VARIANCE = 0.02, 0.02
-STRUCTURE_WEIGHT, STRUCTURE_WINDOW = 0.02, 8
 Architecture = Literal["residual", "upsample", "transpose_light", "transpose_medium", "transpose_deep"]
 
 
@@ -43,6 +45,7 @@ class Decoder(Reconstruction[BlackBox]):
     ] = None
     batch_size: Annotated[int | None, Gt(0), doc("default 32; seed decoders 128, transpose_medium 512")] = None
     width: Annotated[int, Ge(16), doc("channels of the residual decoder at its first grid")] = 128
+    structure: Annotated[float, Ge(0), doc("weight of 1 - SSIM in the residual decoder's loss")] = STRUCTURE_WEIGHT
     noise: Annotated[bool, doc("the seed's augmentation, in its published form (seed decoders only)")] = False
 
     def __post_init__(self) -> None:
@@ -87,8 +90,10 @@ class Decoder(Reconstruction[BlackBox]):
     def _residual(self, knows: BlackBox) -> "_Form":
         height, width = knows.image_shape[1:]
         network = ResidualDecoder(knows.release_shape, height, width, self.width)
+        network.begin_at(knows.image_batches())
         recipe = adamw(self.learning_rate or 3e-3, self.epochs or 13)
-        return _Form(network, recipe, batch_size=32, loss=_squared_and_structural_error)
+        loss = partial(squared_and_structural_error, structure=self.structure)
+        return _Form(network, recipe, batch_size=32, loss=loss)
 
     def _seed(self, knows: BlackBox) -> "_Form":
         channels, medium = knows.release_shape[0], self.architecture == "transpose_medium"
@@ -105,25 +110,7 @@ class Decoder(Reconstruction[BlackBox]):
             ),
         )
         batch_size = 512 if medium else 128
-        return _Form(network, recipe, batch_size, target=seed.normalise, image=seed.unnormalise)
-
-
-def _squared_and_structural_error(rebuilt: Tensor, images: Tensor) -> Tensor:
-    """Mean squared error plus a share of 1 - SSIM, so that blurring an edge costs more than its pixels.
-
-    SSIM (Wang et al., IEEE TIP 2004) with flat, half-overlapping windows: nearly free, and close enough to train on.
-    """
-    window = min(STRUCTURE_WINDOW, *images.shape[2:])
-
-    def mean(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, window, stride=max(1, window // 2))
-
-    mean_a, mean_b = mean(rebuilt), mean(images)
-    variances = mean(rebuilt.square()) - mean_a.square() + mean(images.square()) - mean_b.square()
-    covariance = mean(rebuilt * images) - mean_a * mean_b
-    brightness = (2 * mean_a * mean_b + 0.01**2) / (mean_a.square() + mean_b.square() + 0.01**2)
-    structure = (2 * covariance + 0.03**2) / (variances + 0.03**2)
-    return F.mse_loss(rebuilt, images) + STRUCTURE_WEIGHT * (1 - (brightness * structure).mean())
+        return _Form(network, recipe, batch_size, target=normalise, image=unnormalise)
 
 
 def _same(images: Tensor) -> Tensor:
@@ -157,7 +144,7 @@ class _SeedNoise:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for _, images in self.pairs:
-            normalised = seed.normalise(images)
+            normalised = normalise(images)
             noise = SEED_NOISE_MEAN + SEED_NOISE_VARIANCE**0.5 * torch.randn_like(normalised)
-            cut = seed.unnormalise((normalised + noise).clamp(0, 1))
+            cut = unnormalise((normalised + noise).clamp(0, 1))
             yield self.pairs.knows.query(cut), cut

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -20,3 +21,9 @@ def as_grid(release: Tensor) -> Tensor:
             grid: Tensor = release[:, surplus:].transpose(1, 2).unflatten(2, (side, side))
             return grid
     return release.flatten(1)[:, :, None, None]
+
+
+def channels_and_doublings(release_shape: tuple[int, ...], height: int, width: int) -> tuple[int, int]:
+    """Channels of a release's grid, and how often its sides must double to come nearest to the image's."""
+    channels, rows, columns = as_grid(torch.empty(1, *release_shape, device="meta")).shape[1:]
+    return channels, max(0, round(math.log2(max(height / rows, width / columns))))

@@ -193,8 +193,8 @@ def _keep(point: Point, optimizer: torch.optim.Optimizer, rows: Tensor) -> Point
     """The point of these images only, and in the optimizer what it remembers of them."""
     kept = [part.detach()[rows].requires_grad_() for part in point]
     for old, new in zip(point, kept, strict=True):
-        state: dict[str, Any] = optimizer.state.pop(old)
-        # the step count is shared, everything else has the point's shape
+        state: dict[str, Any] = optimizer.state.pop(old, {})  # a part that the images do not use has none
+        # the step count is shared, everything else has the part's shape
         optimizer.state[new] = {
             key: value[rows] if isinstance(value, Tensor) and value.shape == old.shape else value
             for key, value in state.items()

@@ -94,7 +94,7 @@ def gaussian_space(knows: WhiteBox, components: int) -> Space:
     axes = directions.T * (spread / (len(photos) - 1) ** 0.5)[:, None]
 
     def images(point: Point) -> Tensor:
-        pixels = mean + point[0] @ axes
+        pixels: Tensor = mean + point[0] @ axes
         return pixels.reshape(-1, *knows.image_shape).clamp(0, 1)
 
     return Space(

@@ -20,6 +20,7 @@ from experiments.report.matrix import terminal_table
 from experiments.report.page import write_report
 from experiments.report.results import load_results
 from experiments.store import Store
+from victims.allocator import keep_freed_memory
 from victims.cuts import find_cuts
 from victims.errors import InvalidInputError, unknown
 from victims.models import make_network
@@ -148,6 +149,7 @@ def _print_dry_run(experiment: Run, store: Store) -> None:
 
 def main() -> None:
     """Entry point: bad input is one line and exit code 2, a bug keeps its traceback."""
+    keep_freed_memory()
     try:
         code = app(exit_on_error=False, print_error=False)
     except (InvalidInputError, CycloptsError) as error:

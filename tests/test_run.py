@@ -11,39 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import DECODER, HEAD, MEAN, NOISE, NONE, PRIVATE, RIDGE, SUBSET, run_plan
 
-from experiments.cell import Cell
-from experiments.execute import CACHE, Run, check_plan, pending_stages, run_serial
+from experiments.execute import CACHE, Run, pending_stages
 from experiments.plan import read_plan
-from experiments.report import write_report
 from experiments.store import Store
-
-HEAD = """
-name = "tiny"
-seeds = [0]
-[victim]
-model = "mobilenet_v3_small"
-cut = "features.2.block.1"
-data = { name = "faces", photos = 400 }
-size = 32
-task = "mask"
-epochs = 1
-learning_rate = 1e-3
-[parts]
-train = 96
-validation = 32
-target = 24
-[defender]
-epochs = 1
-[attacker]
-auxiliary = 64
-"""
-NONE = '[[defenses]]\nname = "none"\n'
-NOISE = '[[defenses]]\nname = "gaussian_noise"\nsigma = [0.5, 100.0]\n'
-SUBSET = '[[defenses]]\nname = "channel_subset"\nkeep = 0.25\n'
-PRIVATE = '[[defenses]]\nname = "dp_sgd"\nepsilon = 5.0\ndelta = 1e-3\n'
-MEAN, RIDGE = '[[attacks]]\nname = "mean_image"\n', '[[attacks]]\nname = "ridge"\n'
-DECODER = '[[attacks]]\nname = "decoder"\nwidth = 16\nepochs = 1\n'
 
 PLUGIN = '''
 from dataclasses import dataclass
@@ -63,23 +35,6 @@ class SignChannel(Channel):
 '''
 
 
-def _run(text: str, folder: Path, retry: bool = False) -> tuple[list[dict[str, Any]], list[bool], Store]:
-    path = folder / "plan.toml"
-    path.write_text(text)
-    plan = read_plan(path)
-    check_plan(plan)
-    store = Store(folder / "runs" / CACHE, torch.device("cpu"))
-    fresh: list[bool] = []
-
-    def note(cell: Cell, result: dict[str, Any], computed: bool) -> None:
-        fresh.append(computed)
-
-    run = Run.of(plan, folder / "runs")
-    results = run_serial(run, store, retry, note)
-    write_report(run.folder, run.ids)
-    return results, fresh, store
-
-
 def _numbers(result: dict[str, Any]) -> Any:
     """What must not depend on when and how often a plan was started."""
     kept = ("id", "key", "status", "metrics", "oracle", "chosen", "utility", "bytes", "queries", "history")
@@ -89,7 +44,7 @@ def _numbers(result: dict[str, Any]) -> Any:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("whole")
-    results, _, _ = _run(HEAD + NONE + NOISE + SUBSET + PRIVATE + MEAN + RIDGE + DECODER, folder)
+    results, _, _ = run_plan(HEAD + NONE + NOISE + SUBSET + PRIVATE + MEAN + RIDGE + DECODER, folder)
     return folder, results
 
 
@@ -151,7 +106,7 @@ def test_private_training_states_its_epsilon_and_none_for_the_query(
 
 def test_the_same_plan_computes_nothing_again(whole: tuple[Path, list[dict[str, Any]]]) -> None:
     folder, results = whole
-    again, fresh, store = _run((folder / "plan.toml").read_text(), folder)
+    again, fresh, store = run_plan((folder / "plan.toml").read_text(), folder)
     assert not any(fresh)
     assert store.computed == []
     assert again == results
@@ -160,7 +115,7 @@ def test_the_same_plan_computes_nothing_again(whole: tuple[Path, list[dict[str, 
 def test_one_more_attack_computes_only_its_own_stages(whole: tuple[Path, list[dict[str, Any]]]) -> None:
     folder, _ = whole
     text = (folder / "plan.toml").read_text()
-    _, fresh, store = _run(text + RIDGE + "window = 3\n", folder)
+    _, fresh, store = run_plan(text + RIDGE + "window = 3\n", folder)
     (folder / "plan.toml").write_text(text)
     assert sum(fresh) == 10  # the new attack's cells, and the suite's choice with it
     assert store.computed == ["attack", "strongest"] * 5
@@ -168,7 +123,7 @@ def test_one_more_attack_computes_only_its_own_stages(whole: tuple[Path, list[di
 
 def test_the_unaware_attacker_is_weaker_and_labelled(tmp_path: Path) -> None:
     head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nadaptive = [true, false]")
-    results, _, _ = _run(head + '[[defenses]]\nname = "gaussian_noise"\nsigma = 2.0\n' + RIDGE, tmp_path)
+    results, _, _ = run_plan(head + '[[defenses]]\nname = "gaussian_noise"\nsigma = 2.0\n' + RIDGE, tmp_path)
     aware, unaware = results
     assert (aware["adaptive"], unaware["adaptive"]) == (True, False)
     assert aware["metrics"]["psnr"]["mean"] > unaware["metrics"]["psnr"]["mean"]
@@ -177,7 +132,7 @@ def test_the_unaware_attacker_is_weaker_and_labelled(tmp_path: Path) -> None:
 
 def test_a_defence_in_a_file_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN)
-    results, _, _ = _run(HEAD + '[[defenses]]\nname = "mine.py:SignOnly"\n' + MEAN + RIDGE, tmp_path)
+    results, _, _ = run_plan(HEAD + '[[defenses]]\nname = "mine.py:SignOnly"\n' + MEAN + RIDGE, tmp_path)
     assert [r["status"] for r in results] == ["ok", "ok"]
     assert results[0]["defence"]["label"] == "sign_only"
 
@@ -194,18 +149,18 @@ class Broken(Reconstruction[BlackBox]):
 def test_a_failing_cell_is_stored_and_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(BROKEN)
     text = HEAD + NONE + '[[attacks]]\nname = "mine.py:Broken"\n' + MEAN
-    (failed, fine), _, _ = _run(text, tmp_path)
+    (failed, fine), _, _ = run_plan(text, tmp_path)
     assert (failed["status"], fine["status"]) == ("failed", "ok")
     assert "the author's mistake" in failed["traceback"]
-    _, fresh, _ = _run(text, tmp_path)
+    _, fresh, _ = run_plan(text, tmp_path)
     assert fresh == [False, False]
-    _, fresh, _ = _run(text, tmp_path, retry=True)
+    _, fresh, _ = run_plan(text, tmp_path, retry=True)
     assert fresh == [True, False]
 
 
 def test_a_victim_without_a_task(tmp_path: Path) -> None:
     head = HEAD.replace('task = "mask"\n', "").replace("train = 96", "train = 0")
-    (result,), _, _ = _run(head + NONE + RIDGE, tmp_path)
+    (result,), _, _ = run_plan(head + NONE + RIDGE, tmp_path)
     assert result["utility"] is None
     assert result["status"] == "ok"
 

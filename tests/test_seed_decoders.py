@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from attacks.networks import seed
+from attacks.networks.normalised import normalise, unnormalise
 from attacks.networks.residual import ResidualDecoder
-from attacks.networks.seed import normalise, transpose_decoder, unnormalise, upsample_decoder
+from attacks.networks.seed import transpose_decoder, upsample_decoder
 from victims.models import IMAGENET_MEAN, IMAGENET_STD
 from victims.seeding import seeded
 

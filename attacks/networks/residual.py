@@ -1,31 +1,34 @@
 """Our default decoder: residual blocks, pixel shuffle, sigmoid."""
 
-import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.grid import as_grid
+from attacks.grid import as_grid, channels_and_doublings
 
 BLOCKS = (2, 2, 1)
 """Residual blocks at the first grid and after each doubling (the last number repeats): most of the depth is
 spent where a convolution sees much of the image and costs little."""
 
 NARROWEST = 16
+DARKEST = 0.02
+"""And one minus the brightest of a picture to begin at: the sigmoid is flat beyond."""
 
 
 class ResidualDecoder(nn.Module):
     """Release (n, ...) -> images (n, 3, height, width) in [0, 1].
 
-    The channels start at ``width`` and halve with each doubling of the grid (never below 16), so that every
-    stage costs about the same.
+    What the layers paint is added, before the sigmoid, to one picture of its own: ``begin_at`` sets it to the
+    mean of the photos to rebuild. Convolutions look the same everywhere and could hardly learn where a face
+    sits; from there on they only need to learn what the release tells. The channels start at ``width`` and
+    halve with each doubling of the grid (never below 16), so that every stage costs about the same.
     """
 
     def __init__(self, release_shape: tuple[int, ...], height: int, width_px: int, width: int) -> None:
         super().__init__()
-        channels, rows, columns = as_grid(torch.empty(1, *release_shape, device="meta")).shape[1:]
-        doublings = max(0, round(math.log2(max(height / rows, width_px / columns))))
+        channels, doublings = channels_and_doublings(release_shape, height, width_px)
         self.size = (height, width_px)
         layers: list[nn.Module] = [
             nn.Conv2d(channels, width, 3, padding=1, bias=False),
@@ -40,13 +43,22 @@ class ResidualDecoder(nn.Module):
         if not doublings:
             layers += [_Residual(width), nn.Conv2d(width, 3, 3, padding=1)]
         self.layers = nn.Sequential(*layers)
+        self.picture = nn.Parameter(torch.zeros(3, height, width_px))
+
+    @torch.no_grad()
+    def begin_at(self, batches: Iterable[Tensor]) -> None:
+        """Set the picture to the mean of these images, batches of (n, 3, height, width) in [0, 1]."""
+        total, count = torch.zeros_like(self.picture, dtype=torch.float64), 0
+        for images in batches:
+            total, count = total + images.to(total.device).double().sum(0), count + len(images)
+        self.picture.copy_((total / count).clamp(DARKEST, 1 - DARKEST).logit())
 
     def forward(self, release: Tensor) -> Tensor:
         """Decode; a grid that no power of two brings to the image's size is resized at the end."""
         images: Tensor = self.layers(as_grid(release))
         if images.shape[2:] != self.size:
             images = F.interpolate(images, self.size, mode="bilinear")
-        return torch.sigmoid(images)
+        return torch.sigmoid(images + self.picture)
 
 
 class _Residual(nn.Module):

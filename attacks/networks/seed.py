@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from victims.models import IMAGENET_MEAN, IMAGENET_STD
-
 EPSILON, MOMENTUM = 1e-3, 0.01  # of batch normalisation, as published
 STRIDE = 16
 """The decoders enlarge 16 times, whatever the release: they were made for the C4 cut of MobileNetV3-Large."""
@@ -24,20 +22,6 @@ TRANSPOSE_LAYERS = {
     "deep": ((112, 1), (112, 2), (480, 1), (480, 2), (80, 1), (80, 2), (16, 1), (16, 2), (3, 1)),
 }
 """(output channels, kernel = stride) of each transposed convolution."""
-
-
-def normalise(images: Tensor) -> Tensor:
-    """Images in [0, 1] to the space in which the seed's decoders are trained."""
-    return (images - _channel(IMAGENET_MEAN, images)) / _channel(IMAGENET_STD, images)
-
-
-def unnormalise(output: Tensor) -> Tensor:
-    """A decoder's output back to images, clipped to [0, 1]."""
-    return (output * _channel(IMAGENET_STD, output) + _channel(IMAGENET_MEAN, output)).clamp(0, 1)
-
-
-def _channel(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
 
 
 def upsample_decoder(channels: int) -> nn.Sequential:

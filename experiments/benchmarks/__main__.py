@@ -3,8 +3,13 @@
 import torch
 from rich.console import Console
 
-from experiments.benchmarks.seed_decoder import compare
+from experiments.benchmarks import calibration, seed_decoder
+from victims.allocator import keep_freed_memory
+from victims.gaussian import GaussianVictim
 
 if __name__ == "__main__":
     torch.set_num_threads(min(2, torch.get_num_threads()))
-    Console().print(compare(sizes=(64, 160, 320)))
+    keep_freed_memory()
+    console = Console()
+    console.print(seed_decoder.compare(sizes=(64, 160, 320)))
+    console.print(calibration.compare(GaussianVictim(), targets=512))

@@ -1,0 +1,67 @@
+"""A learned decoder as start and as prior, and a search through it for the image that explains the release."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from attacks.base import Reconstruction, Reconstructor, WhiteBox
+from attacks.decoder import Decoder
+from attacks.optimise import Matcher, Schedule, Space, best_on_validation, search
+from victims.settings import doc
+
+WEIGHTS = (0.01, 0.1, 1.0, 10.0)
+"""Of the squared shift, tried on validation photos where none is given."""
+
+
+@dataclass(frozen=True)
+class Refine(Reconstruction[WhiteBox]):
+    """Move what goes into the decoder until what comes out has the intercepted release.
+
+    The decoder h is the one that ``decoder`` trains with the same settings (trained once, if both are in a plan).
+    Its answer h(z) is the start; then a shift d of its input, in units of each feature's standard deviation over
+    photos, minimises the feature loss of h(z + d) plus ``weight`` times the mean of d squared. Pixels only move
+    as the decoder lets them: at a deep cut many images have nearly the same release, and the prior decides. Each
+    weight, and not to move at all, is tried on validation photos, so that it is chosen only where it helps.
+    """
+
+    paper: ClassVar[str] = (
+        "ours; search through a learned generator after Bora et al., Compressed Sensing using Generative Models, "
+        "ICML 2017"
+    )
+    per_image: ClassVar[bool] = True
+
+    width: Annotated[int, Ge(16), doc("of the residual decoder")] = 128
+    epochs: Annotated[int | None, Gt(0), doc("of the residual decoder; default as there")] = None
+    steps: Annotated[int, Gt(0), doc("of the search, at most")] = 200
+    learning_rate: Annotated[float, Gt(0), doc("of Adam, in standard deviations of a feature")] = 0.02
+    weight: Annotated[float | None, Ge(0), doc("of the shift; none: the best on a few validation photos")] = None
+    draws: Annotated[int, Gt(0), doc("sends averaged in each step where the channel is random")] = 4
+
+    def fit(self, knows: WhiteBox) -> Reconstructor:
+        """Train or recall the decoder, then choose the weight."""
+        decode = Decoder(width=self.width, epochs=self.epochs).fit(knows)
+        matcher = Matcher.measure(knows, draws=self.draws)
+        schedule = Schedule(self.steps, self.learning_rate)
+
+        def refined(weight: float | None, release: Tensor) -> Tensor:
+            if weight is None:
+                return decode(release)
+            return search(self._space(decode, release, matcher), matcher(release), weight, schedule, knows.log)
+
+        candidates = [None, *WEIGHTS] if self.weight is None else [self.weight]
+        weight = best_on_validation(knows, candidates, refined)
+        if weight is not None:
+            knows.log({"weight": weight})
+        return lambda release: refined(weight, release)
+
+    def _space(self, decode: Reconstructor, release: Tensor, matcher: Matcher) -> Space:
+        spread = matcher.variance.sqrt()
+        return Space(
+            # the shift travels with the release that it belongs to: a converged image leaves the batch
+            start=lambda release: [torch.zeros_like(release), release],
+            images=lambda point: decode(point[1].detach() + spread * point[0]),
+            penalty=lambda point, images: point[0].square().flatten(1).mean(1),
+        )

@@ -1,0 +1,104 @@
+"""What attacks share in a plan: trained decoders, threats, and the suite's choice among them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import DECODER, HEAD, MEAN, NONE, RIDGE, run_plan
+
+from experiments.stages.strongest import _line
+
+REFINE = '[[attacks]]\nname = "refine"\nwidth = 16\nepochs = 1\nsteps = 3\n'
+RMLE = '[[attacks]]\nname = "rmle"\nsteps = 20\nweight = 0.1\n'
+USELESS = '''
+from dataclasses import dataclass
+import torch
+from attacks.base import BlackBox, Reconstruction
+
+@dataclass(frozen=True)
+class Useless(Reconstruction[BlackBox]):
+    """Noise for every release."""
+    paper = "a test's"
+    def fit(self, knows):
+        return lambda release: torch.rand(len(release), *knows.image_shape)
+'''
+
+
+def _by_name(results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {result["attack"]["name"]: result for result in results}
+
+
+def test_a_decoder_is_trained_once_for_all_attacks_that_start_from_it(tmp_path: Path) -> None:
+    results, _, store = run_plan(HEAD + NONE + DECODER + REFINE, tmp_path)
+    found = _by_name(results)
+    assert [result["traceback"] for result in results] == [None] * 3
+    assert store.computed.count("memory") == 1
+    epochs = [[row for row in found[name]["history"] if "epoch" in row] for name in ("decoder", "refine")]
+    assert epochs[0] == epochs[1] != []
+    # the recalled training is counted, and the search on top of it
+    assert found["refine"]["queries"] > found["decoder"]["queries"] > 0
+    assert found["refine"]["seconds"]["fit"] > 0.5 * found["decoder"]["seconds"]["fit"]
+
+
+def test_another_defence_has_a_decoder_of_its_own(tmp_path: Path) -> None:
+    noise = '[[defenses]]\nname = "gaussian_noise"\nsigma = 1.0\n'
+    _, _, store = run_plan(HEAD + NONE + noise + DECODER, tmp_path)
+    assert store.computed.count("memory") == 2
+
+
+def test_several_sends_of_one_photo_tell_more_and_are_labelled(tmp_path: Path) -> None:
+    head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nsends = [1, 16]")
+    results, _, _ = run_plan(head + '[[defenses]]\nname = "gaussian_noise"\nsigma = 4.0\n' + RIDGE, tmp_path)
+    one, many = results
+    assert (one["sends"], many["sends"]) == (1, 16)
+    assert many["metrics"]["psnr"]["mean"] > one["metrics"]["psnr"]["mean"] + 0.5
+    assert "(16 sends)" in (tmp_path / "runs" / "tiny" / "matrix.md").read_text()
+
+
+def test_several_sends_undo_dropout(tmp_path: Path) -> None:
+    head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nsends = [1, 32]")
+    text = head + NONE + '[[defenses]]\nname = "dropout"\nrate = 0.7\n' + RIDGE
+    results, _, _ = run_plan(text, tmp_path)
+    psnr = {(r["defence"]["name"], r["sends"]): r["metrics"]["psnr"]["mean"] for r in results}
+    assert psnr["dropout", 1] < psnr["none", 1] - 0.3
+    assert psnr["dropout", 32] == pytest.approx(psnr["none", 1], abs=0.1)
+    assert psnr["none", 32] == pytest.approx(psnr["none", 1], abs=1e-3)
+
+
+def test_attacks_that_work_on_each_photo_anew_get_fewer_of_them(tmp_path: Path) -> None:
+    head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nslow_targets = 10")
+    results, _, _ = run_plan(head + NONE + MEAN + RIDGE + RMLE, tmp_path)
+    found = _by_name(results)
+    counts = {name: result["n"] for name, result in found.items()}
+    assert counts == {"mean_image": 24, "ridge": 24, "rmle": 10, "strongest": 24}
+    # photos that rmle did not try go to ridge, and the floor does not compete
+    chosen = found["strongest"]["chosen"]
+    assert sum(chosen.values()) == 24
+    assert chosen["ridge"] >= 14
+    assert "mean_image" not in chosen
+
+
+def test_the_suite_chooses_well_without_the_truth(tmp_path: Path) -> None:
+    (tmp_path / "useless.py").write_text(USELESS)
+    useless = '[[attacks]]\nname = "useless.py:Useless"\n'
+    results, _, _ = run_plan(HEAD + NONE + useless + RIDGE + RIDGE + "window = 3\n", tmp_path)
+    suite = results[-1]
+    assert suite["attack"]["name"] == "strongest"
+    best = max(result["metrics"]["psnr"]["mean"] for result in results[:-1])
+    assert suite["chosen"].get("useless", 0) == 0
+    assert suite["metrics"]["psnr"]["mean"] > best - 0.3
+    assert suite["oracle"]["psnr"]["mean"] >= max(best, suite["metrics"]["psnr"]["mean"]) - 1e-6
+
+
+def test_one_attack_is_no_suite(tmp_path: Path) -> None:
+    results, _, _ = run_plan(HEAD + NONE + MEAN + RIDGE, tmp_path)
+    assert "strongest" not in _by_name(results)
+
+
+def test_the_line_that_ranks_attacks() -> None:
+    x = np.random.default_rng(0).normal(size=200)
+    slope, offset = _line(x, 0.7 * x + 2)
+    assert (slope, offset) == (pytest.approx(0.7), pytest.approx(2.0))
+    assert _line(x, -x)[0] == 0  # a better match is never taken for a sign of a worse picture
+    assert _line(np.ones(5), np.arange(5.0)) == (0.0, 2.0)

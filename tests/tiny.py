@@ -1,0 +1,57 @@
+"""Tiny plans from end to end, for several test files."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.cell import Cell
+from experiments.execute import CACHE, Run, check_plan, run_serial
+from experiments.plan import read_plan
+from experiments.report import write_report
+from experiments.store import Store
+
+HEAD = """
+name = "tiny"
+seeds = [0]
+[victim]
+model = "mobilenet_v3_small"
+cut = "features.2.block.1"
+data = { name = "faces", photos = 400 }
+size = 32
+task = "mask"
+epochs = 1
+learning_rate = 1e-3
+[parts]
+train = 96
+validation = 32
+target = 24
+[defender]
+epochs = 1
+[attacker]
+auxiliary = 64
+"""
+NONE = '[[defenses]]\nname = "none"\n'
+NOISE = '[[defenses]]\nname = "gaussian_noise"\nsigma = [0.5, 100.0]\n'
+SUBSET = '[[defenses]]\nname = "channel_subset"\nkeep = 0.25\n'
+PRIVATE = '[[defenses]]\nname = "dp_sgd"\nepsilon = 5.0\ndelta = 1e-3\n'
+MEAN, RIDGE = '[[attacks]]\nname = "mean_image"\n', '[[attacks]]\nname = "ridge"\n'
+DECODER = '[[attacks]]\nname = "decoder"\nwidth = 16\nepochs = 1\n'
+
+
+def run_plan(text: str, folder: Path, retry: bool = False) -> tuple[list[dict[str, Any]], list[bool], Store]:
+    """Results, whether each was computed just now, and the store."""
+    path = folder / "plan.toml"
+    path.write_text(text)
+    plan = read_plan(path)
+    check_plan(plan)
+    store = Store(folder / "runs" / CACHE, torch.device("cpu"))
+    fresh: list[bool] = []
+
+    def note(cell: Cell, result: dict[str, Any], computed: bool) -> None:
+        fresh.append(computed)
+
+    run = Run.of(plan, folder / "runs")
+    results = run_serial(run, store, retry, note)
+    write_report(run.folder, run.ids)
+    return results, fresh, store
