@@ -185,6 +185,16 @@ class BlackBox(QueryFree):
         with torch.no_grad():
             return self.send(images.to(self.device)).detach()
 
+    def requery(self, part: AttackerPart, rows: Tensor) -> Tensor:
+        """Release of the adversary's own photos ``images[part][rows]``, detached; counts like ``query``.
+
+        Raises:
+            QueryBudgetError: the budget is spent.
+        """
+        self._count(len(rows))
+        with torch.no_grad():
+            return self.resend(part, rows).detach()
+
     def pairs(self, part: AttackerPart = "auxiliary", batch_size: int = 64, shuffle: bool = True) -> "Pairs":
         """Batches of (release, images), with fresh channel randomness on each pass."""
         return Pairs(self, part, batch_size, shuffle)
@@ -225,9 +235,7 @@ class Pairs:
         images = self.knows.images[self.part]
         order = torch.randperm(len(images)) if self.shuffle else torch.arange(len(images))
         for rows in order[: self.count].split(self.batch_size):
-            self.knows._count(len(rows))
-            with torch.no_grad():
-                release = self.knows.resend(self.part, rows).detach()
+            release = self.knows.requery(self.part, rows)
             yield release, to_float(images[rows].to(self.knows.device))
 
 

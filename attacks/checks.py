@@ -8,13 +8,43 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attacks.base import Attack, AttackerPart, BlackBox, QueryFree, WhiteBox, knowledge_of
+from attacks.base import (
+    Attack,
+    AttackerPart,
+    AttributeInference,
+    BlackBox,
+    Linkage,
+    QueryFree,
+    Reconstruction,
+    Scene,
+    WhiteBox,
+    knowledge_of,
+)
 from attacks.mean_image import MeanImage
 from victims.seeding import seeded
 from victims.tensors import check_images, to_float
-from victims.toy import broken_promises, left_as_found, toy_encoder, toy_images, toy_tail
+from victims.toy import (
+    CHANNELS,
+    SIZE,
+    STRIDE,
+    broken_promises,
+    left_as_found,
+    toy_encoder,
+    toy_images,
+    toy_tail,
+)
 
 AUXILIARY, VALIDATION, TARGETS = 384, 64, 48
+TASK, CLASSES = "kind", {"kind": ("round", "square", "flat"), "light": ("dark", "bright")}
+TOY_SCENE = Scene((CHANNELS, SIZE // STRIDE, SIZE // STRIDE), (3, SIZE, SIZE), TASK, tuple(CLASSES), identities=True)
+
+MARGIN = 0.1
+"""By how much an attack must do better than chance: the toy is easy, and with few targets luck is worth less."""
+
+FLOOR_SHARE = 0.95
+"""Of the mean image's squared error: what an attack must at least make of a release that is not the picture's."""
+
+Check = Callable[["_Trials"], None]
 
 
 class _BrokenDeviceError(RuntimeError):
@@ -25,18 +55,35 @@ def check_attack(attack: Attack[Any]) -> list[str]:
     """Try an attack on a toy victim; returns the promises it breaks, empty when it keeps all.
 
     An exception that the attack raises by itself is not a broken promise but a bug, and is not caught.
+
+    Raises:
+        InvalidInputError: the attack cannot be run on the toy victim.
     """
+    attack.check(TOY_SCENE)
     trials = _Trials(attack)
-    checks: list[Callable[[_Trials], None]] = [
+    answers_in_form, *tells_something = _checks_of_kind(attack)
+    checks: list[Check] = [
         _states_its_facts,
-        _answers_with_images,
+        answers_in_form,
         _leaves_what_it_is_given,
         _leaves_what_it_is_given_when_interrupted,
         _same_seed_same_answer,
     ]
-    if not attack.floor:
-        checks.append(_beats_the_mean_image)
-    return broken_promises(checks, trials)
+    broken = broken_promises(checks, trials)
+    # of an answer in another form it makes no sense to ask what it tells
+    return broken if broken or attack.floor else broken_promises(tells_something, trials)
+
+
+def _checks_of_kind(attack: Attack[Any]) -> tuple[Check, ...]:
+    """The check of the answer's form, then the checks that it tells what is in the release, and that alone."""
+    match attack:
+        case Reconstruction():
+            return _answers_with_images, _beats_the_mean_image, _falls_to_the_floor_with_shuffled_releases
+        case Linkage():
+            return _answers_with_embeddings, _links_people_better_than_chance
+        case AttributeInference():
+            return _answers_with_scores, _reads_the_attribute_better_than_chance
+    raise TypeError(f"{attack.name} answers with nothing that is known: subclass Reconstruction, for example")
 
 
 def toy_knowledge(attack: Attack[Any], breaks_after: int | None = None) -> tuple[QueryFree, nn.Module]:
@@ -64,9 +111,13 @@ def toy_knowledge(attack: Attack[Any], breaks_after: int | None = None) -> tuple
     kind = knowledge_of(type(attack))
     facts: dict[str, Any] = {
         "images": images,
+        "labels": {part: _labels(photos) for part, photos in images.items()},
+        "classes": CLASSES,
+        "identities": {part: _identities(photos) for part, photos in images.items()},
+        "task": TASK,
         "intercepted": encoder(to_float(toy_images(TARGETS, seed=3))).detach(),
         "tail": toy_tail(),
-        "new_encoder": toy_encoder,
+        "new_encoder": _untrained_encoder,
         "device": torch.device("cpu"),
     }
     if issubclass(kind, BlackBox):
@@ -74,6 +125,25 @@ def toy_knowledge(attack: Attack[Any], breaks_after: int | None = None) -> tuple
     if issubclass(kind, WhiteBox):
         facts["edge"] = encoder
     return kind(**facts), encoder
+
+
+def _untrained_encoder() -> nn.Module:
+    """The toy encoder's architecture with weights drawn from torch's global state."""
+    return toy_encoder().apply(lambda layer: layer.reset_parameters() if isinstance(layer, nn.Conv2d) else None)
+
+
+def _labels(images: Tensor) -> dict[str, Tensor]:
+    """What the toy tail says of the pictures (the task), and whether they are bright."""
+    floats = to_float(images)
+    with torch.no_grad():
+        kind = toy_tail()(toy_encoder()(floats)).argmax(1)
+    return {"kind": kind, "light": (floats.mean((1, 2, 3)) > 0.5).long()}
+
+
+def _identities(images: Tensor) -> Tensor:
+    """One of eight people, told apart by which of the mean red, green and blue are above one half, int64 (n,)."""
+    above = to_float(images).mean((2, 3)) > 0.5
+    return (above * torch.tensor([1, 2, 4])).sum(1)
 
 
 class _Trials:
@@ -107,7 +177,8 @@ class _Trials:
 
 
 def _tensors(knows: QueryFree) -> tuple[Tensor, ...]:
-    return (knows.intercepted, *knows.images.values())
+    labels = [label for of_part in knows.labels.values() for label in of_part.values()]
+    return (knows.intercepted, *knows.images.values(), *labels, *(knows.identities or {}).values())
 
 
 def _states_its_facts(trials: _Trials) -> None:
@@ -117,13 +188,35 @@ def _states_its_facts(trials: _Trials) -> None:
 
 
 def _answers_with_images(trials: _Trials) -> None:
-    answer, wanted = trials.first, (TARGETS, 3, *toy_images(1).shape[2:])
-    assert tuple(answer.shape) == wanted, f"it answers {tuple(answer.shape)} instead of {wanted}"
-    assert answer.dtype == torch.float32, f"it answers {answer.dtype} instead of float32"
+    answer = trials.first
+    _is_of_form(answer, (TARGETS, *TOY_SCENE.image_shape))
     try:
         check_images(answer, "the answer")
     except ValueError as error:
         raise AssertionError(error) from None
+
+
+def _answers_with_embeddings(trials: _Trials) -> None:
+    _is_of_form(trials.first, (TARGETS, trials.first.shape[-1]))
+    assert trials.first.isfinite().all(), "its embeddings are not finite"
+
+
+def _answers_with_scores(trials: _Trials) -> None:
+    _is_of_form(trials.first, (TARGETS, len(CLASSES[_attribute(trials)])))
+    assert trials.first.isfinite().all(), "its scores are not finite"
+
+
+def _is_of_form(answer: Tensor, shape: tuple[int, ...]) -> None:
+    assert tuple(answer.shape) == shape, f"it answers {tuple(answer.shape)} instead of {shape}"
+    assert answer.dtype == torch.float32, f"it answers {answer.dtype} instead of float32"
+
+
+def _attribute(trials: _Trials) -> str:
+    """The label that an AttributeInference reads on the toy."""
+    assert isinstance(trials.attack, AttributeInference)
+    attribute = trials.attack.read(TASK, CLASSES)
+    assert attribute, "it reads an attribute that the photos do not carry"
+    return attribute
 
 
 def _same_seed_same_answer(trials: _Trials) -> None:
@@ -143,8 +236,46 @@ def _leaves_what_it_is_given_when_interrupted(trials: _Trials) -> None:
 
 
 def _beats_the_mean_image(trials: _Trials) -> None:
-    images, floor_images = to_float(toy_images(TARGETS, seed=3)), _Trials(MeanImage()).first
-    error, floor = ((rebuilt - images).square().mean().item() for rebuilt in (trials.first, floor_images))
+    error, floor = _errors(trials)
     assert error < floor, (
         f"on an undefended toy encoder its squared error is {error:.4f}, the mean image's {floor:.4f}"
+    )
+
+
+def _falls_to_the_floor_with_shuffled_releases(trials: _Trials) -> None:
+    # its answer to one picture's release, held against another picture: what it knew from elsewhere would show
+    error, floor = _errors(trials, shuffle=1)
+    assert error > FLOOR_SHARE * floor, (
+        f"given the release of another picture its squared error is {error:.4f}, less than the mean image's "
+        f"{floor:.4f}: it knows the targets from elsewhere"
+    )
+
+
+def _errors(trials: _Trials, shuffle: int = 0) -> tuple[float, float]:
+    """Squared errors of the attack and of the mean image, with the pictures moved on by ``shuffle`` places."""
+    images = to_float(toy_images(TARGETS, seed=3)).roll(shuffle, 0)
+    answers = (trials.first, _Trials(MeanImage()).first)
+    error, floor = (float((rebuilt - images).square().mean()) for rebuilt in answers)
+    return error, floor
+
+
+def _links_people_better_than_chance(trials: _Trials) -> None:
+    people, itself = _identities(toy_images(TARGETS, seed=3)), torch.eye(TARGETS, dtype=torch.bool)
+    same = (people[:, None] == people) & ~itself
+    distances = torch.cdist(trials.first, trials.first).masked_fill(itself, torch.inf)
+    nearest = distances == distances.amin(1, keepdim=True)  # several, where it says the same of several
+    right, chance = (((same & of).sum(1) / of.sum(1)).mean().item() for of in (nearest, ~itself))
+    assert right > chance + MARGIN, (
+        f"on an undefended toy encoder {right:.1%} of the releases are nearest to one of the same person, "
+        f"of random embeddings {chance:.1%}"
+    )
+
+
+def _reads_the_attribute_better_than_chance(trials: _Trials) -> None:
+    labels = _labels(toy_images(TARGETS, seed=3))[_attribute(trials)]
+    correct = (trials.first.argmax(1) == labels).float()
+    recall = torch.stack([correct[labels == label].mean() for label in labels.unique()])
+    right, chance = recall.mean().item(), 1 / len(recall)
+    assert right > chance + MARGIN, (
+        f"on an undefended toy encoder its balanced accuracy is {right:.1%}, that of guessing {chance:.1%}"
     )

@@ -23,7 +23,13 @@ def as_grid(release: Tensor) -> Tensor:
     return release.flatten(1)[:, :, None, None]
 
 
+def grid_shape(release_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(channels, rows, columns) of a release of this shape."""
+    channels, rows, columns = as_grid(torch.empty(1, *release_shape, device="meta")).shape[1:]
+    return channels, rows, columns
+
+
 def channels_and_doublings(release_shape: tuple[int, ...], height: int, width: int) -> tuple[int, int]:
     """Channels of a release's grid, and how often its sides must double to come nearest to the image's."""
-    channels, rows, columns = as_grid(torch.empty(1, *release_shape, device="meta")).shape[1:]
+    channels, rows, columns = grid_shape(release_shape)
     return channels, max(0, round(math.log2(max(height / rows, width / columns))))

@@ -118,8 +118,21 @@ class Schedule:
         return replace(self, steps=max(1, self.steps // 4))
 
 
+@dataclass(frozen=True)
+class Found:
+    """``images`` (n, 3, h, w) in [0, 1], and the ``point`` of the space that they came from."""
+
+    images: Tensor
+    point: Point
+
+
 def search(space: Space, loss: FeatureLoss, weight: float, schedule: Schedule, log: Log = lambda row: None) -> Tensor:
-    """The images (n, 3, h, w) with the least ``loss + weight * penalty`` that were met, each by itself.
+    """The images that ``find`` finds."""
+    return find(space, loss, weight, schedule, log).images
+
+
+def find(space: Space, loss: FeatureLoss, weight: float, schedule: Schedule, log: Log = lambda row: None) -> Found:
+    """The images with the least ``loss + weight * penalty`` that were met, each by itself.
 
     Images share the steps but nothing else; one that has converged leaves the batch. The learning rate falls to
     a tenth along a cosine. ``log`` gets the mean objective now and then.
@@ -130,11 +143,11 @@ def search(space: Space, loss: FeatureLoss, weight: float, schedule: Schedule, l
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(
             optimizer, schedule.steps, eta_min=schedule.learning_rate / 10
         )
-        progress = _Progress.of(space.images(point).detach(), schedule)
+        progress = _Progress.of(Found(space.images(point), point), schedule)
         for step in range(schedule.steps):
             images = space.images(point)
             objective = loss(images) + weight * space.penalty(point, images)
-            going = progress.note(step, images.detach(), objective.detach())
+            going = progress.note(step, Found(images, point), objective.detach())
             if step % max(1, schedule.steps // 20) == 0:
                 log({"step": float(step), "images_left": float(len(going)), "loss": float(objective.detach().mean())})
             if not going.any():
@@ -154,9 +167,9 @@ def search(space: Space, loss: FeatureLoss, weight: float, schedule: Schedule, l
 
 @dataclass
 class _Progress:
-    """The best image so far of each search, by its smoothed objective, and which of them still improve."""
+    """The best so far of each search, by its smoothed objective, and which of them still improve."""
 
-    best: Tensor
+    best: Found
     schedule: Schedule
     rows: Tensor
     smooth: Tensor
@@ -164,19 +177,21 @@ class _Progress:
     reference: Tensor
 
     @classmethod
-    def of(cls, images: Tensor, schedule: Schedule) -> "_Progress":
-        infinite = torch.full((len(images),), torch.inf, device=images.device)
-        rows = torch.arange(len(images), device=images.device)
-        return cls(images.clone(), schedule, rows, infinite, infinite.clone(), infinite.clone())
+    def of(cls, start: Found, schedule: Schedule) -> "_Progress":
+        infinite = torch.full((len(start.images),), torch.inf, device=start.images.device)
+        rows = torch.arange(len(start.images), device=start.images.device)
+        best = Found(start.images.detach().clone(), [part.detach().clone() for part in start.point])
+        return cls(best, schedule, rows, infinite, infinite.clone(), infinite.clone())
 
-    def note(self, step: int, images: Tensor, objective: Tensor) -> Tensor:
+    def note(self, step: int, now: Found, objective: Tensor) -> Tensor:
         """Returns which images go on, bool (n,)."""
         # the first value stands for itself: there is nothing yet to smooth it with
         self.smooth = torch.where(
             self.smooth.isinf(), objective, SMOOTHING * self.smooth + (1 - SMOOTHING) * objective
         )
         better = self.smooth < self.least
-        self.best[self.rows[better]] = images[better]
+        for kept, part in zip([self.best.images, *self.best.point], [now.images, *now.point], strict=True):
+            kept[self.rows[better]] = part.detach()[better]
         self.least = torch.minimum(self.least, self.smooth)
         going = torch.ones_like(better)
         if step and step % self.schedule.patience == 0:

@@ -12,7 +12,7 @@ from attacks.decoder import Decoder
 from attacks.optimise import Matcher, Schedule, Space, best_on_validation, search
 from victims.settings import doc
 
-WEIGHTS = (0.01, 0.1, 1.0, 10.0)
+WEIGHTS = (1.0, 10.0, 100.0, 1000.0)
 """Of the squared shift, tried on validation photos where none is given."""
 
 

@@ -16,14 +16,16 @@ from experiments.checking import check_file
 from experiments.display import Display
 from experiments.execute import CACHE, CELLS, Run, check_plan, pending_stages, run_serial
 from experiments.plan import Plan, read_plan
+from experiments.profile import Profile, Request
 from experiments.report.matrix import terminal_table
 from experiments.report.page import write_report
+from experiments.report.profile import terminal_profile, write_profile
 from experiments.report.results import load_results
 from experiments.store import Store
 from victims.allocator import keep_freed_memory
 from victims.cuts import find_cuts
 from victims.errors import InvalidInputError, unknown
-from victims.models import make_network
+from victims.models import SCRATCH, make_network
 
 PLANS = Path(__file__).parent / "plans"
 INVALID_INPUT, FAILED_CELLS, INTERRUPTED = 2, 1, 130
@@ -38,6 +40,8 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda"], Parameter(help="where networks run; auto takes a GPU if there is one")
 ]
 
+Retry = Annotated[Literal["failed"] | None, Parameter(help="compute cells again that failed before")]
+
 
 @app.command
 def run(
@@ -49,7 +53,7 @@ def run(
     dry_run: Annotated[
         bool, Parameter(negative="", help="show the matrix and what is cached, compute nothing")
     ] = False,
-    retry: Annotated[Literal["failed"] | None, Parameter(help="compute cells again that failed before")] = None,
+    retry: Retry = None,
 ) -> int:
     """Run a plan: a TOML file, or the name of a built-in one (quick).
 
@@ -100,6 +104,48 @@ def cuts(model: str, /, *, size: Annotated[int, Parameter(help="side of the imag
         raise InvalidInputError(f"size = {size}: should be at least 16")
     console.print(describe.cuts_table(model, find_cuts(make_network(model, 1000, size), size)))
     return 0
+
+
+@app.command
+def profile(
+    model: str,
+    /,
+    *,
+    weights: Annotated[str, Parameter(help="scratch, a torchvision weights name, or a file")] = SCRATCH,
+    data: Annotated[
+        str,
+        Parameter(
+            help="a data set's name; the path of a folder of photos, a zip or a CSV file; a table as in a plan"
+        ),
+    ] = "faces",
+    size: Annotated[int, Parameter(help="side of the images in pixels")] = 160,
+    auxiliary: Annotated[int, Parameter(help="photos that the attacks are fitted to")] = 1000,
+    target: Annotated[int, Parameter(help="photos that are attacked and scored")] = 200,
+    cuts: Annotated[
+        list[str] | None,
+        Parameter(consume_multiple=True, negative="", help="only these; otherwise the end of each block"),
+    ] = None,
+    every: Annotated[bool, Parameter(negative="", help="every valid cut instead")] = False,
+    out: Out = Path("runs"),
+    device: Device = "auto",
+    retry: Retry = None,
+) -> int:
+    """Plot leakage, bytes and edge multiply-adds against depth: where should a network be split?
+
+    Runs cheap attacks at one cut after the other. Finished cuts are kept: the same command goes on where it stopped.
+    """
+    request = Request(model, weights, data, size, auxiliary, target, cuts or [], every)
+    profiled = Profile.of(request, out)
+    with Display(console, profiled.cell_count) as display:
+        profiled.run(Store(out / CACHE, _device(device), display.stage), retry == "failed", display)
+    console.print(display.summary(), highlight=False)
+    measured = profiled.measured()
+    write_profile(measured, profiled.folder)
+    console.print(terminal_profile(measured))
+    for note in measured.notes:
+        console.print(note, style="yellow")
+    console.print(f"profile: {(profiled.folder / 'profile.png').resolve()}", soft_wrap=True, highlight=False)
+    return FAILED_CELLS if display.failed else 0
 
 
 @app.command

@@ -8,29 +8,32 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from attacks.base import Attack, QueryFree, knowledge_of
 from defenses.base import Defense
-from experiments.judge.metrics import metrics_for, score
+from experiments.judge.metrics import psnr, score
+from experiments.judge.scores import Recogniser, Scores, Truth, score_answers, score_images
 from experiments.judge.statistics import interval
 from experiments.plan import Entry, Plan
 from experiments.report.results import STRONGEST
 from experiments.stages.attack import AttackStage, Threat
 from experiments.stages.data import DataStage
+from experiments.stages.embedder import EmbedderStage, embedder_stage
 from experiments.stages.fitting import Budget
 from experiments.stages.protect import ProtectStage
 from experiments.stages.strongest import StrongestStage
 from experiments.stages.victim import VictimStage
 from experiments.store import Stage, Store, digest, source_digest, write_atomically
-from victims.files import WEIGHTS_VARIABLE, find_file
+from victims.files import WEIGHTS_VARIABLE, find_file, fingerprint
 from victims.tensors import to_float
 
 EXAMPLES = 8
@@ -40,12 +43,16 @@ LIBRARIES = ("splitleak", "torch", "torchvision", "torchmetrics", "opacus")
 
 @dataclass(frozen=True)
 class Cell(ABC):
-    """A place in a plan's matrix: one victim, defence setting, threat and seed, and what is tried on it."""
+    """A place in a plan's matrix: one victim, defence setting, threat and seed, and what is tried on it.
+
+    ``embedder``: recognises people on images, where the plan asks for that.
+    """
 
     plan: Plan
     defense: Entry[Defense]
     threat: Threat
     protect: ProtectStage
+    embedder: EmbedderStage | None
 
     @property
     @abstractmethod
@@ -56,6 +63,11 @@ class Cell(ABC):
     @abstractmethod
     def stage(self) -> Stage:
         """The last one."""
+
+    @property
+    def stages(self) -> list[Stage]:
+        """All that the result is made of; what stands upstream of them is not listed."""
+        return [self.stage, *([self.embedder] if self.embedder else [])]
 
     @abstractmethod
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
@@ -81,7 +93,8 @@ class Cell(ABC):
     @cached_property
     def key(self) -> str:
         """Changes with everything that the result depends on, the judge included."""
-        return digest([self.stage.key, self.plan.judge.to_mapping(), source_digest("experiments.judge.metrics")])
+        stages = [stage.key for stage in self.stages]
+        return digest([stages, self.plan.judge.to_mapping(), source_digest("experiments.judge.scores")])
 
     def result(self, run: Path) -> dict[str, Any] | None:
         """The stored result, if there is one for exactly this cell."""
@@ -140,17 +153,27 @@ class Cell(ABC):
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
-    def _judge_images(self, rebuilt: Tensor, run: Path, store: Store) -> dict[str, Any]:
-        images = self.protect.images("target", store)
-        save_strip(run / "targets.png", images)
-        save_strip(run / "cells" / f"{self.id}.png", rebuilt)
-        scores = self._image_scores(rebuilt, store)
-        return {"n": len(rebuilt), "metrics": {name: _with_interval(values) for name, values in scores.items()}}
+    def truth(self, store: Store) -> Truth:
+        """What answers are scored against."""
+        data, embedder = self.protect.victim.data.load(store), self.embedder
+        attributes = data.attributes["target"]
+        recogniser = Recogniser(embedder.targets(store), partial(embedder.embed, store=store)) if embedder else None
+        return Truth(
+            images=data.images["target"],
+            attributes={name: attributes[name] for name in data.names},  # in the order that attacks see
+            task=data.task,
+            identities=data.identities["target"] if data.identities else None,
+            recogniser=recogniser,
+            seed_convention=self.plan.judge.seed_convention,
+        )
 
-    def _image_scores(self, rebuilt: Tensor, store: Store) -> dict[str, list[float]]:
-        images = self.protect.images("target", store)[: len(rebuilt)]
-        metrics = metrics_for(self.plan.victim.size, self.plan.judge.seed_convention)
-        return score(metrics, to_float(images), to_float(rebuilt))
+    def _scored(self, answers: Tensor, scores: Scores, truth: Truth, run: Path) -> dict[str, Any]:
+        """What is stored of scores; pictures are kept beside."""
+        if scores.pictures is not None:
+            save_strip(run / "targets.png", truth.images)
+            save_strip(run / "cells" / f"{self.id}.png", scores.pictures)
+        metrics = {name: _with_interval(_counted(values)) for name, values in scores.values.items()}
+        return {"n": len(answers), "metrics": metrics, "references": scores.references}
 
 
 @dataclass(frozen=True)
@@ -179,8 +202,9 @@ class AttackCell(Cell):
 
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
         """Score the answers."""
-        answers, log = self.stage.load(store), self.stage.log(store)
-        return {**self._judge_images(answers, run, store), **log}
+        answers, truth = self.stage.load(store), self.truth(store)
+        scores = score_answers(self.entry.plugin, answers, truth)
+        return self._scored(answers, scores, truth, run) | self.stage.log(store)
 
 
 @dataclass(frozen=True)
@@ -201,18 +225,30 @@ class StrongestCell(Cell):
 
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
         """Score the choice; the oracle takes each photo's reconstruction with the highest PSNR."""
-        result = self._judge_images(self.stage.load(store), run, store)
-        scores = [self._image_scores(cell.stage.load(store), store) for cell in self.entries]
-        best = [
-            max((of for of in scores if photo < len(of["psnr"])), key=lambda of: of["psnr"][photo])
-            for photo in range(result["n"])
-        ]
-        oracle = {name: [of[name][photo] for photo, of in enumerate(best)] for name in scores[0]}
-        chosen = Counter(self.entries[k].attack["label"] for k in self.stage.choice(store))
-        return result | {
-            "oracle": {name: interval(values)._asdict() for name, values in oracle.items()},
-            "chosen": dict(chosen.most_common()),
+        chosen, truth = self.stage.load(store), self.truth(store)
+        oracle = score_images(self._oracle(store, truth), truth)
+        names = Counter(self.entries[k].attack["label"] for k in self.stage.choice(store))
+        return self._scored(chosen, score_images(chosen, truth), truth, run) | {
+            "oracle": {name: interval(_counted(values))._asdict() for name, values in oracle.values.items()},
+            "chosen": dict(names.most_common()),
         }
+
+    def _oracle(self, store: Store, truth: Truth) -> Tensor:
+        """For each photo the reconstruction nearest to the truth, uint8 (n, 3, h, w)."""
+        images, best = to_float(truth.images), torch.zeros_like(truth.images)
+        highest = torch.full((len(images),), -torch.inf)
+        for cell in self.entries:
+            rebuilt = cell.stage.load(store)
+            reached = torch.tensor(score({"psnr": psnr}, images[: len(rebuilt)], to_float(rebuilt))["psnr"])
+            better = (reached > highest[: len(rebuilt)]).nonzero().flatten()
+            best[better], highest[better] = rebuilt[better], reached[better]
+        return best
+
+
+def _counted(values: Tensor) -> list[float]:
+    """Without the photos that do not count."""
+    counted: list[float] = values[~values.isnan()].tolist()
+    return counted
 
 
 def _with_interval(values: list[float]) -> dict[str, Any]:
@@ -231,7 +267,8 @@ def save_strip(path: Path, images: Tensor) -> None:
 def cells_of(plan: Plan) -> Iterator[Cell]:
     """All cells of a plan, those of one protected victim together."""
     victim = plan.victim
-    data = DataStage(plan.source, plan.part_sizes, victim.size, victim.task, plan.parts.seed)
+    data = DataStage(plan.source, plan.part_sizes, victim.size, victim.task, plan.parts.seed, plan.attacker.mirror)
+    embedder = embedder_stage(plan.judge.identity, plan.judge.identity_crop, data)
     for seed in plan.seeds:
         network = VictimStage(
             data=data,
@@ -246,11 +283,11 @@ def cells_of(plan: Plan) -> Iterator[Cell]:
         for defense in plan.defenses:
             protect = ProtectStage(network, defense.plugin, _budget(plan, defense.plugin))
             for threat in plan.threats:
-                cells = [AttackCell(plan, defense, threat, protect, attack) for attack in plan.attacks]
+                cells = [AttackCell(plan, defense, threat, protect, embedder, attack) for attack in plan.attacks]
                 yield from cells
                 competing = tuple(cell for cell in cells if cell.stage.ranks)
                 if len(competing) > 1:
-                    yield StrongestCell(plan, defense, threat, protect, competing)
+                    yield StrongestCell(plan, defense, threat, protect, embedder, competing)
 
 
 def _budget(plan: Plan, defense: Defense) -> Budget:
@@ -268,5 +305,4 @@ def weights_fingerprint(weights: str) -> str:
     """
     if not Path(weights).suffix:
         return weights
-    facts = find_file(weights, "weights file", WEIGHTS_VARIABLE).stat()
-    return f"{facts.st_size}-{facts.st_mtime_ns}"
+    return fingerprint(find_file(weights, "weights file", WEIGHTS_VARIABLE))

@@ -8,17 +8,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.cell import Cell
+from experiments.judge.statistics import Interval
+from experiments.report.matrix import FORMATS, ranged
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class Display:
-    """Counts cells, prints one line for each that is computed, and shows the stage at work."""
+    """Counts cells, prints one line for each that is computed, and shows the stage at work.
+
+    ``where``: put in front of both by a caller that runs several plans.
+    """
 
     def __init__(self, console: Console, cells: int) -> None:
         self.console = console
         self.done = self.computed = self.failed = 0
         self.cells = cells
+        self.where = ""
         self.started = self.last_line = time.monotonic()
         self.progress = Progress(
             BarColumn(24),
@@ -42,6 +48,7 @@ class Display:
 
     def stage(self, text: str) -> None:
         """What is being computed; in a log file at most one line in a while."""
+        text = f"{self.where}{text}"
         self.progress.update(self.task, description=text)
         if not self.console.is_terminal and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self._line(f"  {text}")
@@ -53,7 +60,7 @@ class Display:
         self.failed += result["status"] == "failed"
         self.progress.update(self.task, completed=self.done)
         if computed or result["status"] == "failed":
-            self._line(f"[{self.done}/{self.cells}] {cell.title}: {_outcome(result)}")
+            self._line(f"[{self.done}/{self.cells}] {self.where}{cell.title}: {_outcome(result)}")
 
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -70,8 +77,9 @@ class Display:
 def _outcome(result: dict[str, Any]) -> str:
     if result["status"] == "failed":
         return f"FAILED, {result['traceback'].strip().splitlines()[-1]}"
-    psnr, ssim = result["metrics"]["psnr"], result["metrics"].get("ssim")
-    text = f"PSNR {psnr['mean']:.2f} dB [{psnr['low']:.2f}, {psnr['high']:.2f}]"
-    text += f", SSIM {ssim['mean']:.3f}" if ssim else ""
-    text += f", accuracy {result['utility']['mean']:.1%}" if result["utility"] else ""
-    return f"{text}, fitted in {result['seconds']['fit']:.1f} s" if "seconds" in result else text
+    scores = [(name, form, result["metrics"][name]) for name, form in FORMATS.items() if name in result["metrics"]]
+    facts = [f"{form.name} {ranged(name, Interval(of['mean'], of['low'], of['high']))}" for name, form, of in scores]
+    facts = facts or ["nothing to score"]
+    facts += [f"accuracy {result['utility']['mean']:.1%}"] if result["utility"] else []
+    facts += [f"fitted in {result['seconds']['fit']:.1f} s"] if "seconds" in result else []
+    return ", ".join(facts)

@@ -11,6 +11,7 @@ import torch
 from attacks.base import Scene
 from experiments.cell import Cell, cells_of
 from experiments.plan import Plan
+from experiments.stages.embedder import check_embedder
 from experiments.store import Stage, Store, write_atomically
 from victims.cuts import split
 from victims.data.parts import divide
@@ -52,13 +53,19 @@ def check_plan(plan: Plan) -> None:
 
     Raises:
         InvalidInputError: missing data, unknown task, too few photos, unknown network, weights of another
-            network, invalid cut, an attack that cannot take the releases, too little to train on.
+            network, invalid cut, an attack that cannot take the releases, a recogniser that cannot be had, too
+            little to train on.
     """
     victim = plan.victim
     if plan.name == CACHE:
         raise InvalidInputError(f"plan name = '{CACHE}': that folder holds the stages' results; choose another")
     catalog = plan.source.catalog()
-    divide(catalog, plan.part_sizes, victim.task, plan.parts.seed)
+    parts = divide(catalog, plan.part_sizes, victim.task, plan.parts.seed)
+    people = catalog.identity
+    check_embedder(
+        plan.judge.identity,
+        None if people is None else {part: people[photos] for part, photos in parts.indices.items()},
+    )
     if not plan.parts.train and (victim.task or any(entry.plugin.strength for entry in plan.defenses)):
         raise InvalidInputError("parts.train = 0: the victim's tail and the defences need photos to fit on")
     classes = len(catalog.labels[victim.task].classes) if victim.task else 1000
@@ -87,7 +94,7 @@ def pending_stages(cells: list[Cell], store: Store) -> dict[str, int]:
     """How many stages of each kind the cells still need, upstream ones included."""
     missing: dict[str, Stage] = {}
     for cell in cells:
-        stages: list[Stage] = [cell.stage]
+        stages = cell.stages
         while stages:
             stage = stages.pop()
             if not store.has(stage):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
 from attacks.base import Attack, QueryFree
 from defenses.base import Defense
@@ -72,6 +72,7 @@ class AttackerTable(Settings):
     name: ClassVar[str] = "attacker"
 
     auxiliary: Annotated[int, Ge(1), doc("the attacker's own photos")] = 1000
+    mirror: Annotated[bool, doc("the attacker also has each of these photos mirrored")] = False
     adaptive: Annotated[
         list[bool],
         MinLen(1),
@@ -91,6 +92,19 @@ class JudgeTable(Settings):
     name: ClassVar[str] = "judge"
 
     seed_convention: Annotated[bool, doc("add the seed study's own PSNR (peak 255 on normalised floats)")] = False
+    identity: Annotated[
+        str, doc("recogniser of people on reconstructions: none, trained (on the plan's photos), or an .onnx file")
+    ] = "none"
+    identity_crop: Annotated[
+        float, Gt(0), Le(1), doc("side of the central square that it is shown, as a share of the photo's")
+    ] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.identity not in ("none", "trained") and not self.identity.endswith(".onnx"):
+            raise InvalidInputError(
+                f"judge.identity = '{self.identity}': should be 'none', 'trained' or the path of an .onnx file"
+            )
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,14 @@ from torch import Tensor
 from attacks.base import Attack, BlackBox, QueryFree, Reconstruction, Reconstructor, WhiteBox, knowledge_of
 from attacks.checks import check_attack, toy_knowledge
 from attacks.decoder import Decoder
+from attacks.inverse_network import InverseNetwork
 from attacks.mean_image import MeanImage
 from attacks.ridge import Ridge
 from defenses.base import Calibration, Channel, Defense
 from defenses.checks import check_defense
 from experiments import plugins
+from victims.tensors import to_float
+from victims.toy import toy_images
 
 ATTACKS = plugins.attack_classes()
 DEFENSES = plugins.defense_classes()
@@ -38,6 +41,7 @@ def test_defense(name: str) -> None:
         Decoder(architecture="upsample", batch_size=16, learning_rate=3e-3, epochs=8),
         Decoder(architecture="transpose_light", batch_size=16, learning_rate=3e-3, epochs=8),
         Decoder(architecture="transpose_medium", batch_size=16, learning_rate=3e-3, epochs=8),
+        InverseNetwork(variant="batch_norm", epochs=6),
     ],
     ids=str,
 )
@@ -85,9 +89,23 @@ class _InPlace(Reconstruction[BlackBox]):
         return reconstruct
 
 
+class _Knowing(Reconstruction[QueryFree]):
+    """Holds the targets, in another order than the releases."""
+
+    paper: ClassVar[str] = "a test's"
+
+    def fit(self, knows: QueryFree) -> Reconstructor:
+        return lambda release: to_float(toy_images(len(release), seed=3)).roll(1, 0)
+
+
 @pytest.mark.parametrize(
     ("attack", "promise"),
-    [(_Peeking, "leaves what"), (_Normalised, "answers with images"), (_InPlace, "leaves what")],
+    [
+        (_Knowing, "falls to the floor"),
+        (_Peeking, "leaves what"),
+        (_Normalised, "answers with images"),
+        (_InPlace, "leaves what"),
+    ],
 )
 def test_attack_checks_notice(attack: type[Attack[Any]], promise: str) -> None:
     assert any(promise in problem for problem in check_attack(attack()))

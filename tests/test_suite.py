@@ -5,9 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny import DECODER, HEAD, MEAN, NONE, RIDGE, run_plan
 
+from experiments.cell import cells_of
+from experiments.execute import CACHE
+from experiments.plan import read_plan
 from experiments.stages.strongest import _line
+from experiments.store import Store
 
 REFINE = '[[attacks]]\nname = "refine"\nwidth = 16\nepochs = 1\nsteps = 3\n'
 RMLE = '[[attacks]]\nname = "rmle"\nsteps = 20\nweight = 0.1\n'
@@ -89,6 +94,27 @@ def test_the_suite_chooses_well_without_the_truth(tmp_path: Path) -> None:
     assert suite["chosen"].get("useless", 0) == 0
     assert suite["metrics"]["psnr"]["mean"] > best - 0.3
     assert suite["oracle"]["psnr"]["mean"] >= max(best, suite["metrics"]["psnr"]["mean"]) - 1e-6
+
+
+def test_a_mirror_doubles_the_attackers_photos_and_nothing_else(tmp_path: Path) -> None:
+    head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nmirror = true")
+    plan = tmp_path / "plan.toml"
+    plan.write_text(head + NONE + RIDGE)
+    (cell,) = cells_of(read_plan(plan))
+    store = Store(tmp_path / CACHE, torch.device("cpu"))
+    data = cell.protect.victim.data.load(store)
+    assert {part: len(images) for part, images in data.images.items()} == {
+        "train": 96,
+        "auxiliary": 128,
+        "validation": 32,
+        "target": 24,
+    }
+    assert torch.equal(data.images["auxiliary"][64:], data.images["auxiliary"][:64].flip(3))
+    assert data.identities is not None
+    for values in (*data.attributes["auxiliary"].values(), data.identities["auxiliary"]):
+        assert torch.equal(values[64:], values[:64])
+    results, _, _ = run_plan(head + NONE + RIDGE, tmp_path)
+    assert results[0]["queries"] == 128 + len(data.images["validation"])
 
 
 def test_one_attack_is_no_suite(tmp_path: Path) -> None:

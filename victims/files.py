@@ -36,3 +36,9 @@ def find_file(path: str, wanted: str, variable: str) -> Path:
         state = f"now {folder}" if folder else "not set"
         advice += f" or set {variable} ({state}) to the folder that holds '{path}'"
     raise InvalidInputError(f"{wanted} not found: looked for {looked}; {advice}")
+
+
+def fingerprint(place: Path) -> str:
+    """Size and time of a file: changes when the file does, without reading it."""
+    facts = place.stat()
+    return f"{facts.st_size}-{facts.st_mtime_ns}"

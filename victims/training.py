@@ -13,6 +13,12 @@ Log = Callable[[dict[str, float]], None]
 """Receives one row per epoch: epoch, train_loss, validation_loss."""
 
 
+RISE = 0.2
+"""Share of the one-cycle schedule in which the learning rate rises."""
+LEAST_STEPS = 6
+"""Of that schedule: torch divides by zero where the rise is a single step."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How long and with what to train. ``schedule`` makes a per-STEP scheduler from (optimizer, steps)."""
@@ -28,7 +34,7 @@ def adamw(learning_rate: float, epochs: int, weight_decay: float = 1e-4) -> Reci
         epochs,
         lambda parameters: torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay),
         lambda optimizer, steps: torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, learning_rate, total_steps=max(steps, 1), pct_start=0.2
+            optimizer, learning_rate, total_steps=max(steps, LEAST_STEPS), pct_start=RISE
         ),
     )
 

@@ -105,7 +105,7 @@ def tradeoff(results: Results, metric: str) -> Figure | None:
         figure = Figure(figsize=(5.2, 5.6), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        name, unit, _ = FORMATS[metric]
+        name, unit = FORMATS[metric].name, FORMATS[metric].unit
         axes.set_xlabel(f"{name} of the strongest attack{f' ({unit.strip()})' if unit else ''}, higher leaks more")
         axes.set_ylabel(scale.name)
         axes.set_title(scale.better, loc="left", fontsize=9, fontweight="bold")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.table import Table
 from rich.text import Text
@@ -12,22 +13,55 @@ from rich.text import Text
 from experiments.judge.statistics import Interval
 from experiments.report.results import DefenceRow, Group, Results
 
-FORMATS = {"psnr": ("PSNR", " dB", 1), "ssim": ("SSIM", "", 3)}
-"""Of each leakage metric: its name, its unit, and the decimals that a few hundred photos bear."""
-
 ABSENT = "–"  # noqa: RUF001 - the typographic dash of an empty table cell
+
+
+class Format(NamedTuple):
+    """How a metric is written; its values are multiplied with ``scale``."""
+
+    name: str
+    unit: str
+    decimals: int
+    scale: float = 1.0
+
+    def bare(self, value: float) -> str:
+        """Without the unit."""
+        return f"{self.scale * value:.{self.decimals}f}"
+
+
+FORMATS = {
+    "psnr": Format("PSNR", " dB", 1),
+    "ssim": Format("SSIM", "", 3),
+    "rank1": Format("rank-1", " %", 1, 100),
+    "balanced_accuracy": Format("balanced accuracy", " %", 1, 100),
+}
+"""Of each shown metric, with the decimals that a few hundred photos bear."""
+
+MEANINGS = {
+    "psnr": "PSNR and SSIM of the reconstruction: higher means that more leaks.",
+    "rank1": "Rank-1: how often the nearest of all other photos shows the same person; chance: of answers that tell "
+    "nothing.",
+    "balanced_accuracy": "Balanced accuracy: of a private attribute, the share recognised, averaged over its "
+    "classes; chance: of guessing.",
+}
+"""What a reader must know of each metric, or of those that are named together."""
 
 
 def number(metric: str, value: float) -> str:
     """A score with its unit, such as ``21.3 dB``."""
-    _, unit, decimals = FORMATS[metric]
-    return f"{value:.{decimals}f}{unit}"
+    return f"{FORMATS[metric].bare(value)}{FORMATS[metric].unit}"
 
 
 def plus_minus(metric: str, score: Interval) -> str:
     """A mean with half the width of its interval, such as ``21.3 ± 0.4 dB``."""
-    _, unit, decimals = FORMATS[metric]
-    return f"{score.mean:.{decimals}f} ± {(score.high - score.low) / 2:.{decimals}f}{unit}"
+    form = FORMATS[metric]
+    return f"{form.bare(score.mean)} ± {form.bare((score.high - score.low) / 2)}{form.unit}"
+
+
+def ranged(metric: str, score: Interval) -> str:
+    """A mean with its interval, such as ``21.3 dB [21.0, 21.6]``."""
+    form = FORMATS[metric]
+    return f"{number(metric, score.mean)} [{form.bare(score.low)}, {form.bare(score.high)}]"
 
 
 def percent(share: Interval) -> str:
@@ -56,16 +90,22 @@ class Entry:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """PSNR, SSIM, and what the reader must know of the seeds; ``failed`` where nothing was measured."""
+        """Each shown metric, and what the reader must know of the seeds; ``failed`` where nothing was measured."""
         if self.group is None:
             return (ABSENT,)
         if not self.group.finished:
             return ("failed",)
-        scores = self.group.scores
-        shown = [f"PSNR {plus_minus('psnr', scores['psnr'])}"] if "psnr" in scores else []
-        shown += [f"SSIM {plus_minus('ssim', scores['ssim'])}"] if "ssim" in scores else []
+        shown = [f"{FORMATS[metric].name} {_beside_chance(self.group, metric)}" for metric in self.group.scores]
+        shown = shown or ["no score"]
         done = len(self.group.finished)
         return (*shown, *([f"{done} of {self.seeds} seeds"] if done < self.seeds else []))
+
+
+def _beside_chance(group: Group, metric: str) -> str:
+    """Such as ``62.0 ± 5.1 % (chance 2.0)``."""
+    chance = group.reference(metric, "chance")
+    known = "" if chance is None else f" (chance {FORMATS[metric].bare(chance)})"
+    return plus_minus(metric, group.scores[metric]) + known
 
 
 @dataclass(frozen=True)
@@ -119,10 +159,13 @@ def matrix_rows(results: Results) -> tuple[MatrixRow, ...]:
 
 def caption(results: Results) -> str:
     """What the numbers of the matrix are."""
-    return (
-        f"{results.sample}. Mean ± half of the 95 % bootstrap interval over photos and seeds. "
-        "PSNR and SSIM of the reconstruction: higher means that more leaks."
-    )
+    groups = [group for row in results.rows for group in row.groups.values()]
+    shown = {metric for group in groups for metric in group.scores}
+    meanings = [meaning for metric, meaning in MEANINGS.items() if metric in shown]
+    mean = f"{results.sample}. Mean ± half of the 95 % bootstrap interval over photos and seeds."
+    ceiling = max((of for group in groups if (of := group.reference("rank1", "ceiling")) is not None), default=None)
+    photos = [] if ceiling is None else [f"The true photos reach rank-1 {number('rank1', ceiling)}."]
+    return " ".join([mean, *meanings, *photos])
 
 
 def markdown(results: Results) -> str:

@@ -85,7 +85,7 @@ def _render(run: Path, results: Results, curves: Iterable[tuple[str, str]], show
         matrix=matrix,
         rows=matrix.matrix_rows(results),
         caption=matrix.caption(results),
-        curves=[(matrix.FORMATS[metric][0], _inline(svg, metric)) for metric, svg in curves],
+        curves=[(matrix.FORMATS[metric].name, _inline(svg, metric)) for metric, svg in curves],
         targets=_strip_uri(run / "targets.png") if shown else "",
         grids=[(grid.title, [(strip.label, _strip_uri(strip.path)) for strip in grid.strips]) for grid in shown],
         attacks=_attack_costs(results),
@@ -100,6 +100,8 @@ def verdict(results: Results) -> str:
     """What the run found, in one sentence with its numbers."""
     if not results.finished:
         return "No cell finished: nothing was measured."
+    if not results.rebuilt:
+        return f"No photo was rebuilt; {_beyond_pixels(results)}."
     reference = results.undefended
     strongest = reference.strongest("psnr") if reference else None
     if reference is None or strongest is None:
@@ -108,10 +110,21 @@ def verdict(results: Results) -> str:
     return f"Undefended, {_rebuilds(results, strongest, leakage)}; {_best_defence(results, reference, leakage)}."
 
 
+def _beyond_pixels(results: Results) -> str:
+    """What attacks that rebuild nothing tell of the person, without a defence where that was measured."""
+    row = results.undefended or results.rows[0]
+    told = [
+        f"{group.column} reaches {matrix.FORMATS[metric].name} {matrix.ranged(metric, score)}"
+        for group in row.groups.values()
+        for metric, score in group.scores.items()
+    ]
+    return f"against {row.defence.label}, {' and '.join(told) or 'no attack was scored'}"
+
+
 def _rebuilds(results: Results, strongest: Group, leakage: Interval) -> str:
     floor = results.floor("psnr")
     known = f" (mean-image floor {matrix.number('psnr', floor.mean)})" if floor else ""
-    return f"the strongest attack, {strongest.column}, rebuilds the photo at {_ranged(leakage)}{known}"
+    return f"the strongest attack, {strongest.column}, rebuilds the photo at {matrix.ranged('psnr', leakage)}{known}"
 
 
 def _best_defence(results: Results, reference: DefenceRow, undefended: Interval) -> str:
@@ -134,7 +147,7 @@ def _best_defence(results: Results, reference: DefenceRow, undefended: Interval)
     assert best.utility is not None  # chosen by it
     return (
         f"of the {settings}, {best.defence.label} leaks least within {points}: "
-        f"{_ranged(score)} at {matrix.percent(best.utility)}"
+        f"{matrix.ranged('psnr', score)} at {matrix.percent(best.utility)}"
     )
 
 
@@ -150,14 +163,8 @@ def _least(rows: Sequence[DefenceRow]) -> str:
     if not measured:
         return "only the floor was measured"
     best = min(measured, key=_leakage)
-    score = _ranged(_leakage(best))
+    score = matrix.ranged("psnr", _leakage(best))
     return f"of the {len(measured)} defence settings, {best.defence.label} leaks least: {score}"
-
-
-def _ranged(score: Interval) -> str:
-    """Such as ``21.3 dB [21.0, 21.6]``: the mean and its interval."""
-    low, high = (matrix.number("psnr", end).removesuffix(" dB") for end in (score.low, score.high))
-    return f"{matrix.number('psnr', score.mean)} [{low}, {high}]"
 
 
 def _emphasised(text: str) -> Markup:

@@ -15,7 +15,10 @@ from pydantic import TypeAdapter, ValidationError
 from experiments.judge.statistics import Interval, interval
 
 LEAKAGE_METRICS = ("psnr", "ssim")
-"""What a report shows of a cell, both higher where more leaks; ``results.csv`` holds every metric."""
+"""What a report's headline, curves and colours are about: how much of the photo comes back."""
+
+SHOWN_METRICS = (*LEAKAGE_METRICS, "rank1", "balanced_accuracy")
+"""What a report shows of a cell, all higher where more leaks; ``results.csv`` holds every metric."""
 
 UNDEFENDED = "none"
 """The name of the defence that does nothing."""
@@ -130,6 +133,7 @@ class Cell:
     traceback: str | None = None
     n: int | None = None
     metrics: dict[str, Score] = field(default_factory=dict)
+    references: dict[str, dict[str, float]] = field(default_factory=dict)
     utility: Utility | None = None
     bytes: float | None = None
     edge: EdgeTime | None = None
@@ -206,13 +210,17 @@ class Group:
 
     @cached_property
     def scores(self) -> Mapping[str, Interval]:
-        """Each leakage metric over all seeds and images that were measured."""
+        """Each shown metric over all seeds and images that were measured."""
         pooled = {}
-        for metric in LEAKAGE_METRICS:
+        for metric in SHOWN_METRICS:
             rows = [cell.metrics[metric].values for cell in self.finished if metric in cell.metrics]
             if rows:
                 pooled[metric] = _pool(rows)
         return pooled
+
+    def reference(self, metric: str, name: str) -> float | None:
+        """What a score is to be compared with, "chance" or "ceiling" (the photo itself): the mean over seeds."""
+        return mean_of_known(cell.references.get(metric, {}).get(name) for cell in self.finished)
 
 
 @dataclass(frozen=True)
@@ -298,6 +306,11 @@ class Results:
     def finished(self) -> tuple[Cell, ...]:
         """The measured cells."""
         return tuple(cell for cell in self.cells if cell.ok)
+
+    @property
+    def rebuilt(self) -> bool:
+        """Whether any attack rebuilt photos."""
+        return any("psnr" in cell.metrics for cell in self.finished)
 
     @property
     def failed(self) -> tuple[Cell, ...]:
@@ -436,6 +449,7 @@ def csv_row(cell: Cell) -> dict[str, Scalar]:
     row |= {"knowledge": cell.attack.knowledge, "floor": cell.attack.floor, "n": cell.n}
     for name, score in cell.metrics.items():
         row |= {f"{name}_mean": score.mean, f"{name}_low": score.low, f"{name}_high": score.high}
+        row |= {f"{name}_{reference}": value for reference, value in cell.references.get(name, {}).items()}
     for name, best in cell.oracle.items():
         row |= {f"oracle_{name}_mean": best.mean, f"oracle_{name}_low": best.low, f"oracle_{name}_high": best.high}
     if cell.utility:
@@ -463,9 +477,13 @@ def last_line(traceback: str | None) -> str | None:
 
 
 def write_csv(results: Results, path: Path) -> None:
-    """One row per cell with all its scalars; infinity is written ``inf``, what is absent is empty."""
-    rows = [csv_row(cell) for cell in results.cells]
-    # The longest rows first: a failed cell has fewer columns and must not decide their order.
+    """One row per cell with all its scalars."""
+    write_rows([csv_row(cell) for cell in results.cells], path)
+
+
+def write_rows(rows: Sequence[Mapping[str, Scalar]], path: Path) -> None:
+    """Write a CSV file; infinity is written ``inf``, what is absent is empty."""
+    # The longest rows first: a failed measurement has fewer columns and must not decide their order.
     columns = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from experiments.store import Stage, Store
 from victims.data.base import Source
-from victims.data.parts import PartSizes, load_parts
+from victims.data.parts import LoadedParts, PartSizes, load_parts
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,10 @@ class Data:
 
 @dataclass(frozen=True)
 class DataStage(Stage):
-    """Photos at one size, divided into parts, with the manifest of what is where."""
+    """Photos at one size, divided into parts, with the manifest of what is where.
+
+    ``mirror``: the auxiliary part holds each of its photos a second time, mirrored, with the same labels.
+    """
 
     label: ClassVar[str] = "data"
 
@@ -54,10 +57,13 @@ class DataStage(Stage):
     size: int
     task: str | None
     seed: int
+    mirror: bool = False
 
     def compute(self, folder: Path, store: Store) -> None:
         """For each part its photos as one array of bytes and what is known of them; manifest.json, classes.json."""
         parts = load_parts(self.source, self.sizes, self.size, self.task, self.seed)
+        if self.mirror:
+            parts = mirrored(parts, "auxiliary")
         for part, images in parts.images.items():
             save_array(folder / f"{part}.npy", images)
             save_file(dict(parts.labels[part]), folder / f"{part}.labels.safetensors")
@@ -82,6 +88,17 @@ class DataStage(Stage):
             task=self.task,
             manifest=json.loads((folder / "manifest.json").read_text()),
         )
+
+
+def mirrored(parts: LoadedParts, part: str) -> LoadedParts:
+    """The same with each photo of one part twice, as it is and left to right; the manifest names it once."""
+    images, labels, identities = parts.images[part], parts.labels[part], parts.identities
+    return replace(
+        parts,
+        images={**parts.images, part: torch.cat([images, images.flip(3)])},
+        labels={**parts.labels, part: {name: values.repeat(2) for name, values in labels.items()}},
+        identities=identities and {**identities, part: identities[part].repeat(2)},
+    )
 
 
 def save_array(path: Path, tensor: Tensor) -> None:

@@ -1,0 +1,121 @@
+"""A shadow of the edge device: what attacks share that train encoders of their own and invert those instead."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Self
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
+from attacks.base import About, AttackerPart, Memo, QueryFree, Reconstruction, Reconstructor, WhiteBox
+from attacks.decoder import Decoder
+from victims.settings import doc
+from victims.tensors import to_float
+
+
+@dataclass(frozen=True)
+class Received:
+    """What the tail was given for the intercepted releases.
+
+    ``features``: float32 (m, *shape), in the space that the tail takes. ``varies``: bool (*shape), false where all
+    m are equal, as where a defence keeps a channel back and the cloud fills the gap with a constant.
+    """
+
+    features: Tensor
+    varies: Tensor
+
+    @classmethod
+    def by(cls, knows: QueryFree) -> "Received":
+        """What this adversary intercepted."""
+        with torch.no_grad():
+            features = knows.receive(knows.intercepted).float()
+        return cls(features, (features != features[:1]).any(0))
+
+    def like(self, features: Tensor) -> Tensor:
+        """Features (n, *shape) of an encoder, without those that no release tells."""
+        return torch.where(self.varies, features.float(), self.features[0])
+
+
+class Shadow(nn.Module):
+    """Encoders in the edge device's place: images (n, 3, h, w) in [0, 1] -> features (n, *shape), differentiable.
+
+    Where there are several, each image is encoded by one of them, drawn afresh from torch's global state: what they
+    do not agree on is then as uncertain to whoever inverts the shadow as it is to the adversary.
+    """
+
+    def __init__(self, knows: QueryFree, count: int) -> None:
+        """``count`` untrained encoders."""
+        super().__init__()
+        self.encoders = nn.ModuleList(knows.new_encoder().to(knows.device) for _ in range(count))
+        self.received = Received.by(knows)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the tail would be given for these images."""
+        drawn = torch.randint(len(self.encoders), (len(images),), device=images.device)
+        shares = [(drawn == number).nonzero().flatten() for number in range(len(self.encoders))]
+        features = torch.cat(
+            [encoder(images[rows]) for encoder, rows in zip(self.encoders, shares, strict=True) if len(rows)]
+        )
+        return self.received.like(features[torch.cat(shares).argsort()])
+
+    def recalled(self, knows: QueryFree, what: str, build: Callable[[], Mapping[str, Tensor]]) -> Self:
+        """The same shadow with what ``build`` makes of its state, or an earlier attack made; ready to be inverted."""
+        self.load_state_dict(knows.remember(what, build))
+        return self.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class ShadowAttack(Reconstruction[QueryFree]):
+    """Trains a shadow without asking the device anything, then inverts it as if it were the device."""
+
+    shadows: Annotated[int, Gt(0), doc("encoders trained; whatever inverts them is fitted to all alike")] = 1
+    width: Annotated[int, Ge(16), doc("of the residual decoder that inverts the shadow")] = 128
+    decoder_epochs: Annotated[int | None, Gt(0), doc("of that decoder; default as there")] = None
+
+    @abstractmethod
+    def shadow(self, knows: QueryFree) -> Shadow:
+        """The trained shadow, in eval mode and frozen; gradients reach its input."""
+
+    def fit(self, knows: QueryFree) -> Reconstructor:
+        """Train or recall the shadow and its decoder."""
+        device = self._device(self.shadow(knows), knows)
+        answer = Decoder(width=self.width, epochs=self.decoder_epochs).fit(device)
+        knows.seconds_recalled += device.seconds_recalled
+
+        def reconstruct(release: Tensor) -> Tensor:
+            return answer(knows.receive(release).float())
+
+        return reconstruct
+
+    def what(self, knows: QueryFree) -> str:
+        """Names the shadow by all that shapes it, for ``knows.remember``."""
+        inverting = ("width", "decoder_epochs")
+        settings = {key: value for key, value in self.to_mapping().items() if key not in inverting}
+        return f"{self.name} {settings} from {len(knows.intercepted)} releases"
+
+    def _device(self, shadow: Shadow, knows: QueryFree) -> WhiteBox:
+        """The same adversary with the shadow in the edge device's place, where nothing is out of reach."""
+
+        def resend(part: AttackerPart, rows: Tensor) -> Tensor:
+            features: Tensor = shadow(to_float(knows.images[part][rows].to(knows.device)))
+            return features
+
+        def memory(what: str, module: str, about: About, build: Callable[[], Memo]) -> Memo:
+            # what is learned of the shadow depends on the code of this attack, whoever learns it
+            return knows.memory(f"{what} of {self.what(knows)}", type(self).__module__, about, build)
+
+        return WhiteBox(
+            images=knows.images,
+            intercepted=shadow.received.features,
+            tail=knows.tail,
+            new_encoder=knows.new_encoder,
+            device=knows.device,
+            arrived=lambda features: shadow.received.varies.expand_as(features),
+            log=knows.log,
+            memory=memory,
+            send=shadow,
+            resend=resend,
+            edge=shadow,
+        )

@@ -1,0 +1,94 @@
+"""Who is it: how well embeddings of a photo, of its reconstruction or of its release single out its person."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+FAR = 0.01
+"""False accept rate at which true accepts are reported, as is usual for face verification."""
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Every probe against every gallery item but its own: probe i shows the photo of gallery item i.
+
+    ``distances``: Euclidean, float64 (m, n); ``genuine``: bool (m, n), two photos of one person; ``impostor``:
+    of two people. Photos of unknown people are compared with nobody.
+    """
+
+    distances: Tensor
+    genuine: Tensor
+    impostor: Tensor
+
+    @classmethod
+    def of(cls, probes: Tensor, gallery: Tensor, identities: Tensor) -> "Comparisons":
+        """Compare embeddings.
+
+        Args:
+            probes: (m, d), m <= n.
+            gallery: (n, d).
+            identities: int64 (n,) of the gallery, -1 where unknown.
+
+        Raises:
+            ValueError: the shapes do not fit, or a value is not finite.
+        """
+        fits = probes.ndim == gallery.ndim == 2 and len(probes) <= len(gallery) == len(identities)
+        if not fits or probes.shape[1] != gallery.shape[1]:
+            raise ValueError(
+                f"{tuple(probes.shape)} probes and {tuple(gallery.shape)} gallery items of {len(identities)} photos"
+            )
+        if not (probes.isfinite().all() and gallery.isfinite().all()):
+            raise ValueError("embeddings must be finite")
+        # matrix products would round equal distances apart, and ties must stay ties
+        distances = torch.cdist(probes.double(), gallery.double(), compute_mode="donot_use_mm_for_euclid_dist")
+        known = (identities[: len(probes), None] >= 0) & (identities >= 0)
+        same = identities[: len(probes), None] == identities
+        others = ~torch.eye(len(probes), len(gallery), dtype=torch.bool)
+        return cls(distances, known & same & others, known & ~same)
+
+    @property
+    def counted(self) -> Tensor:
+        """Bool (m,): probes with another photo of their person and one of somebody else to compare with."""
+        return self.genuine.any(1) & self.impostor.any()
+
+
+def rank_1(comparisons: Comparisons) -> Tensor:
+    """Whether the nearest gallery item shows the same person (closed-set identification), (m,).
+
+    Among equally near ones the share of them that do: embeddings that tell nothing score chance, not the order of
+    the photos. Not a number for a probe that does not count.
+    """
+    comparable = comparisons.genuine | comparisons.impostor
+    distances = comparisons.distances.masked_fill(~comparable, torch.inf)
+    nearest = (distances == distances.amin(1, keepdim=True)) & comparable
+    return _share(nearest & comparisons.genuine, nearest).where(comparisons.counted, torch.nan)
+
+
+def chance_of_rank_1(comparisons: Comparisons) -> Tensor:
+    """What ``rank_1`` expects of a gallery in random order: same-person items over all compared ones, (m,)."""
+    comparable = comparisons.genuine | comparisons.impostor
+    return _share(comparisons.genuine, comparable).where(comparisons.counted, torch.nan)
+
+
+def true_accepts(comparisons: Comparisons, far: float = FAR) -> Tensor:
+    """True accept rate where a share ``far`` of the impostor pairs is accepted (verification), (m,).
+
+    One threshold for all pairs; of each probe the share of its genuine pairs that lie below it, so that every
+    photo weighs the same, however many there are of its person. Pairs at the threshold are accepted with the
+    probability that makes the false accept rate exactly ``far`` (the ROC curve's straight segments): embeddings
+    that tell nothing score ``far``. Not a number for a probe that does not count.
+    """
+    impostors = comparisons.distances[comparisons.impostor].sort().values
+    if not len(impostors):
+        return torch.full((len(comparisons.distances),), torch.nan, dtype=torch.float64)
+    threshold = impostors[int(far * len(impostors) + 1e-9)]  # a share of 0.01 of 700 is 7.000000000000001
+    below, at = (float(share.double().mean()) for share in (impostors < threshold, impostors == threshold))
+    nearer, tied = comparisons.distances < threshold, comparisons.distances == threshold
+    accepted = nearer.double() + tied.double() * ((far - below) / at)
+    return _share(accepted * comparisons.genuine, comparisons.genuine).where(comparisons.counted, torch.nan)
+
+
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    """Row sums of the part over those of the whole, float64 (m,)."""
+    return part.double().sum(1) / whole.double().sum(1)

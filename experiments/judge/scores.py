@@ -1,0 +1,112 @@
+"""What an attack's answers are worth, by the kind of answer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attacks.base import Attack, AttributeInference, Linkage, Reconstruction
+from experiments.judge.attributes import balanced_accuracy, chance_of_balanced_accuracy
+from experiments.judge.identity import FAR, Comparisons, chance_of_rank_1, rank_1, true_accepts
+from experiments.judge.metrics import metrics_for, score
+from victims.tensors import to_float
+
+RANK_1, TAR, BALANCED_ACCURACY = "rank1", "tar_at_far_1", "balanced_accuracy"
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """Recognises people on images. ``photos``: its embeddings of the n true photos, (n, d); ``embed``: of others."""
+
+    photos: Tensor
+    embed: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What only the judge knows of the n photos that were sent.
+
+    ``images``: uint8 (n, 3, h, w). ``attributes``: by name, int64 (n,), -1 where unknown; ``task``: the one that
+    the victim predicts. ``identities``: int64 (n,), -1 where unknown, None where the data has none.
+    """
+
+    images: Tensor
+    attributes: Mapping[str, Tensor] = field(default_factory=dict)
+    task: str | None = None
+    identities: Tensor | None = None
+    recogniser: Recogniser | None = None
+    seed_convention: bool = False
+
+
+@dataclass(frozen=True)
+class Scores:
+    """``values``: by metric, (n,), not a number where a photo does not count; a metric that counts none is absent.
+
+    ``references``: by metric what its mean is to be compared with: "chance", the mean of answers that tell
+    nothing, and "ceiling", that of the true photos in place of the answers. ``pictures``: uint8 (n, 3, h, w).
+    """
+
+    values: dict[str, Tensor] = field(default_factory=dict)
+    references: dict[str, dict[str, float]] = field(default_factory=dict)
+    pictures: Tensor | None = None
+
+    def __or__(self, other: "Scores") -> "Scores":
+        return Scores(self.values | other.values, self.references | other.references, self.pictures)
+
+
+def score_answers(attack: Attack[Any], answers: Tensor, truth: Truth) -> Scores:
+    """Score what ``attack`` said of the first photos: images (uint8), embeddings or class scores (float32).
+
+    Raises:
+        ValueError: answers that cannot be scored, such as ones that are not finite.
+    """
+    match attack:
+        case Reconstruction():
+            return score_images(answers, truth)
+        case Linkage():
+            return score_links(answers, answers, truth)
+        case AttributeInference():
+            return score_reading(attack, answers, truth)
+        case _:
+            raise TypeError(f"{attack.name} is of no kind that the judge knows")
+
+
+def score_images(rebuilt: Tensor, truth: Truth) -> Scores:
+    """Likeness to the true photos and, where the judge has a recogniser, who it takes the people to be."""
+    images = truth.images[: len(rebuilt)]
+    metrics = metrics_for(images.shape[-1], truth.seed_convention)
+    likeness = score(metrics, to_float(images), to_float(rebuilt))
+    scores = Scores({name: torch.tensor(values) for name, values in likeness.items()}, pictures=rebuilt)
+    if truth.recogniser is None:
+        return scores
+    return scores | score_links(truth.recogniser.embed(rebuilt), truth.recogniser.photos, truth)
+
+
+def score_links(probes: Tensor, gallery: Tensor, truth: Truth) -> Scores:
+    """Rank-1 and true accepts of probes (m, d) against gallery items (n, d) of other photos of the same people."""
+    if truth.identities is None:
+        return Scores()
+    comparisons = Comparisons.of(probes, gallery, truth.identities[: len(gallery)])
+    if not comparisons.counted.any():
+        return Scores()
+    values = {RANK_1: rank_1(comparisons), TAR: true_accepts(comparisons)}
+    references = {RANK_1: {"chance": float(chance_of_rank_1(comparisons).nanmean())}, TAR: {"chance": FAR}}
+    if truth.recogniser:
+        photos = truth.recogniser.photos[: len(gallery)]
+        undefended = Comparisons.of(photos[: len(probes)], photos, truth.identities[: len(gallery)])
+        references[RANK_1]["ceiling"] = float(rank_1(undefended).nanmean())
+        references[TAR]["ceiling"] = float(true_accepts(undefended).nanmean())
+    return Scores(values, references)
+
+
+def score_reading(attack: AttributeInference[Any], answers: Tensor, truth: Truth) -> Scores:
+    """Balanced accuracy of class scores (n, classes) for the attribute that the attack reads."""
+    attribute = attack.read(truth.task, truth.attributes)
+    assert attribute is not None  # by the attack's ``check``
+    labels = truth.attributes[attribute][: len(answers)]
+    if len(labels[labels >= 0].unique()) < 2:
+        return Scores()
+    chance = chance_of_balanced_accuracy(labels)
+    return Scores({BALANCED_ACCURACY: balanced_accuracy(answers, labels)}, {BALANCED_ACCURACY: {"chance": chance}})

@@ -1,0 +1,215 @@
+"""The judge's recogniser of people: an embedder of images, trained on the plan's own photos or given as a file."""
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from experiments.stages.data import DataStage, load_array, save_array
+from experiments.stages.victim import load_modules, save_modules
+from experiments.store import Stage, Store
+from victims.embedding import Embedder, Portraits, augmented, photographed_twice, train_embedder
+from victims.errors import InvalidInputError
+from victims.files import WEIGHTS_VARIABLE, find_file, fingerprint
+from victims.seeding import seeded
+from victims.tensors import to_float
+from victims.training import adamw
+
+Embed = Callable[[Tensor], Tensor]
+"""Images (n, 3, h, w) in [0, 1] -> embeddings (n, d)."""
+
+BATCH = 64
+WIDTH, EPOCHS, LEARNING_RATE = 32, 30, 2e-3
+ONNX_FILE = "ONNX file of a face embedder"
+
+
+@dataclass(frozen=True)
+class EmbedderStage(Stage):
+    """Makes the embedder ready and embeds the true target photos, once for all cells of a plan.
+
+    ``crop``: the side of the central square that it is shown, as a share of the photo's.
+    """
+
+    label: ClassVar[str] = "embedder"
+
+    data: DataStage
+    crop: float
+
+    @abstractmethod
+    def prepare(self, folder: Path, store: Store) -> None:
+        """Write what ``open`` needs."""
+
+    @abstractmethod
+    def open(self, folder: Path, store: Store) -> Embed:
+        """The embedder."""
+
+    def compute(self, folder: Path, store: Store) -> None:
+        """What ``prepare`` writes, and targets.npy (float32 (n, d))."""
+        self.prepare(folder, store)
+        save_array(folder / "targets.npy", self._embedded(self.open(folder, store), self._images("target", store)))
+
+    def targets(self, store: Store) -> Tensor:
+        """Embeddings of the true target photos, float32 (n, d)."""
+        return load_array(store.folder(self) / "targets.npy")
+
+    def embed(self, images: Tensor, store: Store) -> Tensor:
+        """Embeddings of other images, uint8 (n, 3, h, w) -> float32 (n, d)."""
+        return self._embedded(self.open(store.folder(self), store), images)
+
+    def view(self, images: Tensor) -> Tensor:
+        """What the embedder is shown of images (n, 3, h, w) uint8: their central squares in [0, 1]."""
+        side = images.shape[-1]
+        kept = max(1, round(side * self.crop))
+        start = (side - kept) // 2
+        return to_float(images[..., start : start + kept, start : start + kept])
+
+    def _embedded(self, embed: Embed, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([embed(self.view(chunk)).cpu() for chunk in images.split(BATCH)])
+
+    def _images(self, part: str, store: Store) -> Tensor:
+        return self.data.load(store).images[part]
+
+
+@dataclass(frozen=True)
+class TrainedEmbedderStage(EmbedderStage):
+    """A small network trained to tell the people of the train and auxiliary parts apart.
+
+    Nobody on a target or validation photo is among them; the weights are kept that do best on validation people.
+    """
+
+    def prepare(self, folder: Path, store: Store) -> None:
+        """weights.safetensors and facts.json (the training curve)."""
+        data = self.data.load(store)
+        assert data.identities is not None  # by ``check_embedder``
+        images, people = (torch.cat([of["train"], of["auxiliary"]]) for of in (data.images, data.identities))
+        with seeded("embedder"):
+            network = self._network(store)
+            history = train_embedder(
+                network,
+                Portraits(people, lambda rows: augmented(self.view(images[rows].to(store.device)))),
+                Portraits(data.identities["validation"], lambda rows: self.view(data.images["validation"][rows])),
+                adamw(LEARNING_RATE, EPOCHS),
+                store.curve("training the recogniser of people", EPOCHS),
+            )
+        save_modules(folder / "weights.safetensors", network=network)
+        (folder / "facts.json").write_text(json.dumps({"history": history.rows}))
+
+    def open(self, folder: Path, store: Store) -> Embed:
+        """The trained network."""
+        network = self._network(store)
+        load_modules(folder / "weights.safetensors", network=network)
+        network.eval().requires_grad_(False)
+        return lambda images: network(images.to(store.device))
+
+    def _network(self, store: Store) -> Embedder:
+        side = self.view(torch.empty(1, 3, self.data.size, self.data.size, dtype=torch.uint8)).shape[-1]
+        return Embedder((3, side, side), WIDTH).to(store.device)
+
+
+@dataclass(frozen=True)
+class OnnxEmbedderStage(EmbedderStage):
+    """A network in an ONNX file: images (n, 3, h, w) in [0, 1], RGB -> embeddings (n, d) by Euclidean distance.
+
+    Its first input and first output are used; images are resized to the height and width that the input declares.
+    ``fingerprint`` changes when the file does.
+    """
+
+    path: str
+    fingerprint: str
+
+    def prepare(self, folder: Path, store: Store) -> None:
+        """Nothing: the file is all there is."""
+
+    def open(self, folder: Path, store: Store) -> Embed:
+        """A session on the CPU."""
+        session = open_onnx(self.path)
+        declared, output = session.get_inputs()[0], session.get_outputs()[0].name
+        batch, _, *size = declared.shape
+
+        def embed(images: Tensor) -> Tensor:
+            if all(isinstance(side, int) for side in size) and list(images.shape[2:]) != size:
+                images = F.interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
+            chunks = images.split(batch if isinstance(batch, int) else len(images))
+            said = [session.run([output], {declared.name: chunk.numpy()})[0] for chunk in chunks]
+            return torch.cat([torch.from_numpy(one).flatten(1) for one in said])
+
+        return embed
+
+
+def open_onnx(path: str) -> Any:
+    """An inference session of an image embedder.
+
+    Raises:
+        InvalidInputError: onnxruntime is not installed, there is no such file, or it takes no images.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InvalidInputError(
+            f"judge.identity = '{path}' needs onnxruntime: pip install 'splitleak[identity]'"
+        ) from None
+    place = find_file(path, ONNX_FILE, WEIGHTS_VARIABLE)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        session = onnxruntime.InferenceSession(str(place), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no other base class
+        raise InvalidInputError(f"judge.identity = '{path}' is no model that onnxruntime loads: {error}") from None
+    inputs = [(given.type, list(given.shape)) for given in session.get_inputs()]
+    if not (len(inputs) == 1 and inputs[0][0] == "tensor(float)" and _takes_images(inputs[0][1])):
+        raise InvalidInputError(
+            f"judge.identity = '{path}' takes {inputs}; it should take one float tensor of images (n, 3, h, w)"
+        )
+    return session
+
+
+def _takes_images(shape: list[Any]) -> bool:
+    """Whether a declared shape is that of images, one by one or any number; what is not a number is free."""
+    return len(shape) == 4 and shape[1] == 3 and (shape[0] == 1 or not isinstance(shape[0], int))
+
+
+def embedder_stage(identity: str, crop: float, data: DataStage) -> EmbedderStage | None:
+    """The recogniser that ``[judge] identity`` asks for: None for "none", else "trained" or an ONNX file.
+
+    Raises:
+        InvalidInputError: there is no such file.
+    """
+    if identity == "none":
+        return None
+    if identity == "trained":
+        return TrainedEmbedderStage(data, crop)
+    place = find_file(identity, ONNX_FILE, WEIGHTS_VARIABLE)
+    return OnnxEmbedderStage(data, crop, identity, fingerprint(place))
+
+
+def check_embedder(identity: str, people: Mapping[str, Tensor] | None) -> None:
+    """Find out what would stop the recogniser.
+
+    Args:
+        identity: see ``embedder_stage``.
+        people: who is on the photos of each part, int64 (n,), -1 where unknown; None where the data does not say.
+
+    Raises:
+        InvalidInputError: nobody to recognise, nobody to learn from, or no usable ONNX file.
+    """
+    if identity == "none":
+        return
+    if people is None:
+        raise InvalidInputError(
+            f"judge.identity = '{identity}': this data does not say who is on a photo; use 'none'"
+        )
+    if identity != "trained":
+        open_onnx(identity)
+        return
+    known = torch.cat([people["train"], people["auxiliary"]])
+    if len(known[photographed_twice(known)].unique()) < 2:
+        raise InvalidInputError(
+            "judge.identity = 'trained': fewer than two people are on two photos of train and auxiliary; enlarge them"
+        )
