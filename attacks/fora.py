@@ -42,33 +42,31 @@ class Fora(ShadowAttack):
 
     def shadow(self, knows: QueryFree) -> Shadow:
         """The trained shadow, in eval mode and frozen; gradients reach its input."""
-        shadow = Shadow(knows, self.shadows)
+        shadow = Shadow(knows)
         return shadow.recalled(knows, self.what(knows), lambda: self._trained(shadow, knows))
 
     def _trained(self, shadow: Shadow, knows: QueryFree) -> dict[str, Tensor]:
         received = shadow.received.features
-        draws = _Draws(knows.images["auxiliary"], received, self.batch_size)
-        recipe = Recipe(self.steps // ROUND, lambda parameters: torch.optim.Adam(parameters, self.learning_rate))
+        critic = Critic(received, self.critic_learning_rate, self.penalty)
+
+        def loss(encoder: nn.Module, batch: Batch) -> Tensor:
+            images, theirs = batch
+            own = shadow.received.like(encoder(to_float(images)))
+            # half precision would drown the small differences that are left between the distributions
+            with torch.autocast(own.device.type, enabled=False):
+                critic.learn(own.detach(), theirs)
+                value: Tensor = self.mix * discrepancy(own, theirs) - (1 - self.mix) * critic(own).mean()
+            return value
 
         def validation(encoder: nn.Module) -> float:
             images = knows.images["validation"][:COMPARED].to(knows.device)
             own = torch.cat([encoder(to_float(chunk)) for chunk in images.split(64)])
             return float(discrepancy(shadow.received.like(own), received[:COMPARED]))
 
-        for encoder in shadow.encoders:
-            critic = Critic(received, self.critic_learning_rate, self.penalty)
-
-            def loss(encoder: nn.Module, batch: Batch, critic: Critic = critic) -> Tensor:
-                images, theirs = batch
-                own = shadow.received.like(encoder(to_float(images)))
-                # half precision would drown the small differences that are left between the distributions
-                with torch.autocast(own.device.type, enabled=False):
-                    critic.learn(own.detach(), theirs)
-                    value: Tensor = self.mix * discrepancy(own, theirs) - (1 - self.mix) * critic(own).mean()
-                return value
-
-            training = Training(encoder, recipe.optimizer(encoder.parameters()), draws)
-            train(training, recipe, loss, validation, knows.log)
+        recipe = Recipe(self.steps // ROUND, lambda parameters: torch.optim.Adam(parameters, self.learning_rate))
+        draws = _Draws(knows.images["auxiliary"], received, self.batch_size)
+        optimizer = recipe.optimizer(shadow.encoder.parameters())
+        train(Training(shadow.encoder, optimizer, draws), recipe, loss, validation, knows.log)
         return shadow.state_dict()
 
 

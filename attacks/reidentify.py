@@ -32,7 +32,7 @@ class Reidentify(Linkage[BlackBox]):
     learning_rate: Annotated[float, Gt(0), doc("peak of the one-cycle schedule")] = 2e-3
     width: Annotated[int, Ge(8), doc("channels after the first convolution")] = 64
     augment: Annotated[
-        bool, doc("have photos encoded anew, mirrored and moved, on each pass: stronger where people are few, slower")
+        bool, doc("have photos encoded anew, mirrored and moved, on each pass: stronger from 30 epochs on, slower")
     ] = False
 
     def check(self, scene: Scene) -> None:

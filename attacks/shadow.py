@@ -1,4 +1,4 @@
-"""A shadow of the edge device: what attacks share that train encoders of their own and invert those instead."""
+"""A shadow of the edge device: what attacks share that train an encoder of their own and invert that instead."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -39,26 +39,19 @@ class Received:
 
 
 class Shadow(nn.Module):
-    """Encoders in the edge device's place: images (n, 3, h, w) in [0, 1] -> features (n, *shape), differentiable.
+    """An encoder in the edge device's place: images (n, 3, h, w) in [0, 1] -> features (n, *shape).
 
-    Where there are several, each image is encoded by one of them, drawn afresh from torch's global state: what they
-    do not agree on is then as uncertain to whoever inverts the shadow as it is to the adversary.
+    Untrained at first; differentiable.
     """
 
-    def __init__(self, knows: QueryFree, count: int) -> None:
-        """``count`` untrained encoders."""
+    def __init__(self, knows: QueryFree) -> None:
         super().__init__()
-        self.encoders = nn.ModuleList(knows.new_encoder().to(knows.device) for _ in range(count))
+        self.encoder = knows.new_encoder().to(knows.device)
         self.received = Received.by(knows)
 
     def forward(self, images: Tensor) -> Tensor:
         """What the tail would be given for these images."""
-        drawn = torch.randint(len(self.encoders), (len(images),), device=images.device)
-        shares = [(drawn == number).nonzero().flatten() for number in range(len(self.encoders))]
-        features = torch.cat(
-            [encoder(images[rows]) for encoder, rows in zip(self.encoders, shares, strict=True) if len(rows)]
-        )
-        return self.received.like(features[torch.cat(shares).argsort()])
+        return self.received.like(self.encoder(images))
 
     def recalled(self, knows: QueryFree, what: str, build: Callable[[], Mapping[str, Tensor]]) -> Self:
         """The same shadow with what ``build`` makes of its state, or an earlier attack made; ready to be inverted."""
@@ -70,7 +63,6 @@ class Shadow(nn.Module):
 class ShadowAttack(Reconstruction[QueryFree]):
     """Trains a shadow without asking the device anything, then inverts it as if it were the device."""
 
-    shadows: Annotated[int, Gt(0), doc("encoders trained; whatever inverts them is fitted to all alike")] = 1
     width: Annotated[int, Ge(16), doc("of the residual decoder that inverts the shadow")] = 128
     decoder_epochs: Annotated[int | None, Gt(0), doc("of that decoder; default as there")] = None
 

@@ -42,7 +42,7 @@ class ShadowModel(ShadowAttack):
 
     def shadow(self, knows: QueryFree) -> Shadow:
         """The trained shadow, in eval mode and frozen; gradients reach its input."""
-        shadow = Shadow(knows, self.shadows)
+        shadow = Shadow(knows)
         return shadow.recalled(knows, self.what(knows), lambda: self._trained(shadow, knows))
 
     def _trained(self, shadow: Shadow, knows: QueryFree) -> dict[str, Tensor]:
@@ -64,9 +64,9 @@ class ShadowModel(ShadowAttack):
             return float(objective(torch.cat([encoder(to_float(chunk)) for chunk in images.split(64)]), labels))
 
         recipe = Recipe(self.epochs, lambda parameters: torch.optim.Adam(parameters, self.learning_rate))
-        for encoder in shadow.encoders:
-            training = Training(encoder, recipe.optimizer(encoder.parameters()), Shuffled(photos, self.batch_size))
-            train(training, recipe, loss, validation, knows.log)
+        optimizer = recipe.optimizer(shadow.encoder.parameters())
+        training = Training(shadow.encoder, optimizer, Shuffled(photos, self.batch_size))
+        train(training, recipe, loss, validation, knows.log)
         return shadow.state_dict()
 
 

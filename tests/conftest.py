@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -6,5 +8,6 @@ from victims.allocator import keep_freed_memory
 
 @pytest.fixture(autouse=True, scope="session")
 def _as_on_two_cores() -> None:
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, 2 // workers))
     keep_freed_memory()
