@@ -84,6 +84,16 @@ def test_attacks_that_work_on_each_photo_anew_get_fewer_of_them(tmp_path: Path) 
     assert "mean_image" not in chosen
 
 
+def test_a_suite_of_slow_attacks_alone_has_their_photos(tmp_path: Path) -> None:
+    head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nslow_targets = 10")
+    results, _, _ = run_plan(head + NONE + RMLE + RMLE.replace("0.1", "1.0"), tmp_path)
+    assert [(result["attack"]["name"], result["n"]) for result in results] == [
+        ("rmle", 10),
+        ("rmle", 10),
+        ("strongest", 10),
+    ]
+
+
 def test_the_suite_chooses_well_without_the_truth(tmp_path: Path) -> None:
     (tmp_path / "useless.py").write_text(USELESS)
     useless = '[[attacks]]\nname = "useless.py:Useless"\n'

@@ -11,7 +11,6 @@ from torch import Tensor
 from attacks.base import Attack, AttackerPart, BlackBox, QueryFree, WhiteBox, knowledge_of
 from attacks.decoder import Decoder
 from attacks.inverse_network import InverseNetwork
-from attacks.latent_search import LatentSearch
 from attacks.mean_image import MeanImage
 from attacks.nearest_neighbor import NearestNeighbor
 from attacks.refine import Refine
@@ -31,7 +30,6 @@ SUITE: tuple[tuple[Attack[Any], float | None], ...] = (
     (InverseNetwork(), None),
     (Rmle(prior="gaussian", learning_rate=0.05), 1.05),
     (Rmle(), None),
-    (LatentSearch(), None),
     (Refine(width=64, epochs=30), None),
 )
 """Attacks and, where its model contains the optimum, the excess that each is allowed."""

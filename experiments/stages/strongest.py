@@ -42,8 +42,9 @@ class StrongestStage(Stage):
         """answers.npy (uint8) and choice.json: for each photo the position of its attack."""
         check = _FeatureCheck.of(self.attacks[0], store)
         answers = [attack.load(store) for attack in self.attacks]
-        predicted = np.stack([check.predicted(attack, store) for attack in self.attacks])
-        choice = predicted.argmin(0)
+        predicted = [check.predicted(attack, store) for attack in self.attacks]
+        tried = max(map(len, predicted))
+        choice = np.stack([np.pad(of, (0, tried - len(of)), constant_values=np.inf) for of in predicted]).argmin(0)
         save_array(folder / "answers.npy", torch.stack([answers[k][i] for i, k in enumerate(choice)]))
         (folder / "choice.json").write_text(json.dumps(choice.tolist()))
 
@@ -71,13 +72,12 @@ class _FeatureCheck:
         return cls(attack.edge(store), attack.arrived(store), releases)
 
     def predicted(self, attack: AttackStage, store: Store) -> Numbers:
-        """The error that the attack is expected to make on each target photo; infinite where it did not try."""
+        """The error that the attack is expected to make on each target photo that it tried."""
         rebuilt = attack.load_validation(store)
         truth = attack.protect.images("validation", store)[: len(rebuilt)]
         error = (to_float(rebuilt) - to_float(truth)).square().mean((1, 2, 3)).clamp_min(1e-8)
         slope, offset = _line(self.loss(rebuilt, "validation"), error.log().double().numpy())
-        tried = np.exp(offset + slope * self.loss(attack.load(store), "target"))
-        return np.concatenate([tried, np.full(len(self.releases["target"]) - len(tried), np.inf)])
+        return np.exp(offset + slope * self.loss(attack.load(store), "target"))
 
     @torch.no_grad()
     def loss(self, rebuilt: Tensor, part: str) -> Numbers:
