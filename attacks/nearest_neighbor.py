@@ -86,8 +86,11 @@ class _Unit:
     @classmethod
     def of(cls, values: Tensor) -> "_Unit":
         shift = values.nanmean(0).nan_to_num()
-        scale = (values - shift).square().nanmean().sqrt().nan_to_num()
-        return cls(shift, scale.clamp_min(torch.finfo().tiny))
+        scale, overall = (
+            (values - mean).square().nanmean().sqrt().nan_to_num() for mean in (shift, values.nanmean())
+        )
+        # where every entry arrived once only, nothing is left of the first
+        return cls(shift, torch.maximum(scale, overall / 1000).clamp_min(torch.finfo().tiny))
 
     def __call__(self, values: Tensor) -> Tensor:
         return ((values - self.shift) / self.scale).clamp(HALF.min, HALF.max)

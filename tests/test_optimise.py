@@ -48,7 +48,7 @@ def _pixels(start: float = 0.5) -> Space:
 
 def test_images_share_nothing_but_the_steps() -> None:
     knows = _knows()
-    matcher, schedule = Matcher.measure(knows), Schedule(60, 0.02, patience=10, tolerance=0.3)
+    matcher, schedule = Matcher.measure(knows), Schedule(120, 0.03, patience=10, tolerance=0.2)
     releases = knows.intercepted[:5]
     left: list[float] = []
     together = search(_pixels(), matcher(releases), 0.1, schedule, lambda row: left.append(row["images_left"]))

@@ -45,9 +45,7 @@ class Calibrated:
     seconds: float
 
 
-def calibrate(
-    attack: Attack[Any], victim: GaussianVictim, targets: int, auxiliary: int = AUXILIARY
-) -> Calibrated:
+def calibrate(attack: Attack[Any], victim: GaussianVictim, targets: int, auxiliary: int = AUXILIARY) -> Calibrated:
     """Fit the attack to the victim and compare it with the optimum on fresh images."""
     knows, truth = knowledge(attack, victim, targets, auxiliary)
     start = time.perf_counter()
@@ -60,9 +58,7 @@ def calibrate(
     return Calibrated(attack, error, error / least, seconds)
 
 
-def knowledge(
-    attack: Attack[Any], victim: GaussianVictim, targets: int, auxiliary: int
-) -> tuple[QueryFree, Tensor]:
+def knowledge(attack: Attack[Any], victim: GaussianVictim, targets: int, auxiliary: int) -> tuple[QueryFree, Tensor]:
     """What the attack declares to know of this victim, and the targets' true images."""
     truth = victim.images(targets, seed=3)
     edge = victim.edge
