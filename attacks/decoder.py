@@ -11,13 +11,14 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from attacks.base import BlackBox, Pairs, Reconstruction, Reconstructor, Scene
+from attacks.learning import learned
 from attacks.losses import STRUCTURE_WEIGHT, squared_and_structural_error
 from attacks.networks import seed
 from attacks.networks.normalised import normalise, unnormalise
 from attacks.networks.residual import ResidualDecoder
 from victims.errors import InvalidInputError
 from victims.settings import doc
-from victims.training import Recipe, Training, adamw, train
+from victims.training import Batch, Recipe, adamw
 
 SEED_NOISE_MEAN, SEED_NOISE_VARIANCE = 0.02, 0.02
 Architecture = Literal["residual", "upsample", "transpose_light", "transpose_medium", "transpose_deep"]
@@ -72,20 +73,14 @@ class Decoder(Reconstruction[BlackBox]):
 
     def _trained(self, form: "_Form", knows: BlackBox) -> dict[str, Tensor]:
         pairs = knows.pairs(batch_size=self.batch_size or form.batch_size)
-        batches = _SeedNoise(pairs) if self.noise else pairs
 
-        def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+        def loss(model: nn.Module, batch: Batch) -> Tensor:
             release, images = batch
             return form.loss(model(release).float(), form.target(images))
 
-        def validation(model: nn.Module) -> float:
-            held_out = knows.pairs("validation", shuffle=False)
-            total = sum(float(loss(model, batch)) * len(batch[0]) for batch in held_out)
-            return total / held_out.count
-
-        optimizer = form.recipe.optimizer(form.network.parameters())
-        train(Training(form.network, optimizer, batches), form.recipe, loss, validation, knows.log)
-        return form.network.state_dict()
+        examples = _SeedNoise(pairs) if self.noise else pairs
+        held_out = knows.pairs("validation", shuffle=False)
+        return learned(form.network, form.recipe, examples, held_out, loss, knows.log)
 
     def _residual(self, knows: BlackBox) -> "_Form":
         height, width = knows.image_shape[1:]

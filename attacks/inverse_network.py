@@ -1,7 +1,6 @@
 """The inverse network: the first learned attack on split inference, on photos or on random noise."""
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -11,11 +10,11 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from attacks.base import AttackerPart, BlackBox, Pairs, Reconstruction, Reconstructor
+from attacks.learning import learned
 from attacks.networks.inverse import InverseNet, Variant
 from attacks.networks.normalised import normalise, unnormalise
-from victims.seeding import seeded
 from victims.settings import doc
-from victims.training import Recipe, Training, train
+from victims.training import Batch, Recipe
 
 ADAM_EPSILON = 1e-3
 EPOCHS_PER_HALVING = 20
@@ -54,22 +53,15 @@ class InverseNetwork(Reconstruction[BlackBox]):
         return lambda release: unnormalise(network(release).float())
 
     def _trained(self, network: InverseNet, knows: BlackBox) -> dict[str, Tensor]:
-        batches = self._batches(knows, "auxiliary", self.batch_size)
-
-        def loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+        def loss(model: nn.Module, batch: Batch) -> Tensor:
             release, images = batch
             return F.mse_loss(model(release).float(), normalise(images))
 
-        def validation(model: nn.Module) -> float:
-            errors = [(float(loss(model, batch)), len(batch[0])) for batch in self._batches(knows, "validation", 64)]
-            return sum(error * count for error, count in errors) / sum(count for _, count in errors)
+        examples, held_out = (self._batches(knows, part) for part in ("auxiliary", "validation"))
+        return learned(network, self._recipe(), examples, held_out, loss, knows.log)
 
-        recipe = self._recipe()
-        train(Training(network, recipe.optimizer(network.parameters()), batches), recipe, loss, validation, knows.log)
-        return network.state_dict()
-
-    def _batches(self, knows: BlackBox, part: AttackerPart, batch_size: int) -> "Pairs | _NoisePairs":
-        pairs = knows.pairs(part, batch_size, shuffle=part == "auxiliary")
+    def _batches(self, knows: BlackBox, part: AttackerPart) -> Iterable[Batch]:
+        pairs = knows.pairs(part, self.batch_size, shuffle=part == "auxiliary")
         return pairs if self.queries == "auxiliary" else _NoisePairs(pairs)
 
     def _recipe(self) -> Recipe:
@@ -84,11 +76,7 @@ class InverseNetwork(Reconstruction[BlackBox]):
 
 @dataclass(frozen=True)
 class _NoisePairs:
-    """As many (release, images) as ``pairs`` gives in a pass, of uniform noise in place of the photos.
-
-    Where ``pairs`` are shuffled, to be trained on, the noise is new on each pass; otherwise every pass has the same
-    noise, so that errors on it can be compared.
-    """
+    """As many (release, images) as ``pairs`` gives in a pass, of uniform noise in place of the photos."""
 
     pairs: Pairs
 
@@ -99,6 +87,5 @@ class _NoisePairs:
         knows, size = self.pairs.knows, self.pairs.batch_size
         for start in range(0, self.pairs.count, size):
             count = min(size, self.pairs.count - start)
-            with nullcontext() if self.pairs.shuffle else seeded("held-out noise", start):
-                images = torch.rand(count, *knows.image_shape, device=knows.device)
+            images = torch.rand(count, *knows.image_shape, device=knows.device)
             yield knows.query(images), images

@@ -23,6 +23,8 @@ from victims.toy import toy_images
 ATTACKS = plugins.attack_classes()
 DEFENSES = plugins.defense_classes()
 LIGHTER: dict[str, dict[str, Any]] = {
+    "deep_image_prior": {"steps": 40, "width": 8, "weight": 0.0, "learning_rate": 0.03},
+    "latent_search": {"epochs": 8, "width": 16, "steps": 30, "activation_steps": 30, "weight": 0.01},
     "fora": {"steps": 100, "width": 16, "decoder_epochs": 4},
     "refine": {"width": 16, "steps": 50},
     "rmle": {"steps": 200},

@@ -1,0 +1,40 @@
+"""How attacks train a network: on batches of what they know, selected on batches held out."""
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor, nn
+
+from victims.seeding import seeded
+from victims.training import Batch, Log, Recipe, Training, train
+
+
+def learned(
+    network: nn.Module,
+    recipe: Recipe,
+    examples: Iterable[Batch],
+    held_out: Iterable[Batch],
+    loss: Callable[[nn.Module, Batch], Tensor],
+    log: Log,
+) -> dict[str, Tensor]:
+    """Train ``network`` in place and return its state with the least loss over what was held out.
+
+    Args:
+        network: its floating-point parameters are moved, in eval mode afterwards.
+        recipe: epochs, optimizer, schedule.
+        examples: batches, iterated anew in each epoch; ``len()`` gives the steps.
+        held_out: batches, iterated anew after each epoch, each time under the same random draws: between epochs
+            whose channel or latent drew differently, luck would choose.
+        loss: (network, batch) -> mean over the batch's images.
+        log: called with each epoch's row.
+
+    Raises:
+        FloatingPointError: the loss stopped being finite.
+    """
+
+    def validation(model: nn.Module) -> float:
+        with seeded("held out"):
+            losses = [(float(loss(model, batch)), len(batch[0])) for batch in held_out]
+        return sum(value * count for value, count in losses) / sum(count for _, count in losses)
+
+    train(Training(network, recipe.optimizer(network.parameters()), examples), recipe, loss, validation, log)
+    return network.state_dict()
