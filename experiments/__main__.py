@@ -17,6 +17,8 @@ from experiments.display import Display
 from experiments.execute import CACHE, CELLS, Run, check_plan, pending_stages, run_serial
 from experiments.plan import Plan, read_plan
 from experiments.profile import Profile, Request
+from experiments.report.attacks import attack_table
+from experiments.report.attacks import terminal_table as terminal_attacks
 from experiments.report.matrix import terminal_table
 from experiments.report.page import write_report
 from experiments.report.profile import terminal_profile, write_profile
@@ -156,7 +158,10 @@ def check(file: Path, /) -> int:
 
 def _print_report(run_folder: Path, ids: list[str]) -> None:
     page = write_report(run_folder, ids)
-    console.print(terminal_table(load_results(run_folder, ids)))
+    results = load_results(run_folder, ids)
+    # a single defence against many attacks reads down, not across
+    attacks = attack_table(results) if len(results.rows) == 1 else None
+    console.print(terminal_attacks(attacks) if attacks else terminal_table(results))
     console.print(f"report: {page.resolve()}", soft_wrap=True, highlight=False)
 
 

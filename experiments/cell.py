@@ -229,7 +229,7 @@ class StrongestCell(Cell):
         oracle = score_images(self._oracle(store, truth), truth)
         names = Counter(self.entries[k].attack["label"] for k in self.stage.choice(store))
         return self._scored(chosen, score_images(chosen, truth), truth, run) | {
-            "oracle": {name: interval(_counted(values))._asdict() for name, values in oracle.values.items()},
+            "oracle": {name: _with_interval(_counted(values)) for name, values in oracle.values.items()},
             "chosen": dict(names.most_common()),
         }
 

@@ -84,6 +84,24 @@ def test_attacks_that_work_on_each_photo_anew_get_fewer_of_them(tmp_path: Path) 
     assert "mean_image" not in chosen
 
 
+def test_the_attacks_table_shows_every_score_and_compares_on_the_same_photos(tmp_path: Path) -> None:
+    head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nslow_targets = 10")
+    results, _, _ = run_plan(head + NONE + RIDGE + RMLE, tmp_path)
+    found = _by_name(results)
+    text = (tmp_path / "runs" / "tiny" / "matrix.md").read_text()
+    table = text.split("\n\n")[2].splitlines()
+    names, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    rows = {line[0]: dict(zip(names, line, strict=True)) for line in lines}
+    assert list(rows) == ["ridge", "rmle steps=20 weight=0.1", "strongest", "the best as the truth tells"]
+    same = np.mean(found["ridge"]["metrics"]["psnr"]["values"][:10])
+    assert rows["ridge"]["PSNR (dB) of the first 10"].startswith(f"{same:.1f} [")
+    rmle, suite = rows["rmle steps=20 weight=0.1"], rows["the best as the truth tells"]
+    assert rmle["n"] == "10"
+    assert rmle["PSNR (dB)"] == rmle["PSNR (dB) of the first 10"]
+    assert any(name.startswith("MS-SSIM") for name in names)
+    assert suite["PSNR (dB)"].startswith(f"{found['strongest']['oracle']['psnr']['mean']:.1f} [")
+
+
 def test_a_suite_of_slow_attacks_alone_has_their_photos(tmp_path: Path) -> None:
     head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nslow_targets = 10")
     results, _, _ = run_plan(head + NONE + RMLE + RMLE.replace("0.1", "1.0"), tmp_path)

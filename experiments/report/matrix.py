@@ -4,7 +4,6 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.table import Table
@@ -37,6 +36,9 @@ FORMATS = {
 }
 """Of each shown metric, with the decimals that a few hundred photos bear."""
 
+MS_SSIM = "ms_ssim"
+"""How the names of this metric begin; where it has fewer scales than published, they end with how many."""
+
 MEANINGS = {
     "psnr": "PSNR and SSIM of the reconstruction: higher means that more leaks.",
     "rank1": "Rank-1: how often the nearest of all other photos shows the same person; chance: of answers that tell "
@@ -45,6 +47,25 @@ MEANINGS = {
     "classes; chance: of guessing.",
 }
 """What a reader must know of each metric, or of those that are named together."""
+
+
+def known(metric: str) -> bool:
+    """Whether it has a form to be shown in."""
+    return metric in FORMATS or metric.startswith(MS_SSIM)
+
+
+def form(metric: str) -> Format:
+    """How a known metric is written."""
+    if metric in FORMATS:
+        return FORMATS[metric]
+    scales = metric.removeprefix(MS_SSIM).removeprefix("_")
+    return Format(f"MS-SSIM, {scales} scales" if scales else "MS-SSIM", "", 3)
+
+
+def heading(metric: str) -> str:
+    """Its name with its unit, such as ``PSNR (dB)``."""
+    name, unit = form(metric)[:2]
+    return f"{name} ({unit.strip()})" if unit else name
 
 
 def number(metric: str, value: float) -> str:
@@ -97,6 +118,7 @@ class Entry:
             return ("failed",)
         shown = [f"{FORMATS[metric].name} {_beside_chance(self.group, metric)}" for metric in self.group.scores]
         shown = shown or ["no score"]
+        shown += [f"oracle {number('psnr', best.mean)}"] if (best := self.group.oracle.get("psnr")) else []
         done = len(self.group.finished)
         return (*shown, *([f"{done} of {self.seeds} seeds"] if done < self.seeds else []))
 
@@ -159,37 +181,42 @@ def matrix_rows(results: Results) -> tuple[MatrixRow, ...]:
 
 def caption(results: Results) -> str:
     """What the numbers of the matrix are."""
+    mean = f"{results.sample}. Mean ± half of the 95 % bootstrap interval over photos and seeds."
+    return " ".join([mean, *references(results)])
+
+
+def references(results: Results) -> list[str]:
+    """What a reader must know of each shown metric, and what the true photos reach."""
     groups = [group for row in results.rows for group in row.groups.values()]
     shown = {metric for group in groups for metric in group.scores}
     meanings = [meaning for metric, meaning in MEANINGS.items() if metric in shown]
-    mean = f"{results.sample}. Mean ± half of the 95 % bootstrap interval over photos and seeds."
+    if any(group.oracle for group in groups):
+        meanings.append("Oracle: had the true photo chosen among the attacks.")
     ceiling = max((of for group in groups if (of := group.reference("rank1", "ceiling")) is not None), default=None)
-    photos = [] if ceiling is None else [f"The true photos reach rank-1 {number('rank1', ceiling)}."]
-    return " ".join([mean, *meanings, *photos])
+    return [*meanings, *([] if ceiling is None else [f"The true photos reach rank-1 {number('rank1', ceiling)}."])]
 
 
 def markdown(results: Results) -> str:
     """The matrix as a Markdown table; the strongest attack of each row is bold."""
 
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cells)} |"
-
-    names = ["defence", *results.columns, *cost_names(results)]
-    lines = [line([_markdown_text(name) for name in names]), line(["---"] * len(names))]
+    names = ("defence", *results.columns, *cost_names(results))
+    lines = [markdown_line(names), markdown_line(["---"] * len(names))]
     for row in matrix_rows(results):
-        cells = [_markdown_text(", ".join(entry.lines)) for entry in row.entries]
-        cells = [f"**{text}**" if entry.strongest else text for text, entry in zip(cells, row.entries, strict=True)]
-        lines.append(line([_markdown_text(row.row.defence.label), *cells, *row.costs]))
+        cells = [
+            f"**{', '.join(entry.lines)}**" if entry.strongest else ", ".join(entry.lines) for entry in row.entries
+        ]
+        lines.append(markdown_line([row.row.defence.label, *cells, *row.costs]))
     return "\n".join([*lines, "", caption(results), ""])
 
 
-def _markdown_text(text: str) -> str:
+def markdown_line(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(map(markdown_text, cells))} |"
+
+
+def markdown_text(text: str) -> str:
+    """On one line, with nothing in it that Markdown or HTML would read."""
     return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
-
-
-def write_markdown(results: Results, path: Path) -> None:
-    """Write ``markdown(results)``."""
-    path.write_text(markdown(results), encoding="utf-8")
 
 
 def terminal_table(results: Results) -> Table:

@@ -5,7 +5,6 @@ import io
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from PIL import Image
 
 from experiments.judge.statistics import Interval
 from experiments.report import matrix
+from experiments.report.attacks import attack_table, markdown
 from experiments.report.figures import INK, PAPER, Grid, grid_figure, grids, save, tradeoff
 from experiments.report.results import (
     LEAKAGE_METRICS,
@@ -47,7 +47,10 @@ def write_report(run: Path, ids: Sequence[str]) -> Path:
     """
     results = load_results(run, ids)
     write_csv(results, run / "results.csv")
-    matrix.write_markdown(results, run / "matrix.md")
+    tables = [matrix.markdown(results)]
+    if attacks := attack_table(results):
+        tables.append(markdown(attacks))
+    (run / "matrix.md").write_text("\n".join(tables), encoding="utf-8")
     folder = run / "figures"
     folder.mkdir(exist_ok=True)
     for stale in (*folder.glob("tradeoff_*"), *folder.glob("grid_*")):
@@ -88,7 +91,7 @@ def _render(run: Path, results: Results, curves: Iterable[tuple[str, str]], show
         curves=[(matrix.FORMATS[metric].name, _inline(svg, metric)) for metric, svg in curves],
         targets=_strip_uri(run / "targets.png") if shown else "",
         grids=[(grid.title, [(strip.label, _strip_uri(strip.path)) for strip in grid.strips]) for grid in shown],
-        attacks=_attack_costs(results),
+        attacks=attack_table(results),
         guarantees=_guarantees(results),
         failures=[(cell, last_line(cell.traceback) or "no message") for cell in results.failed],
         versions=_versions(results.finished),
@@ -198,36 +201,6 @@ def _strip_uri(path: Path) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-@dataclass(frozen=True)
-class AttackCost:
-    """Means over the cells of one attack."""
-
-    name: str
-    knowledge: str
-    queries: str
-    fit: str
-    reconstruct: str
-
-
-def _attack_costs(results: Results) -> list[AttackCost]:
-    costs = []
-    for column in results.columns:
-        cells = [cell for cell in results.finished if cell.column == column]
-        if cells:
-            costs.append(
-                AttackCost(
-                    column,
-                    cells[0].attack.knowledge,
-                    matrix.thousands(mean_of_known(cell.queries for cell in cells)),
-                    matrix.decimals(mean_of_known(cell.seconds.fit if cell.seconds else None for cell in cells)),
-                    matrix.decimals(
-                        mean_of_known(cell.seconds.reconstruct if cell.seconds else None for cell in cells)
-                    ),
-                )
-            )
-    return costs
 
 
 def _guarantees(results: Results) -> list[tuple[str, str, str, str]]:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -141,7 +142,7 @@ class Cell:
     queries: int | None = None
     seconds: Seconds | None = None
     sends: int = 1
-    oracle: dict[str, Interval] = field(default_factory=dict)
+    oracle: dict[str, Score] = field(default_factory=dict)
     chosen: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     finished: str | None = None
@@ -208,15 +209,42 @@ class Group:
         """Whether this is the suite's choice and no single attack."""
         return self.cells[0].attack.name == STRONGEST
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All that was measured."""
+        return tuple(dict.fromkeys(metric for cell in self.finished for metric in cell.metrics))
+
+    @property
+    def photos(self) -> int:
+        """How many each seed was scored on."""
+        return max((cell.n or 0 for cell in self.finished), default=0)
+
     @cached_property
     def scores(self) -> Mapping[str, Interval]:
         """Each shown metric over all seeds and images that were measured."""
-        pooled = {}
-        for metric in SHOWN_METRICS:
-            rows = [cell.metrics[metric].values for cell in self.finished if metric in cell.metrics]
-            if rows:
-                pooled[metric] = _pool(rows)
-        return pooled
+        pooled = {metric: self.pooled(metric) for metric in SHOWN_METRICS}
+        return {metric: score for metric, score in pooled.items() if score is not None}
+
+    def pooled(self, metric: str, first: int | None = None) -> Interval | None:
+        """A metric over all seeds and images that were measured, or over each seed's ``first`` images."""
+        rows = [cell.metrics[metric].values[:first] for cell in self.finished if metric in cell.metrics]
+        return _pool(rows) if rows else None
+
+    @cached_property
+    def oracle(self) -> Mapping[str, Interval]:
+        """Of the suite: each metric had the true photo chosen among the attacks; empty for a single attack."""
+        names = dict.fromkeys(name for cell in self.finished for name in cell.oracle)
+        return {
+            name: _pool([cell.oracle[name].values for cell in self.finished if name in cell.oracle]) for name in names
+        }
+
+    @property
+    def chosen(self) -> Mapping[str, int]:
+        """Of the suite: how many photos went to each attack, over all seeds, the most first."""
+        counts: Counter[str] = Counter()
+        for cell in self.finished:
+            counts.update(cell.chosen)
+        return dict(counts.most_common())
 
     def reference(self, metric: str, name: str) -> float | None:
         """What a score is to be compared with, "chance" or "ceiling" (the photo itself): the mean over seeds."""

@@ -1,0 +1,104 @@
+"""Every attack on one defence setting: all its scores, what it knew and what it took."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from experiments.judge.statistics import Interval
+from experiments.report import matrix
+from experiments.report.results import DefenceRow, Group, Results, mean_of_known
+
+
+@dataclass(frozen=True)
+class AttackTable:
+    """``lines``: one per attack, its cells in the order of ``headings``; ``caption``: what the numbers are."""
+
+    headings: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    caption: str
+
+
+def attack_table(results: Results) -> AttackTable | None:
+    """The attacks on the undefended network, or on the first defence of the plan; None before any cell finished."""
+    row = results.undefended or next(iter(results.rows), None)
+    groups = [group for group in row.groups.values() if group.finished] if row else []
+    if row is None or not groups:
+        return None
+    metrics = tuple(dict.fromkeys(metric for group in groups for metric in group.metrics if matrix.known(metric)))
+    shared = min((group.photos for group in groups if "psnr" in group.metrics), default=0)
+    differ = any(group.photos > shared for group in groups if "psnr" in group.metrics)
+    lines = []
+    for group in groups:
+        lines.append(_line(group, metrics, shared if differ else None))
+        if group.oracle:
+            lines.append(_oracle_line(group, metrics, differ))
+    headings = (
+        "attack",
+        "knowledge",
+        "n",
+        *(matrix.heading(metric) for metric in metrics),
+        *([f"PSNR (dB) of the first {shared}"] if differ else []),
+        "queries",
+        "seconds to fit",
+        "seconds to answer",
+    )
+    return AttackTable(headings, tuple(lines), _caption(results, row))
+
+
+def _line(group: Group, metrics: Sequence[str], shared: int | None) -> tuple[str, ...]:
+    cells = group.finished
+    first = [] if shared is None else [_score("psnr", group.pooled("psnr", shared))]
+    return (
+        group.column,
+        cells[0].attack.knowledge,
+        str(group.photos),
+        *(_score(metric, group.pooled(metric)) for metric in metrics),
+        *first,
+        matrix.thousands(mean_of_known(cell.queries for cell in cells)),
+        matrix.decimals(mean_of_known(cell.seconds.fit if cell.seconds else None for cell in cells), 1),
+        matrix.decimals(mean_of_known(cell.seconds.reconstruct if cell.seconds else None for cell in cells), 1),
+    )
+
+
+def _oracle_line(group: Group, metrics: Sequence[str], differ: bool) -> tuple[str, ...]:
+    scores = (_score(metric, group.oracle.get(metric)) for metric in metrics)
+    return ("the best as the truth tells", "", str(group.photos), *scores, *([""] if differ else []), "", "", "")
+
+
+def _score(metric: str, score: Interval | None) -> str:
+    """Such as ``21.3 [21.0, 21.6]``: the unit stands in the heading."""
+    if score is None:
+        return matrix.ABSENT
+    bare = matrix.form(metric).bare
+    return f"{bare(score.mean)} [{bare(score.low)}, {bare(score.high)}]"
+
+
+def _caption(results: Results, row: DefenceRow) -> str:
+    chosen = next((group for group in row.groups.values() if group.suite), None)
+    photos = {} if chosen is None else chosen.chosen
+    of = ", ".join(f"{name} {count}" for name, count in photos.items())
+    return " ".join(
+        [
+            f"Against {row.defence.label}; {results.sample}; in brackets 95 % bootstrap intervals.",
+            *([f"strongest chose, without the truth: {of}."] if of else []),
+            *matrix.references(results),
+        ]
+    )
+
+
+def markdown(table: AttackTable) -> str:
+    """As a Markdown table."""
+    lines = [table.headings, ("---",) * len(table.headings), *table.lines]
+    return "\n".join([*(matrix.markdown_line(line) for line in lines), "", matrix.markdown_text(table.caption), ""])
+
+
+def terminal_table(table: AttackTable) -> Table:
+    """For a terminal, without what an attack took."""
+    shown = Table(caption=Text(table.caption), box=None)
+    for heading in table.headings:
+        shown.add_column(Text(heading), justify="left" if heading in ("attack", "knowledge") else "right")
+    for line in table.lines:
+        shown.add_row(*map(Text, line))
+    return shown
