@@ -10,7 +10,9 @@ from torch import Tensor
 
 from attacks.base import Attack, AttackerPart, BlackBox, QueryFree, WhiteBox, knowledge_of
 from attacks.decoder import Decoder
+from attacks.deep_image_prior import DeepImagePrior
 from attacks.inverse_network import InverseNetwork
+from attacks.latent_search import LatentSearch
 from attacks.mean_image import MeanImage
 from attacks.nearest_neighbor import NearestNeighbor
 from attacks.refine import Refine
@@ -20,17 +22,19 @@ from victims.gaussian import GaussianVictim
 from victims.seeding import seeded
 from victims.tensors import to_bytes, to_float
 
-AUXILIARY, VALIDATION = 4000, 500
+AUXILIARY, VALIDATION = 16_000, 500
 
 SUITE: tuple[tuple[Attack[Any], float | None], ...] = (
     (MeanImage(), None),
     (NearestNeighbor(), None),
     (Ridge(), 1.01),
-    (Decoder(width=64, epochs=30), 1.05),
+    (Decoder(width=64, epochs=30, structure=0.0), 1.05),
     (InverseNetwork(), None),
     (Rmle(prior="gaussian", learning_rate=0.05), 1.05),
     (Rmle(), None),
-    (Refine(width=64, epochs=30), None),
+    (Refine(width=64), None),
+    (LatentSearch(), None),
+    (DeepImagePrior(), None),
 )
 """Attacks and, where its model contains the optimum, the excess that each is allowed."""
 
