@@ -1,5 +1,6 @@
 """The contract of a defence: what it may change, and what it may use to build itself."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from victims.errors import InvalidInputError
 from victims.settings import Settings
 from victims.training import Training
 
@@ -26,14 +28,27 @@ class CalibrationBatch:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a defender may use to fit its defence: the train part, its features, and the cloud's tail.
+    """What a defender may use to fit its defence: the train part with its features, and both halves of the network.
 
     ``batches()`` starts a fresh pass in a fixed order. Nothing of the other parts is in reach.
     """
 
     batches: Callable[[], Iterator[CalibrationBatch]]
+    encoder: nn.Module
     tail: nn.Module
     device: torch.device
+
+    def cycle(self, steps: int) -> Iterator[CalibrationBatch]:
+        """As many batches, pass after pass: for a defence that trains something of its own."""
+        return itertools.islice(itertools.chain.from_iterable(self.batches() for _ in itertools.count()), steps)
+
+    def root_mean_square(self) -> float:
+        """Of the features over the train part: the unit in which noise compares across cuts and networks."""
+        energy, count = 0.0, 0
+        for batch in self.batches():
+            energy += float(batch.features.double().square().sum())
+            count += batch.features.numel()
+        return math.sqrt(energy / count)
 
 
 @dataclass(frozen=True)
@@ -120,12 +135,14 @@ class Defense(Settings):
     (close to no defence) to the strongest. ``retrains``: what is trained with the defence in place: the cloud's
     ``tail`` behind a frozen encoder, the whole ``network`` from the victim's weights, or the network ``anew``
     from the weights that the victim itself started from (it must not have seen the train part before).
+    ``uses_photos``: whether any of its hooks looks at the train part, outside what ``prepare`` accounts for.
     """
 
     paper: ClassVar[str]
     strength: ClassVar[str | None] = None
     strengths: ClassVar[tuple[Any, ...]] = ()
     retrains: ClassVar[Retrains] = "tail"
+    uses_photos: ClassVar[bool] = True
 
     def adapt(self, half: nn.Module) -> nn.Module:
         """Change the layers of the encoder or of the tail before training; depends on settings only."""
@@ -162,6 +179,22 @@ def channel_axis(shape: tuple[int, ...]) -> int:
     return 0 if len(shape) == 3 else len(shape) - 1
 
 
+def labels_of(batch: CalibrationBatch, who: str) -> Tensor:
+    """The labels of a batch.
+
+    Raises:
+        InvalidInputError: it has none; ``who`` needs them.
+    """
+    if batch.labels is None:
+        raise InvalidInputError(f"{who} needs a victim with a task")
+    return batch.labels
+
+
+def mix_channels(values: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """Multiply the channels, axis ``axis`` of values with a batch, with a matrix (outputs, channels)."""
+    return (values.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+
+
 __all__ = [
     "Calibration",
     "CalibrationBatch",
@@ -171,4 +204,6 @@ __all__ = [
     "Perturbation",
     "Training",
     "channel_axis",
+    "labels_of",
+    "mix_channels",
 ]

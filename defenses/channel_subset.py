@@ -8,11 +8,15 @@ import torch.nn.functional as F
 from annotated_types import Gt, Le
 from torch import Tensor
 
-from defenses.base import Calibration, CalibrationBatch, Channel, Defense, channel_axis
-from victims.errors import InvalidInputError
+from defenses.base import Calibration, CalibrationBatch, Channel, Defense, channel_axis, labels_of
 from victims.settings import doc
 
-Selection = Literal["first", "random", "variance", "saliency"]
+Selection = Literal["first", "random", "variance", "saliency", "leakage"]
+
+PATCH = 4
+"""Side in pixels of what a linear inversion rebuilds of each cell: the coarse picture has most of the energy."""
+RIDGE = 1e-3
+"""Of that inversion, as a share of the mean variance of a channel."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,15 @@ class ChannelSubset(Defense):
     The cloud puts what arrives where the tail expects it and fills the gaps with each channel's mean over the
     train part; the tail is fine-tuned on that. Selections: ``first`` in the network's order, ``random`` (drawn
     once per seed), ``variance`` (largest over the train part), ``saliency``: the first-order Taylor estimate of
-    how much the task's loss moves when a channel is removed, |mean over places of activation x gradient|.
+    how much the task's loss moves when a channel is removed, |mean over places of activation x gradient|;
+    ``leakage``: one after another the channel is given up that helps a linear inversion of the features most for the
+    saliency that goes with it. What a channel helps depends on the others that are still sent, so it is computed
+    anew after each.
     """
 
     paper: ClassVar[str] = (
         "proposed in P. Nagasubramaniam, Image Reconstruction Attacks in Distributed DL Systems using Autoencoders, "
-        "2023; saliency: Molchanov et al., Pruning Convolutional Neural Networks, ICLR 2017"
+        "2023; saliency: Molchanov et al., Pruning Convolutional Neural Networks, ICLR 2017; leakage: ours"
     )
     strength: ClassVar[str] = "keep"
     strengths: ClassVar[tuple[float, ...]] = (1.0, 0.5, 0.25, 0.1)
@@ -61,10 +68,13 @@ class _SubsetChannel(Channel):
             values = batch.features.movedim(self.axis, -1).flatten(0, -2).double()
             total, square = total + values.sum(0).cpu(), square + values.square().sum(0).cpu()
             places += len(values)
-            if self.selection == "saliency":
+            if self.selection in ("saliency", "leakage"):
                 saliency = saliency + self._saliency(batch, calibration).cpu()
         mean = total / places
         self.fill.copy_(mean.view_as(self.fill))
+        if self.selection == "leakage":
+            self.kept.copy_(least_leaking(*self._inversion(calibration), saliency, len(self.kept)))
+            return
         scores = {
             "first": torch.arange(len(mean), 0, -1),
             "random": torch.rand(len(mean)),
@@ -74,14 +84,25 @@ class _SubsetChannel(Channel):
         self.kept.copy_(scores.topk(len(self.kept)).indices.sort().values)
 
     def _saliency(self, batch: CalibrationBatch, calibration: Calibration) -> Tensor:
-        if batch.labels is None:
-            raise InvalidInputError("channel_subset.selection = 'saliency' needs a victim with a task")
+        labels = labels_of(batch, "channel_subset.selection = 'saliency'")
         with torch.enable_grad():
             features = batch.features.detach().requires_grad_()
-            loss = F.cross_entropy(calibration.tail(features), batch.labels, reduction="sum")
+            loss = F.cross_entropy(calibration.tail(features), labels, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, features)
         effect = (batch.features * gradient).movedim(self.axis, -1)
         return effect.flatten(1, -2).mean(1).abs().sum(0, dtype=torch.float64)
+
+    def _inversion(self, calibration: Calibration) -> tuple[Tensor, Tensor]:
+        """Covariance of the channels (c, c), and with the pixels of the cell's patch (c, p)."""
+        total = products = torch.zeros((), dtype=torch.float64)
+        count = 0
+        for batch in calibration.batches():
+            inputs, patches = cells_and_patches(batch.features, batch.images, self.axis)
+            both = torch.cat([inputs, patches], 1).cpu()
+            total, products, count = total + both.sum(0), products + both.T @ both, count + len(both)
+        covariance = products / count - torch.outer(total / count, total / count)
+        channels = inputs.shape[1]
+        return covariance[:channels, :channels], covariance[:channels, channels:]
 
     def send(self, features: Tensor) -> Tensor:
         return features.index_select(self.axis, self.kept)
@@ -90,3 +111,51 @@ class _SubsetChannel(Channel):
         shape = list(release.shape)
         shape[self.axis] = self.fill.shape[self.axis]
         return self.fill.expand(shape).clone().index_copy_(self.axis, self.kept, release)
+
+
+def cells_and_patches(features: Tensor, images: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Aligned rows, float64: the channels of each cell of the maps (m, c), and the picture there (m, 3 * 4 * 4).
+
+    Features that are no maps are one cell: the mean over their tokens.
+    """
+    if features.ndim == 4:
+        rows, columns = features.shape[2:]
+        inputs = features.permute(0, 2, 3, 1).flatten(0, 2)
+    else:
+        rows = columns = 1
+        inputs = features.movedim(axis, -1).flatten(1, -2).mean(1)
+    coarse = F.interpolate(images, (PATCH * rows, PATCH * columns), mode="area")
+    patches = F.unfold(coarse, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
+    return inputs.double(), patches.double()
+
+
+def least_leaking(covariance: Tensor, cross: Tensor, saliency: Tensor, count: int) -> Tensor:
+    """The channels that are left when the most revealing ones for their saliency are given up, one by one.
+
+    Without channel i the squared error of the best linear map from the others rises by |w_i|^2 / P_ii, with P the
+    inverse of the (ridged) covariance and w = P cross the map's weights; both are downdated as channels go.
+
+    Args:
+        covariance: of the channels, (c, c).
+        cross: of the channels with what is rebuilt, (c, p).
+        saliency: what the task loses with each, (c,), not negative.
+        count: how many to keep.
+
+    Returns:
+        int64 (count,), ascending.
+    """
+    size = len(covariance)
+    ridge = RIDGE * covariance.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
+    inverse = torch.linalg.inv(covariance + ridge * torch.eye(size, dtype=covariance.dtype))
+    weights = inverse @ cross
+    worth = saliency.double() + 1e-12 * saliency.double().mean().clamp_min(1e-300)
+    kept = torch.ones(size, dtype=torch.bool)
+    for _ in range(size - count):
+        diagonal = inverse.diagonal().clamp_min(torch.finfo(torch.float64).tiny)
+        revealed = weights.square().sum(1) / diagonal
+        gone = int(torch.where(kept, revealed / worth, -torch.inf).argmax())
+        column, row = inverse[:, gone] / inverse[gone, gone], weights[gone].clone()
+        inverse = inverse - torch.outer(column, inverse[gone])
+        weights = weights - torch.outer(column, row)
+        kept[gone] = False
+    return kept.nonzero().flatten()

@@ -52,7 +52,7 @@ def toy_calibration(photos: int = PHOTOS) -> Calibration:
         for rows in torch.arange(photos).split(32):
             yield CalibrationBatch(images[rows], features[rows].clone(), labels[rows])
 
-    return Calibration(batches, tail, torch.device("cpu"))
+    return Calibration(batches, encoder, tail, torch.device("cpu"))
 
 
 def toy_channel(defense: Defense, calibration: Calibration) -> tuple[Channel, Tensor]:
@@ -122,7 +122,7 @@ def _is_restored_from_its_state(defense: Defense) -> None:
 
 def _calibrates_without_side_effects(defense: Defense) -> None:
     calibration = toy_calibration()
-    with left_as_found(calibration.tail):
+    with left_as_found(calibration.encoder, calibration.tail):
         channel, _ = toy_channel(defense, calibration)
     guarantee = channel.guarantee()
     assert guarantee is None or isinstance(guarantee, Guarantee), "guarantee() gives no Guarantee"

@@ -32,6 +32,7 @@ class DPSGD(Defense):
     strength: ClassVar[str] = "epsilon"
     strengths: ClassVar[tuple[float, ...]] = (math.inf, 8.0, 3.0, 1.0)
     retrains: ClassVar[Retrains] = "anew"
+    uses_photos: ClassVar[bool] = False
 
     epsilon: Annotated[float, Gt(0), doc("privacy budget of the whole training; inf clips but adds no noise")] = 8.0
     delta: Annotated[float, Gt(0), Lt(1), doc("chance of exceeding it; below one over the number of photos")] = 1e-5

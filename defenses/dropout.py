@@ -26,6 +26,7 @@ class Dropout(Defense):
     )
     strength: ClassVar[str] = "rate"
     strengths: ClassVar[tuple[float, ...]] = (0.005, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99)
+    uses_photos: ClassVar[bool] = False
 
     rate: Annotated[float, Ge(0), Lt(1), doc("probability that a feature is dropped")] = 0.5
 

@@ -45,11 +45,7 @@ class _NoiseChannel(Channel):
         self.register_buffer("std", torch.zeros(()))
 
     def calibrate(self, calibration: Calibration) -> None:
-        energy, count = 0.0, 0
-        for batch in calibration.batches():
-            energy += float(batch.features.double().square().sum())
-            count += batch.features.numel()
-        self.std.fill_(self.sigma * (energy / count) ** 0.5)
+        self.std.fill_(self.sigma * calibration.root_mean_square())
 
     def send(self, features: Tensor) -> Tensor:
         return features + self.std * torch.randn_like(features)

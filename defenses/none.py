@@ -12,3 +12,4 @@ class NoDefense(Defense):
 
     name: ClassVar[str] = "none"
     paper: ClassVar[str] = "no paper"
+    uses_photos: ClassVar[bool] = False

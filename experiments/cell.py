@@ -20,6 +20,7 @@ from torch import Tensor
 
 from attacks.base import Attack, QueryFree, knowledge_of
 from defenses.base import Defense
+from defenses.fitting import Budget
 from experiments.judge.metrics import psnr, score
 from experiments.judge.scores import Recogniser, Scores, Truth, score_answers, score_images
 from experiments.judge.statistics import interval
@@ -28,7 +29,6 @@ from experiments.report.results import STRONGEST
 from experiments.stages.attack import AttackStage, Threat
 from experiments.stages.data import DataStage
 from experiments.stages.embedder import EmbedderStage, embedder_stage
-from experiments.stages.fitting import Budget
 from experiments.stages.protect import ProtectStage
 from experiments.stages.strongest import StrongestStage
 from experiments.stages.victim import VictimStage

@@ -242,11 +242,28 @@ def _entry(
     given = {key: value for key, value in settings.items() if key != "name"}
     if empty := [key for key, value in given.items() if value == []]:
         raise InvalidInputError(f"{plugin.name}.{empty[0]} = []: a sweep needs at least one value")
-    sweeps = [value if isinstance(value, list) else [value] for value in given.values()]
+    sweeps = [_choices(key, value, kind, known, base, folder) for key, value in given.items()]
     return tuple(
         Entry(
-            plugin.from_mapping(dict(zip(given, values, strict=True))),
-            " ".join([plugin.name, *(f"{key}={value}" for key, value in zip(given, values, strict=True))]),
+            plugin.from_mapping({key: value for key, (value, _) in zip(given, choice, strict=True)}),
+            " ".join([plugin.name, *(text for _, text in choice)]),
         )
-        for values in itertools.product(*sweeps)
+        for choice in itertools.product(*sweeps)
     )
+
+
+def _choices(
+    key: str, value: Any, kind: str, known: dict[str, type[P]], base: type[P], folder: Path
+) -> list[tuple[Any, str]]:
+    """The values that a key of a plugin's table stands for, and how a label calls each.
+
+    A list sweeps; a list of tables is a single value, plugins in their order, unless one of these sweeps.
+    """
+    if not isinstance(value, list):
+        return [(value, f"{key}={value}")]
+    if not all(isinstance(item, dict) for item in value):
+        return [(one, f"{key}={one}") for one in value]
+    parts = itertools.product(*(_entry(item, kind, known, base, folder) for item in value))
+    return [
+        (tuple(entry.plugin for entry in entries), " + ".join(entry.label for entry in entries)) for entries in parts
+    ]

@@ -62,10 +62,16 @@ def _fact(value: Any) -> Any:
     if isinstance(value, Source):
         return [value.name, value.to_mapping(), value.fingerprint()]
     if isinstance(value, Settings):
-        return [value.name, value.to_mapping(), source_digest(type(value).__module__)]
+        nested = [_fact(one) for field in fields(value) for one in _settings(getattr(value, field.name))]
+        return [value.name, value.to_mapping(), source_digest(type(value).__module__), *nested]
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     return value
+
+
+def _settings(value: Any) -> list[Settings]:
+    """The plugins that a plugin is made of."""
+    return [one for one in value if isinstance(one, Settings)] if isinstance(value, tuple) else []
 
 
 def digest(value: Any) -> str:

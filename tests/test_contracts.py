@@ -31,6 +31,17 @@ LIGHTER: dict[str, dict[str, Any]] = {
     "shadow_model": {"width": 16, "decoder_epochs": 4},
 }
 """Settings of the slow ones under which the toy is still easy."""
+NEEDED: dict[str, dict[str, Any]] = {
+    "chain": {
+        "parts": [
+            {"name": "channel_subset", "keep": 0.5},
+            {"name": "gaussian_noise", "sigma": 0.5},
+            {"name": "quantisation", "bits": 4},
+        ]
+    },
+    "adversarial_perturbation": {"training_steps": 20},
+}
+"""Settings that have no default, and lighter ones."""
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -40,7 +51,20 @@ def test_attack(name: str) -> None:
 
 @pytest.mark.parametrize("name", DEFENSES)
 def test_defense(name: str) -> None:
-    assert check_defense(DEFENSES[name]()) == []
+    assert check_defense(DEFENSES[name].from_mapping(NEEDED.get(name, {}))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("clipped_noise", {"mechanism": "laplace"}),
+        ("keyed_mixing", {"form": "permutation"}),
+        ("cloak", {"suppress": 0.3}),
+        ("chain", {"parts": [{"name": "disco"}, {"name": "information_bottleneck"}, {"name": "top_k"}]}),
+    ],
+)
+def test_defense_variants(name: str, settings: dict[str, Any]) -> None:
+    assert check_defense(DEFENSES[name].from_mapping(settings)) == []
 
 
 @pytest.mark.parametrize(
@@ -58,7 +82,7 @@ def test_attack_variants(variant: Attack[Any]) -> None:
     assert check_attack(variant) == []
 
 
-@pytest.mark.parametrize("selection", ["first", "random", "variance", "saliency"])
+@pytest.mark.parametrize("selection", ["first", "random", "variance", "saliency", "leakage"])
 def test_channel_subset_selections(selection: str) -> None:
     assert check_defense(DEFENSES["channel_subset"].from_mapping({"selection": selection})) == []
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from defenses.base import Calibration, CalibrationBatch, Defense, Guarantee, Perturbation
+from defenses.fitting import Budget, Examples, SplitModel, fit, predict
 from experiments.stages.data import Data
-from experiments.stages.fitting import Budget, Examples, SplitModel, fit, predict
 from experiments.stages.victim import (
     CLASSES_WITHOUT_TASK,
     FeaturesStage,
@@ -134,7 +134,7 @@ class ProtectStage(NetworkStage):
                     features = model.features(batch) if stored is None else stored[rows].to(store.device)
                 yield CalibrationBatch(batch, features, labels[rows].to(store.device) if labels is not None else None)
 
-        return Calibration(batches, model.tail, store.device)
+        return Calibration(batches, model.encoder, model.tail, store.device)
 
     def _train(
         self, model: SplitModel, calibration: Calibration, data: Data, store: Store

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from defenses.fitting import Budget, Examples, SplitModel, fit
 from experiments.stages.data import DataStage, load_array, save_array
-from experiments.stages.fitting import Budget, Examples, SplitModel, fit
 from experiments.store import Stage, Store
 from victims.cuts import Halves, split
 from victims.models import make_network

@@ -1,15 +1,17 @@
 """Train a split network, with or without a defence in it."""
 
+import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defenses.base import Channel, Perturbation
-from victims.tensors import to_float
+from defenses.base import Calibration, Channel, Defense, Perturbation, labels_of
+from victims.seeding import seeded
+from victims.tensors import to_bytes, to_float
 from victims.training import Batch, History, Log, Shuffled, Training, adamw, train
 
 
@@ -133,6 +135,45 @@ def fit(
         raise FloatingPointError("the privacy accountant returned no number")
     model.eval()
     return Outcome(history, spent)
+
+
+REHEARSAL = Budget(epochs=20, batch_size=16, learning_rate=2e-3)
+
+
+@torch.enable_grad()
+def rehearse(defense: Defense, calibration: Calibration, budget: Budget = REHEARSAL) -> SplitModel:
+    """A copy of the network trained with the defence in place: what a statistic is taken from.
+
+    Raises:
+        InvalidInputError: the photos carry no labels.
+    """
+    batches = list(calibration.batches())
+    images = torch.cat([to_bytes(batch.images) for batch in batches])
+    labels = torch.cat([labels_of(batch, defense.name) for batch in batches])
+    model = SplitModel(
+        copy.deepcopy(calibration.encoder),
+        copy.deepcopy(calibration.tail),
+        defense.channel(tuple(batches[0].features.shape[1:])).to(calibration.device),
+    )
+    model.channel.calibrate(calibration)
+    model.requires_grad_(True)
+    objective = defense.objective(calibration, model.channel)
+    part = Examples(images, labels)
+    fit(model, part, part, budget, objective)
+    return model.eval().requires_grad_(False)
+
+
+def trained_effect(defense: Defense, calibration: Calibration, measure: Callable[[SplitModel], float]) -> float:
+    """By how much ``measure`` is lower after a short training with the defence than after one at strength 0."""
+    assert defense.strength is not None
+    without = replace(defense, **{defense.strength: 0.0})
+    values = []
+    for each in (without, defense):
+        with seeded("rehearsal"):
+            model = rehearse(each, calibration)
+        with torch.no_grad(), seeded("measure"):
+            values.append(measure(model))
+    return values[0] - values[1]
 
 
 @torch.no_grad()

@@ -1,0 +1,223 @@
+"""Several defences, one after another, as one."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Self
+
+import torch
+from annotated_types import MinLen
+from torch import Tensor, nn
+
+from defenses.base import Calibration, CalibrationBatch, Channel, Defense, Guarantee, Perturbation, Retrains
+from victims.errors import InvalidInputError
+from victims.settings import doc
+from victims.training import Training
+
+ORDER: tuple[Retrains, ...] = ("tail", "network", "anew")
+"""From the least to the most that is trained."""
+
+
+@dataclass(frozen=True)
+class Chain(Defense):
+    """Each part gets what the one before it sends: a subset, then noise, then quantisation, for example.
+
+    The cloud undoes them in reverse order. What travels, and its bytes, are the last part's; objectives add up. The
+    epsilon of a query is the smallest that a part proves by itself: what comes after a private mechanism, and what
+    comes before one, cannot void it. Training that must account for every photo (``dp_sgd``) goes only with parts
+    that never look at them.
+    """
+
+    paper: ClassVar[str] = "ours; the papers of its parts"
+
+    parts: Annotated[tuple[Defense, ...], MinLen(1), doc("in the order in which the edge applies them")]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        private = [part for part in self.parts if part.retrains == "anew"]
+        open_to_photos = [part.name for part in self.parts if part.uses_photos]
+        if private and open_to_photos:
+            raise InvalidInputError(
+                f"chain: {private[0].name} accounts for every use of a training photo, but {open_to_photos[0]} uses "
+                "them beside it, in its calibration or in a loss over several photos; leave one of them out"
+            )
+        trained = max((part.retrains for part in self.parts), key=ORDER.index)
+        object.__setattr__(self, "retrains", trained)
+        object.__setattr__(self, "uses_photos", any(part.uses_photos for part in self.parts))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Parts are defences, or tables with the name of one that is loaded."""
+        parts = values.get("parts", ())
+        if not isinstance(parts, list | tuple):
+            raise InvalidInputError(f"chain.parts = {parts!r}: should be a list of tables, each with a name")
+        return super().from_mapping({**values, "parts": tuple(map(_part, parts))})
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Each part as a table with its name."""
+        return {"parts": [{"name": part.name, **part.to_mapping()} for part in self.parts]}
+
+    def adapt(self, half: nn.Module) -> nn.Module:
+        """One after another."""
+        for part in self.parts:
+            half = part.adapt(half)
+        return half
+
+    def perturb(self, image_shape: tuple[int, ...]) -> Perturbation | None:
+        """One after another."""
+        found = [one for part in self.parts if (one := part.perturb(image_shape)) is not None]
+        return _PerturbationChain(found) if found else None
+
+    def channel(self, shape: tuple[int, ...]) -> Channel:
+        """Each for what the one before it sends."""
+        channels: list[Channel] = []
+        for part in self.parts:
+            channels.append(part.channel(shape))
+            with torch.no_grad():
+                shape = tuple(channels[-1].send(torch.zeros(1, *shape)).shape[1:])
+        return _ChannelChain(channels)
+
+    def objective(self, calibration: Calibration, channel: Channel) -> nn.Module | None:
+        """The sum of the parts'."""
+        assert isinstance(channel, _ChannelChain)
+        terms = nn.ModuleDict()
+        for number, (part, own) in enumerate(zip(self.parts, channel.each, strict=True)):
+            before = channel.before(number)
+            term = part.objective(_behind(calibration, before), own)
+            if term is not None:
+                terms[str(number)] = term
+        return _Sum(channel, terms) if terms else None
+
+    def prepare(self, training: Training, epochs: int) -> Training:
+        """One after another."""
+        for part in self.parts:
+            training = part.prepare(training, epochs)
+        return training
+
+
+def _part(given: Any) -> Defense:
+    if isinstance(given, Defense):
+        return given
+    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
+        raise InvalidInputError(f"chain.parts: {given!r} should be a table with the name of a defence")
+    settings = {key: value for key, value in given.items() if key != "name"}
+    return _loaded()[given["name"]].from_mapping(settings)
+
+
+def _loaded() -> dict[str, type[Defense]]:
+    """All defences whose file was imported, by name."""
+    found: dict[str, type[Defense]] = {}
+    pending: list[type[Defense]] = [Defense]
+    while pending:
+        pending += (below := pending.pop().__subclasses__())
+        found |= {cls.name: cls for cls in below}
+    return found
+
+
+def _behind(calibration: Calibration, before: "_ChannelChain") -> Calibration:
+    """What a part sees: as features what the parts before it send, as tail all that follows in the cloud."""
+
+    def batches() -> Iterator[CalibrationBatch]:
+        for batch in calibration.batches():
+            with torch.no_grad():
+                yield replace(batch, features=before.send(batch.features))
+
+    tail = nn.Sequential(_Receiving(before), calibration.tail)
+    encoder = nn.Sequential(calibration.encoder, _Sending(before))
+    return Calibration(batches, encoder, tail, calibration.device)
+
+
+class _ChannelChain(Channel):
+    def __init__(self, channels: list[Channel]) -> None:
+        super().__init__()
+        self.channels = nn.ModuleList(channels)
+
+    @property
+    def each(self) -> list[Channel]:
+        return [channel for channel in self.channels if isinstance(channel, Channel)]
+
+    @property
+    def last(self) -> Channel:
+        return self.each[-1]
+
+    def before(self, number: int) -> "_ChannelChain":
+        """The parts before this one, the same modules."""
+        return _ChannelChain(self.each[:number])
+
+    def calibrate(self, calibration: Calibration) -> None:
+        for number, channel in enumerate(self.each):
+            channel.calibrate(_behind(calibration, self.before(number)))
+
+    def send(self, features: Tensor) -> Tensor:
+        for channel in self.each:
+            features = channel.send(features)
+        return features
+
+    def receive(self, release: Tensor) -> Tensor:
+        for channel in reversed(self.each):
+            release = channel.receive(release)
+        return release
+
+    def arrived(self, release: Tensor) -> Tensor:
+        return self.last.arrived(release)
+
+    def merge(self, releases: Tensor) -> Tensor:
+        return self.last.merge(releases)
+
+    def pack(self, release: Tensor) -> bytes:
+        return self.last.pack(release)
+
+    def unpack(self, packed: bytes) -> Tensor:
+        return self.last.unpack(packed)
+
+    def guarantee(self) -> Guarantee | None:
+        stated = [guarantee for channel in self.each if (guarantee := channel.guarantee())]
+        if not stated:
+            return None
+        # the noise of a part is not added to the features but to what other parts made of them
+        return replace(min(stated, key=lambda guarantee: guarantee.epsilon), noise_std=None)
+
+
+class _Sending(nn.Module):
+    def __init__(self, channel: Channel) -> None:
+        super().__init__()
+        self.channel = channel
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.channel.send(features)
+
+
+class _Receiving(_Sending):
+    def forward(self, features: Tensor) -> Tensor:
+        return self.channel.receive(features)
+
+
+class _PerturbationChain(Perturbation):
+    def __init__(self, perturbations: list[Perturbation]) -> None:
+        super().__init__()
+        self.perturbations = nn.ModuleList(perturbations)
+
+    def calibrate(self, calibration: Calibration) -> None:
+        for perturbation in self.perturbations:
+            assert isinstance(perturbation, Perturbation)
+            perturbation.calibrate(calibration)
+
+    def forward(self, images: Tensor) -> Tensor:
+        for perturbation in self.perturbations:
+            images = perturbation(images)
+        return images
+
+
+class _Sum(nn.Module):
+    def __init__(self, channel: _ChannelChain, terms: nn.ModuleDict) -> None:
+        super().__init__()
+        self.channel, self.terms = channel, terms
+
+    def forward(
+        self, images: Tensor, features: Tensor, release: Tensor, logits: Tensor, labels: Tensor | None
+    ) -> Tensor:
+        total = logits.new_zeros(())
+        for number, term in self.terms.items():
+            seen = self.channel.before(int(number)).send(features)
+            sent = self.channel.before(int(number) + 1).send(features)
+            total = total + term(images, seen, sent, logits, labels)
+        return total

@@ -1,0 +1,94 @@
+"""Prune each image's own most revealing channels, as learned against a decoder."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from defenses.base import Calibration, Channel, Defense, channel_axis
+from defenses.surrogate import AdversarialTerm
+from victims.settings import doc
+
+HIDDEN = 64
+
+
+@dataclass(frozen=True)
+class Disco(Defense):
+    """A small network on the edge scores the channels of each image; those with the lowest scores arrive as zero.
+
+    It is trained with the tail: cross-entropy - ``weight`` times the error of a decoder that trains beside it. The
+    choice is hard when sent; for training, its gradient is that of a sigmoid of temperature ``temperature``.
+    """
+
+    paper: ClassVar[str] = (
+        "A. Singh et al., DISCO: Dynamic and Invariant Sensitive Channel Obfuscation for Deep Neural Networks, "
+        "CVPR 2021"
+    )
+    strength: ClassVar[str] = "rate"
+    strengths: ClassVar[tuple[float, ...]] = (0.01, 0.3, 0.6, 0.9)
+
+    rate: Annotated[float, Ge(0), Lt(1), doc("share of each image's channels that is pruned")] = 0.6
+    weight: Annotated[float, Ge(0), doc("of the decoder's error, in units of the mean image's")] = 1.0
+    temperature: Annotated[float, Gt(0), doc("of the choice's gradient, as published")] = 1 / 30
+
+    def channel(self, shape: tuple[int, ...]) -> Channel:
+        """At least one channel is always sent."""
+        return _PruningChannel(shape, self)
+
+    def objective(self, calibration: Calibration, channel: Channel) -> nn.Module:
+        """The decoder's error."""
+        return AdversarialTerm(calibration, channel, self.weight)
+
+
+class _PruningChannel(Channel):
+    unit: Tensor
+
+    def __init__(self, shape: tuple[int, ...], settings: Disco) -> None:
+        super().__init__()
+        self.axis, self.shape = channel_axis(shape), shape
+        channels = shape[self.axis]
+        self.temperature = settings.temperature
+        self.kept = max(1, round((1 - settings.rate) * channels))
+        self.scores = nn.Sequential(nn.Linear(channels, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, channels))
+        self.register_buffer("unit", torch.ones(()))
+
+    def calibrate(self, calibration: Calibration) -> None:
+        self.unit.fill_(calibration.root_mean_square())
+
+    def send(self, features: Tensor) -> Tensor:
+        values = (features / self.unit).movedim(self.axis + 1, 1).flatten(2)
+        scores = self.scores(values.mean(2))
+        least = scores.topk(self.kept, dim=1).values[:, -1:]
+        soft = torch.sigmoid((scores - least.detach()) / self.temperature)
+        hard = (scores >= least).float()
+        mask = (hard - soft).detach() + soft  # exactly zero where it is pruned
+        columns = [-1 if axis in (0, self.axis + 1) else 1 for axis in range(features.ndim)]
+        columns[0], columns[self.axis + 1] = mask.shape
+        sent: Tensor = features * mask.view(columns)
+        return sent
+
+    def arrived(self, release: Tensor) -> Tensor:
+        """Channels with anything in them."""
+        others = [axis for axis in range(1, release.ndim) if axis != self.axis + 1]
+        some = (release != 0).any(others[0], keepdim=True) if others else release != 0
+        for axis in others[1:]:
+            some = some.any(axis, keepdim=True)
+        everywhere: Tensor = some.expand_as(release)
+        return everywhere
+
+    def pack(self, release: Tensor) -> bytes:
+        """The kept channels and their numbers."""
+        channels = release.movedim(self.axis, 0)
+        kept = channels.flatten(1).any(1).nonzero().flatten() if channels.ndim > 1 else channels.nonzero().flatten()
+        return save({"channels": kept.to(torch.int16), "values": channels[kept].contiguous()})
+
+    def unpack(self, packed: bytes) -> Tensor:
+        parts = load(packed)
+        values = parts["values"]
+        moved = [self.shape[self.axis], *(size for axis, size in enumerate(self.shape) if axis != self.axis)]
+        channels = torch.zeros(moved, dtype=values.dtype)
+        channels[parts["channels"].long()] = values
+        return channels.movedim(0, self.axis)
