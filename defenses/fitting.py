@@ -31,6 +31,11 @@ class SplitModel(nn.Module):
         self.channel = channel or Channel()
         self.tail = tail
 
+    @property
+    def perturbs(self) -> bool:
+        """Whether noise on the images makes the features of one image vary."""
+        return type(self.perturb) is not Perturbation
+
     def features(self, images: Tensor) -> Tensor:
         """What the encoder makes of images (n, 3, h, w) in [0, 1]."""
         features: Tensor = self.encoder(self.perturb(images))

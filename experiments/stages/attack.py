@@ -65,14 +65,19 @@ class EdgeDevice(nn.Module):
         """Encode and send; noise on the images is drawn anew for each send."""
         if self.sends == 1:
             return self.model.edge(images)
-        return self.model.channel.merge(torch.stack([self.model.edge(images) for _ in range(self.sends)], 1))
+        if self.model.perturbs:
+            return self.model.channel.merge(torch.stack([self.model.edge(images) for _ in range(self.sends)], 1))
+        return self._sent(self.model.features(images))
 
     def resend(self, part: str, rows: Tensor) -> Tensor:
         """Release of stored photos with fresh draws of the channel, from stored features where they hold."""
         stored = self._features(part)
         if stored is None:
             return self.forward(to_float(self._images(part)[rows].to(self._device)))
-        features, channel = stored[rows].to(self._device), self.model.channel
+        return self._sent(stored[rows].to(self._device))
+
+    def _sent(self, features: Tensor) -> Tensor:
+        channel = self.model.channel
         if self.sends == 1:
             return channel.send(features)
         return channel.merge(torch.stack([channel.send(features) for _ in range(self.sends)], 1))
