@@ -8,7 +8,7 @@ from rich.text import Text
 
 from experiments.judge.statistics import Interval
 from experiments.report import matrix
-from experiments.report.results import DefenceRow, Group, Results, mean_of_known
+from experiments.report.results import SHOWN_METRICS, DefenceRow, Group, Results, mean_of_known
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,19 @@ def attack_table(results: Results) -> AttackTable | None:
         "attack",
         "knowledge",
         "n",
-        *(matrix.heading(metric) for metric in metrics),
+        *(_heading(metric, groups) for metric in metrics),
         *([f"PSNR (dB) of the first {shared}"] if differ else []),
         "queries",
         "seconds to fit",
         "seconds to answer",
     )
     return AttackTable(headings, tuple(lines), _caption(results, row))
+
+
+def _heading(metric: str, groups: Sequence[Group]) -> str:
+    """Such as ``rank-1 (%), chance 2.0``."""
+    chance = next((of for group in groups if (of := group.reference(metric, "chance")) is not None), None)
+    return matrix.heading(metric) + ("" if chance is None else f", chance {matrix.form(metric).bare(chance)}")
 
 
 def _line(group: Group, metrics: Sequence[str], shared: int | None) -> tuple[str, ...]:
@@ -95,10 +101,12 @@ def markdown(table: AttackTable) -> str:
 
 
 def terminal_table(table: AttackTable) -> Table:
-    """For a terminal, without what an attack took."""
-    shown = Table(caption=Text(table.caption), box=None)
-    for heading in table.headings:
-        shown.add_column(Text(heading), justify="left" if heading in ("attack", "knowledge") else "right")
+    """For a terminal, whose lines are short: the shown metrics only."""
+    narrow = ["attack", "n", *(matrix.heading(metric) for metric in SHOWN_METRICS)]
+    columns = [index for index, heading in enumerate(table.headings) if heading.split(",")[0] in narrow]
+    shown = Table(caption=Text(table.caption))
+    for index in columns:
+        shown.add_column(Text(table.headings[index]), justify="right" if index else "left")
     for line in table.lines:
-        shown.add_row(*map(Text, line))
+        shown.add_row(*(Text(line[index]) for index in columns))
     return shown

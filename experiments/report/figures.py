@@ -98,8 +98,10 @@ def vertical_scale(results: Results) -> Scale:
 def tradeoff(results: Results, metric: str) -> Figure | None:
     """Leakage of the strongest attack against utility: a curve per defence, a point per strength.
 
-    Bars are 95 % intervals. None where nothing was measured.
+    Bars are 95 % intervals. None where no defence was measured.
     """
+    if not results.families:
+        return None
     scale = vertical_scale(results)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 5.6), dpi=DPI, layout="constrained")

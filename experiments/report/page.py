@@ -127,7 +127,8 @@ def _beyond_pixels(results: Results) -> str:
 def _rebuilds(results: Results, strongest: Group, leakage: Interval) -> str:
     floor = results.floor("psnr")
     known = f" (mean-image floor {matrix.number('psnr', floor.mean)})" if floor else ""
-    return f"the strongest attack, {strongest.column}, rebuilds the photo at {matrix.ranged('psnr', leakage)}{known}"
+    who = "the suite's choice of attack" if strongest.suite else f"the strongest attack, {strongest.column},"
+    return f"{who} rebuilds the photo at {matrix.ranged('psnr', leakage)}{known}"
 
 
 def _best_defence(results: Results, reference: DefenceRow, undefended: Interval) -> str:
