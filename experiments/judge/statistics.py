@@ -32,14 +32,14 @@ def interval(values: npt.ArrayLike, resamples: int = RESAMPLES) -> Interval:
     table = np.atleast_2d(np.asarray(values, dtype=float))
     if not table.size or not np.isfinite(table).all():
         raise ValueError("an interval needs finite values")
-    seed_weights, image_weights = _weights(*table.shape, resamples)
+    seed_weights, image_weights = bootstrap_weights(*table.shape, resamples)
     means = ((image_weights @ table.T) * seed_weights).sum(1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(table.mean()), float(low), float(high))
 
 
 @lru_cache(maxsize=8)
-def _weights(seeds: int, images: int, resamples: int) -> tuple[Weights, Weights]:
+def bootstrap_weights(seeds: int, images: int, resamples: int) -> tuple[Weights, Weights]:
     """How often each seed and each image is drawn, (resamples, seeds) and (resamples, images), as shares."""
     random = np.random.default_rng(0)
     image_weights = random.multinomial(images, np.full(images, 1 / images), size=resamples) / images

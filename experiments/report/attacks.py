@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from experiments.judge.statistics import Interval
 from experiments.report import matrix
 from experiments.report.results import SHOWN_METRICS, DefenceRow, Group, Results, mean_of_known
 
@@ -55,12 +54,12 @@ def _heading(metric: str, groups: Sequence[Group]) -> str:
 
 def _line(group: Group, metrics: Sequence[str], shared: int | None) -> tuple[str, ...]:
     cells = group.finished
-    first = [] if shared is None else [_score("psnr", group.pooled("psnr", shared))]
+    first = [] if shared is None else [matrix.bare_range("psnr", group.pooled("psnr", shared))]
     return (
         group.column,
         cells[0].attack.knowledge,
         str(group.photos),
-        *(_score(metric, group.pooled(metric)) for metric in metrics),
+        *(matrix.bare_range(metric, group.pooled(metric)) for metric in metrics),
         *first,
         matrix.thousands(mean_of_known(cell.queries for cell in cells)),
         matrix.decimals(mean_of_known(cell.seconds.fit if cell.seconds else None for cell in cells), 1),
@@ -69,16 +68,8 @@ def _line(group: Group, metrics: Sequence[str], shared: int | None) -> tuple[str
 
 
 def _oracle_line(group: Group, metrics: Sequence[str], differ: bool) -> tuple[str, ...]:
-    scores = (_score(metric, group.oracle.get(metric)) for metric in metrics)
+    scores = (matrix.bare_range(metric, group.oracle.get(metric)) for metric in metrics)
     return ("the best as the truth tells", "", str(group.photos), *scores, *([""] if differ else []), "", "", "")
-
-
-def _score(metric: str, score: Interval | None) -> str:
-    """Such as ``21.3 [21.0, 21.6]``: the unit stands in the heading."""
-    if score is None:
-        return matrix.ABSENT
-    bare = matrix.form(metric).bare
-    return f"{bare(score.mean)} [{bare(score.low)}, {bare(score.high)}]"
 
 
 def _caption(results: Results, row: DefenceRow) -> str:

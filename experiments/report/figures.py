@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from experiments.judge.statistics import Interval
+from experiments.report.matched import matched_rows
 from experiments.report.matrix import FORMATS, number
 from experiments.report.results import Cell, DefenceRow, Family, Results
 
@@ -29,7 +30,7 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#9
 yellow (illegible on white); olive and violet make up the eight."""
 
 GREY = "#8A8F98"
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 
 INK = "#1B1F24"
 PAPER = "#FDFDFE"
@@ -111,7 +112,7 @@ def tradeoff(results: Results, metric: str) -> Figure | None:
         axes.set_xlabel(f"{name} of the strongest attack{f' ({unit.strip()})' if unit else ''}, higher leaks more")
         axes.set_ylabel(scale.name)
         axes.set_title(scale.better, loc="left", fontsize=9, fontweight="bold")
-        drawn = _draw_families(axes, results.families, scale, metric)
+        drawn = _draw_families(axes, coloured_first(results), scale, metric)
         reference = results.undefended and scale.point(results.undefended, metric)
         if reference:
             drawn.append(_draw_reference(axes, reference))
@@ -122,8 +123,7 @@ def tradeoff(results: Results, metric: str) -> Figure | None:
         axes.margins(0.09)
         notes = _draw_baselines(axes, results, scale, metric)
         figure.legend(
-            [curve.handle for curve in drawn],
-            [textwrap.fill(curve.label, 36) for curve in drawn],
+            *_legend(drawn),
             loc="outside lower center",
             ncols=2,
             frameon=False,
@@ -170,28 +170,52 @@ class _Note:
         return None
 
 
+def coloured_first(results: Results) -> tuple[Family, ...]:
+    """In the order of the plan; where there are more than colours, those that leak least at equal utility first."""
+    if len(results.families) <= len(PALETTE):
+        return results.families
+    best = [row.family for row in matched_rows(results)]
+    return (*best, *(family for family in results.families if family not in best))
+
+
 def _draw_families(axes: Axes, families: Sequence[Family], scale: Scale, metric: str) -> list[_Curve]:
+    """The first ones in colour; the others in grey, under one name and without their strengths."""
     curves: list[_Curve] = []
     for family in families:
         points = [point for row in family.rows if (point := scale.point(row, metric))]
         if not points:
             continue
-        colour = PALETTE[len(curves)] if len(curves) < len(PALETTE) else GREY
-        marker = MARKERS[len(curves) % len(MARKERS)]
-        _draw_bars(axes, points, colour)
+        coloured = len(curves) < len(PALETTE)
+        colour = PALETTE[len(curves)] if coloured else GREY
+        if coloured:
+            _draw_bars(axes, points, colour)
         (handle,) = axes.plot(
             [point.leakage.mean for point in points],
             [point.benefit.mean for point in points],
             color=colour,
-            marker=marker,
-            markersize=5.5,
+            marker=MARKERS[len(curves)] if coloured else ".",
+            markersize=5.5 if coloured else 4,
             markeredgecolor=PAPER,
             markeredgewidth=0.6,
-            linewidth=1.4,
-            zorder=3,
+            linewidth=1.4 if coloured else 0.8,
+            zorder=3 if coloured else 1.5,
         )
-        curves.append(_Curve(family.label, colour, tuple(points), handle))
+        named = points if coloured else [replace(point, text="") for point in points]
+        curves.append(_Curve(family.label, colour, tuple(named), handle))
     return curves
+
+
+def _legend(curves: Sequence[_Curve]) -> tuple[list[Line2D], list[str]]:
+    """Handles and names: grey curves share one."""
+    others = [curve for curve in curves if curve.colour == GREY]
+    named = [curve for curve in curves if curve.colour != GREY]
+    handles, names = [curve.handle for curve in named], [textwrap.fill(curve.label, 36) for curve in named]
+    if others:
+        handles.append(others[0].handle)
+        names.append(
+            others[0].label if len(others) == 1 else f"{len(others)} others, which leak more at equal utility"
+        )
+    return handles, names
 
 
 def _draw_reference(axes: Axes, point: Point) -> _Curve:

@@ -85,6 +85,14 @@ def ranged(metric: str, score: Interval) -> str:
     return f"{number(metric, score.mean)} [{form.bare(score.low)}, {form.bare(score.high)}]"
 
 
+def bare_range(metric: str, score: Interval | None) -> str:
+    """Such as ``21.3 [21.0, 21.6]``: the unit stands in the heading."""
+    if score is None:
+        return ABSENT
+    bare = form(metric).bare
+    return f"{bare(score.mean)} [{bare(score.low)}, {bare(score.high)}]"
+
+
 def percent(share: Interval) -> str:
     """A share with half the width of its interval, such as ``85.5 ± 2.1 %``."""
     return f"{100 * share.mean:.1f} ± {50 * (share.high - share.low):.1f} %"
@@ -139,17 +147,21 @@ class MatrixRow:
 
     @cached_property
     def costs(self) -> tuple[str, str, str]:
-        """Utility, bytes and edge ratio."""
-        utility = self.row.utility
-        return (
-            percent(utility) if utility else ABSENT,
-            thousands(self.row.bytes),
-            decimals(self.row.edge_ratio),
-        )
+        """Those of the setting."""
+        return costs(self.row)
+
+
+def costs(row: DefenceRow) -> tuple[str, str, str]:
+    """Utility, bytes and edge ratio."""
+    return (
+        percent(row.utility) if row.utility else ABSENT,
+        thousands(row.bytes),
+        decimals(row.edge_ratio),
+    )
 
 
 def cost_names(results: Results) -> tuple[str, str, str]:
-    """The headings of ``MatrixRow.costs``."""
+    """The headings of ``costs``."""
     return (results.utility_name or "utility", "bytes", "edge time ratio")
 
 

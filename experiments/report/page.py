@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from experiments.judge.statistics import Interval
-from experiments.report import matrix
+from experiments.report import matched, matrix
 from experiments.report.attacks import attack_table, markdown
 from experiments.report.figures import INK, PAPER, Grid, grid_figure, grids, save, tradeoff
 from experiments.report.results import (
@@ -92,6 +92,8 @@ def _render(run: Path, results: Results, curves: Iterable[tuple[str, str]], show
         targets=_strip_uri(run / "targets.png") if shown else "",
         grids=[(grid.title, [(strip.label, _strip_uri(strip.path)) for strip in grid.strips]) for grid in shown],
         attacks=attack_table(results),
+        matched_headings=matched.headings(results),
+        matched=matched.lines(matched.matched_rows(results)),
         guarantees=_guarantees(results),
         failures=[(cell, last_line(cell.traceback) or "no message") for cell in results.failed],
         versions=_versions(results.finished),

@@ -1,0 +1,76 @@
+"""Defences compared at equal utility: what is left to the attacker when so much of the task is given up."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.judge.statistics import LEVEL, RESAMPLES, Interval, bootstrap_weights
+
+Array = npt.NDArray[np.float64]
+
+
+class Setting(NamedTuple):
+    """One point of a tradeoff curve.
+
+    ``utility``: (seeds, n). ``leakage``: (seeds, m), of the first m of the same photos.
+    """
+
+    utility: Array
+    leakage: Array
+
+
+def leakage_at(lost: float, reference: Setting, curve: Sequence[Setting], resamples: int = RESAMPLES) -> Interval:
+    """The least leakage on a curve that loses at most ``lost`` of the reference's utility, with its 95 % interval.
+
+    The curve joins neighbouring settings by straight lines: a utility that no setting has is reached between two. In
+    each bootstrap resample the same photos and seeds are drawn for the reference and all settings, so that what they
+    share (an easy photo) cancels. Resamples in which nothing on the curve keeps the utility count as the reference:
+    a defence that cannot be afforded is not used.
+
+    Args:
+        lost: a share, 0.01 for one point.
+        reference: without a defence.
+        curve: in the order of the strength; several if they are to be joined.
+        resamples: of the bootstrap.
+
+    Raises:
+        ValueError: the settings have not the same seeds and photos.
+    """
+    every = [reference, *curve]
+    if len({setting.utility.shape for setting in every}) > 1 or len({len(setting.leakage) for setting in every}) > 1:
+        raise ValueError("settings can be compared where they were measured on the same photos and seeds")
+    seed_weights, image_weights = bootstrap_weights(*reference.utility.shape, resamples)
+    utility, leakage = (
+        np.stack([_resampled(values, seed_weights, image_weights) for values in column])
+        for column in zip(*every, strict=True)
+    )
+    resampled = _least(utility, leakage, lost)
+    means = np.array([[values.mean() for values in column] for column in zip(*every, strict=True)])
+    whole = _least(means[0][:, None], means[1][:, None], lost)
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(whole[0]), float(low), float(high))
+
+
+def _resampled(values: Array, seed_weights: Array, image_weights: Array) -> Array:
+    """Means of the resamples, (resamples,)."""
+    weights = image_weights[:, : values.shape[1]]
+    # a resample without any of the first photos has no mean of them: it counts as the mean of all
+    total = weights.sum(1, keepdims=True)
+    weights = np.where(total > 0, weights / np.where(total > 0, total, 1), 1 / values.shape[1])
+    means: Array = ((weights @ values.T) * seed_weights).sum(1)
+    return means
+
+
+def _least(utility: Array, leakage: Array, lost: float) -> Array:
+    """Of each column of (settings, resamples), whose first row is the reference: the least leakage affordable."""
+    needed = utility[0] - lost
+    found = np.where(utility >= needed, leakage, np.inf).min(0)  # the reference always is affordable
+    for weak in range(1, len(utility) - 1):
+        (u, v), (a, b) = utility[weak : weak + 2], leakage[weak : weak + 2]
+        crosses = (u - needed) * (v - needed) < 0
+        share = np.where(crosses, (u - needed) / np.where(crosses, u - v, 1), 0)
+        found = np.minimum(found, np.where(crosses, a + share * (b - a), np.inf))
+    least: Array = found
+    return least

@@ -1,0 +1,110 @@
+"""The table of defences at equal utility."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.judge.matched import Setting, leakage_at
+from experiments.judge.statistics import Interval
+from experiments.report import matrix
+from experiments.report.results import LEAKAGE_METRICS, DefenceRow, Family, Results
+
+LOST = (0.01, 0.03)
+"""Of the undefended utility: the points at which defences are compared."""
+
+
+@dataclass(frozen=True)
+class MatchedRow:
+    """A family of settings. ``leakage``: by metric and what is lost. ``affordable``: the setting that leaks least
+    among those that lose at most the last of ``LOST``; None where all lose more."""
+
+    family: Family
+    leakage: dict[tuple[str, float], Interval]
+    affordable: DefenceRow | None
+
+
+def matched_rows(results: Results) -> tuple[MatchedRow, ...]:
+    """The families, least leaking at the largest loss first; empty without a task or an undefended reference."""
+    reference = results.undefended
+    if reference is None or reference.utility is None:
+        return ()
+    rows = []
+    for family in results.families:
+        leakage = {
+            (metric, lost): score
+            for metric in LEAKAGE_METRICS
+            for lost in LOST
+            if (score := _matched(reference, family, metric, lost)) is not None
+        }
+        if leakage:
+            rows.append(MatchedRow(family, leakage, _affordable(reference, family)))
+    worst = Interval(np.inf, np.inf, np.inf)
+    return tuple(sorted(rows, key=lambda row: row.leakage.get((LEAKAGE_METRICS[0], LOST[-1]), worst).mean))
+
+
+def _matched(reference: DefenceRow, family: Family, metric: str, lost: float) -> Interval | None:
+    settings = [_setting(row, metric) for row in (reference, *family.rows)]
+    known = [setting for setting in settings if setting is not None]
+    if settings[0] is None or len(known) < 2:
+        return None
+    first, *curve = known
+    numeric = all(isinstance(row.defence.strength_value, int | float) for row in family.rows)
+    try:
+        if not numeric:  # settings without an order are points, not a curve
+            return min((leakage_at(lost, first, [setting]) for setting in curve), key=lambda score: score.mean)
+        # no defence is the end of the curve at which more leaks
+        weakest_last = curve[-1].leakage.mean() > curve[0].leakage.mean()
+        return leakage_at(lost, first, [*curve, first] if weakest_last else [first, *curve])
+    except ValueError:
+        return None  # seeds are missing
+
+
+def _setting(row: DefenceRow, metric: str) -> Setting | None:
+    strongest = row.strongest(metric)
+    if strongest is None:
+        return None
+    cells = [cell for cell in strongest.finished if cell.utility and metric in cell.metrics]
+    if not cells:
+        return None
+    utility = np.array([cell.utility.values for cell in cells if cell.utility])
+    return Setting(utility.astype(float), np.array([cell.metrics[metric].values for cell in cells]))
+
+
+def _affordable(reference: DefenceRow, family: Family) -> DefenceRow | None:
+    needed = (reference.utility.mean if reference.utility else np.inf) - LOST[-1]
+    rows = [row for row in family.rows if row.utility and row.utility.mean >= needed]
+    scored = [
+        (strongest.scores[LEAKAGE_METRICS[0]].mean, row) for row in rows if (strongest := row.strongest("psnr"))
+    ]
+    return min(scored, key=lambda pair: pair[0])[1] if scored else None
+
+
+def headings(results: Results) -> tuple[str, ...]:
+    """Of ``lines``."""
+    name = results.utility_name or "utility"
+    scores = [
+        f"{matrix.heading(metric)}, {100 * lost:g} % {name} lost" for metric in LEAKAGE_METRICS for lost in LOST
+    ]
+    return ("defence", *scores, f"setting within {100 * LOST[-1]:g} %", *matrix.cost_names(results))
+
+
+def lines(rows: tuple[MatchedRow, ...]) -> tuple[tuple[str, ...], ...]:
+    """One per family, as text."""
+    return tuple(
+        (
+            row.family.label,
+            *(
+                matrix.bare_range(metric, row.leakage.get((metric, lost)))
+                for metric in LEAKAGE_METRICS
+                for lost in LOST
+            ),
+            *_cheapest(row.affordable),
+        )
+        for row in rows
+    )
+
+
+def _cheapest(row: DefenceRow | None) -> tuple[str, ...]:
+    if row is None:
+        return ("none", *(matrix.ABSENT,) * 3)
+    return (row.defence.strength_text or row.defence.label, *matrix.costs(row))

@@ -1,0 +1,120 @@
+"""Leakage at equal utility: between two strengths, resampled in pairs, never better than what is affordable."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_report import DEFENCES, write_run
+
+from experiments.judge.matched import Setting, leakage_at
+from experiments.report import write_report
+from experiments.report.figures import GREY, tradeoff
+from experiments.report.matched import matched_rows
+from experiments.report.results import load_results
+
+
+def _constant(utility: float, leakage: float, photos: int = 10) -> Setting:
+    return Setting(np.full((1, photos), utility), np.full((1, photos), leakage))
+
+
+def test_a_utility_between_two_strengths_is_reached_between_them() -> None:
+    reference = _constant(0.9, 24.0)
+    curve = [_constant(0.9, 22.0), _constant(0.8, 12.0)]
+    assert leakage_at(0.01, reference, curve).mean == pytest.approx(21.0)
+    assert leakage_at(0.05, reference, curve).mean == pytest.approx(17.0)
+    assert leakage_at(0.2, reference, curve).mean == pytest.approx(12.0)  # all of it is affordable
+
+
+def test_what_cannot_be_afforded_is_not_used() -> None:
+    reference = _constant(0.9, 24.0)
+    assert leakage_at(0.01, reference, [_constant(0.7, 10.0)]).mean == 24.0
+    assert leakage_at(0.01, reference, [_constant(0.895, 30.0)]).mean == 24.0  # nor what leaks more than nothing
+
+
+def test_settings_without_an_order_are_points() -> None:
+    reference = _constant(0.9, 24.0)
+    one, other = _constant(0.95, 20.0), _constant(0.5, 10.0)
+    assert leakage_at(0.01, reference, [one]).mean == 20.0
+    assert leakage_at(0.01, reference, [one, other]).mean < 20.0  # joined, they would be a curve
+
+
+def slow_least(utility: list[float], leakage: list[float], lost: float) -> float:
+    """By walking along the curve in small steps."""
+    needed = utility[0] - lost
+    found = [leak for use, leak in zip(utility, leakage, strict=True) if use >= needed]
+    for left in range(1, len(utility) - 1):
+        for share in np.linspace(0, 1, 2001):
+            use = utility[left] + share * (utility[left + 1] - utility[left])
+            if use >= needed:
+                found.append(leakage[left] + share * (leakage[left + 1] - leakage[left]))
+    return min(found)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    points=st.lists(st.tuples(st.floats(0, 1), st.floats(5, 40)), min_size=2, max_size=6),
+    lost=st.floats(0, 0.2),
+)
+def test_least_is_the_slow_one(points: list[tuple[float, float]], lost: float) -> None:
+    first, *curve = [_constant(*point) for point in points]
+    slow = slow_least([point[0] for point in points], [point[1] for point in points], lost)
+    assert leakage_at(lost, first, curve, resamples=5).mean == pytest.approx(slow, abs=0.05)
+
+
+def test_what_photos_share_cancels() -> None:
+    random = np.random.default_rng(1)
+    easy = random.normal(0, 5, (1, 400))
+    reference = Setting(np.ones((1, 400)), 25 + easy)
+    same = Setting(np.ones((1, 400)), 20 + easy)
+    score = leakage_at(0.0, reference, [same])
+    assert score.high - score.low == pytest.approx(4 * 5 / 20, rel=0.2)  # of the mean itself
+    hard = Setting((easy < 0).astype(float), 25 + easy)  # utility and leakage hang together within a photo
+    paired = leakage_at(1.0, reference, [Setting(hard.utility, hard.leakage - 25 - easy + 20)])
+    assert paired.high - paired.low < 1e-9  # constant leakage, whatever is drawn
+
+
+def test_slow_attacks_count_on_their_own_photos() -> None:
+    random = np.random.default_rng(2)
+    few = random.normal(20, 1, (2, 16))
+    reference = Setting(np.ones((2, 200)), random.normal(25, 1, (2, 16)))
+    score = leakage_at(0.0, reference, [Setting(np.ones((2, 200)), few)])
+    assert score.mean == pytest.approx(few.mean())
+    assert score.low < few.mean() < score.high
+
+
+def test_other_photos_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match="same photos"):
+        leakage_at(0.0, _constant(0.9, 20, photos=5), [_constant(0.9, 20, photos=6)])
+
+
+def test_the_report_ranks_defences_at_equal_utility(tmp_path: Path) -> None:
+    ids = write_run(tmp_path)
+    rows = matched_rows(load_results(tmp_path, ids))
+    at_three = [row.leakage["psnr", 0.03].mean for row in rows]
+    assert len(rows) == 4  # two families of channel_subset, noise, dp_sgd
+    assert at_three == sorted(at_three)
+    assert all(row.leakage["psnr", 0.03].mean <= row.leakage["psnr", 0.01].mean for row in rows)
+    write_report(tmp_path, ids)
+    page = (tmp_path / "index.html").read_text()
+    assert "At equal accuracy" in page
+    assert all(row.family.label in page for row in rows)
+
+
+def test_the_best_eight_curves_are_in_colour_and_the_rest_grey(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subset = next(defence for defence in DEFENCES if defence["name"] == "channel_subset")
+    many = [
+        {**subset, "label": f"channel_subset {n}", "settings": {"keep": 0.5, "selection": f"{n}"}} for n in range(11)
+    ]
+    monkeypatch.setattr("test_report.DEFENCES", (DEFENCES[0], *many))
+    results = load_results(tmp_path, write_run(tmp_path, lambda cell: None))
+    best = [row.family.label for row in matched_rows(results)][:8]
+    figure = tradeoff(results, "psnr")
+    assert figure is not None
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == [*best, "none (undefended)", "3 others, which leak more at equal utility"]
+    colours = [line.get_color() for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 1]
+    assert colours.count(GREY) == 3
