@@ -83,9 +83,17 @@ def _checks_of_kind(attack: Attack[Any]) -> tuple[Check, ...]:
             # who never asked the device may be unable to tell its encoder from others that send the same pictures'
             return _answers_with_images, _falls_to_the_floor_with_shuffled_releases
         case Linkage():
-            return _answers_with_embeddings, _links_people_better_than_chance
+            return (
+                _answers_with_embeddings,
+                _links_people_better_than_chance,
+                _links_nobody_with_shuffled_releases,
+            )
         case AttributeInference():
-            return _answers_with_scores, _reads_the_attribute_better_than_chance
+            return (
+                _answers_with_scores,
+                _reads_the_attribute_better_than_chance,
+                _reads_nothing_with_shuffled_releases,
+            )
     raise TypeError(f"{attack.name} answers with nothing that is known: subclass Reconstruction, for example")
 
 
@@ -263,22 +271,50 @@ def _errors(trials: _Trials, shuffle: int = 0) -> tuple[float, float]:
 
 
 def _links_people_better_than_chance(trials: _Trials) -> None:
-    people, itself = _identities(toy_images(TARGETS, seed=3)), torch.eye(TARGETS, dtype=torch.bool)
-    same = (people[:, None] == people) & ~itself
-    distances = torch.cdist(trials.first, trials.first).masked_fill(itself, torch.inf)
-    nearest = distances == distances.amin(1, keepdim=True)  # several, where it says the same of several
-    right, chance = (((same & of).sum(1) / of.sum(1)).mean().item() for of in (nearest, ~itself))
+    right, chance = _linked(trials)
     assert right > chance + MARGIN, (
         f"on an undefended toy encoder {right:.1%} of the releases are nearest to one of the same person, "
         f"of random embeddings {chance:.1%}"
     )
 
 
+def _links_nobody_with_shuffled_releases(trials: _Trials) -> None:
+    _falls_to_chance(*(_linked(trials, shuffle) for shuffle in (0, 1)))
+
+
+def _linked(trials: _Trials, shuffle: int = 0) -> tuple[float, float]:
+    """Shares of the releases nearest to one of the same person, and of chance; people moved on by ``shuffle``."""
+    people = _identities(toy_images(TARGETS, seed=3)).roll(shuffle)
+    itself = torch.eye(TARGETS, dtype=torch.bool)
+    same = (people[:, None] == people) & ~itself
+    distances = torch.cdist(trials.first, trials.first).masked_fill(itself, torch.inf)
+    nearest = distances == distances.amin(1, keepdim=True)  # several, where it says the same of several
+    right, chance = (((same & of).sum(1) / of.sum(1)).mean().item() for of in (nearest, ~itself))
+    return right, chance
+
+
 def _reads_the_attribute_better_than_chance(trials: _Trials) -> None:
-    labels = _labels(toy_images(TARGETS, seed=3))[_attribute(trials)]
-    correct = (trials.first.argmax(1) == labels).float()
-    recall = torch.stack([correct[labels == label].mean() for label in labels.unique()])
-    right, chance = recall.mean().item(), 1 / len(recall)
+    right, chance = _read(trials)
     assert right > chance + MARGIN, (
         f"on an undefended toy encoder its balanced accuracy is {right:.1%}, that of guessing {chance:.1%}"
+    )
+
+
+def _reads_nothing_with_shuffled_releases(trials: _Trials) -> None:
+    _falls_to_chance(*(_read(trials, shuffle) for shuffle in (0, 1)))
+
+
+def _read(trials: _Trials, shuffle: int = 0) -> tuple[float, float]:
+    """Balanced accuracy, and that of guessing; the truth moved on by ``shuffle`` places."""
+    labels = _labels(toy_images(TARGETS, seed=3))[_attribute(trials)].roll(shuffle)
+    correct = (trials.first.argmax(1) == labels).float()
+    recall = torch.stack([correct[labels == label].mean() for label in labels.unique()])
+    return recall.mean().item(), 1 / len(recall)
+
+
+def _falls_to_chance(with_its_own: tuple[float, float], shuffled: tuple[float, float]) -> None:
+    gained, left = (right - chance for right, chance in (with_its_own, shuffled))
+    assert left < gained / 2, (
+        f"given the release of another picture it still is {left:.1%} better than chance, of {gained:.1%}: "
+        "it knows the targets from elsewhere"
     )

@@ -8,7 +8,17 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from attacks.base import Attack, BlackBox, QueryFree, Reconstruction, Reconstructor, WhiteBox, knowledge_of
+from attacks.base import (
+    Answer,
+    Attack,
+    BlackBox,
+    Linkage,
+    QueryFree,
+    Reconstruction,
+    Reconstructor,
+    WhiteBox,
+    knowledge_of,
+)
 from attacks.checks import check_attack, toy_knowledge
 from attacks.decoder import Decoder
 from attacks.inverse_network import InverseNetwork
@@ -131,10 +141,24 @@ class _Knowing(Reconstruction[QueryFree]):
         return lambda release: to_float(toy_images(len(release), seed=3)).roll(1, 0)
 
 
+class _KnowingPeople(Linkage[QueryFree]):
+    """Knows who is on the targets, in another order than the releases."""
+
+    paper: ClassVar[str] = "a test's"
+
+    def fit(self, knows: QueryFree) -> Answer:
+        def embed(release: Tensor) -> Tensor:
+            bright = (to_float(toy_images(len(release), seed=3)).mean((2, 3)) > 0.5).float()
+            return bright.roll(1, 0)
+
+        return embed
+
+
 @pytest.mark.parametrize(
     ("attack", "promise"),
     [
         (_Knowing, "falls to the floor"),
+        (_KnowingPeople, "links nobody"),
         (_Peeking, "leaves what"),
         (_Normalised, "answers with images"),
         (_InPlace, "leaves what"),
