@@ -34,7 +34,7 @@ SUITE: tuple[tuple[Attack[Any], float | None], ...] = (
     (Rmle(), None),
     (Refine(width=64), None),
     (LatentSearch(), None),
-    (DeepImagePrior(), None),
+    (DeepImagePrior(steps=300), None),
 )
 """Attacks and, where its model contains the optimum, the excess that each is allowed."""
 
