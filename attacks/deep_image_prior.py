@@ -50,18 +50,15 @@ class DeepImagePrior(Reconstruction[WhiteBox]):
         network = SkipNetwork(height, width, self.width).to(knows.device)
         noise = torch.rand(1, self.width, height, width, device=knows.device)
 
-        def attempt(weight: float, release: Tensor, steps: int) -> Tensor:
-            painters = _Painters(network, noise, self.input_noise, steps)
+        def attempt(weight: float, release: Tensor) -> Tensor:
+            painters = _Painters(network, noise, self.input_noise, self.steps)
             # a network's picture changes in leaps: none is left behind for a while without gain
-            schedule = Schedule(steps, self.learning_rate, patience=steps)
+            schedule = Schedule(self.steps, self.learning_rate, patience=self.steps)
             return search(painters.space(), matcher(release), weight, schedule, knows.log)
 
-        def tried(weight: float, release: Tensor) -> Tensor:
-            return attempt(weight, release, max(1, self.steps // 4))
-
-        weight = best_on_validation(knows, WEIGHTS if self.weight is None else (self.weight,), tried)
+        weight = best_on_validation(knows, WEIGHTS if self.weight is None else (self.weight,), attempt)
         knows.log({"weight": weight})
-        return lambda release: attempt(weight, release, self.steps)
+        return lambda release: attempt(weight, release)
 
 
 @dataclass

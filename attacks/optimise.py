@@ -113,10 +113,6 @@ class Schedule:
     patience: int = 100
     tolerance: float = 1e-3
 
-    def shortened(self) -> "Schedule":
-        """For trying a setting: a quarter of the steps."""
-        return replace(self, steps=max(1, self.steps // 4))
-
 
 @dataclass(frozen=True)
 class Found:
@@ -234,14 +230,13 @@ def best_on_validation(knows: WhiteBox, candidates: Iterable[T], attempt: Callab
         candidates: of equals the first is taken.
         attempt: (setting, releases) -> images.
     """
+    listed = list(candidates)
+    if len(listed) == 1:
+        return listed[0]
     photos = to_float(knows.images["validation"][:TRIED].to(knows.device))
     releases = knows.query(photos)
-
-    def error(candidate: T) -> float:
-        value = float((attempt(candidate, releases) - photos).square().mean())
-        knows.log({"candidate": float(position[id(candidate)]), "validation_loss": value})
-        return value
-
-    listed = list(candidates)
-    position = {id(candidate): number for number, candidate in enumerate(listed)}
-    return min(listed, key=error) if len(listed) > 1 else listed[0]
+    errors = []
+    for number, candidate in enumerate(listed):
+        errors.append(float((attempt(candidate, releases) - photos).square().mean()))
+        knows.log({"candidate": float(number), "validation_loss": errors[-1]})
+    return listed[errors.index(min(errors))]

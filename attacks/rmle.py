@@ -22,7 +22,7 @@ from victims.settings import doc
 from victims.tensors import to_float
 
 WEIGHTS = (0.0, 0.01, 0.1, 1.0, 10.0)
-"""Of the prior, tried on validation photos where none is given."""
+"""Of the prior, tried on validation photos where none is given; for as many steps, which are a prior too."""
 GREY = 0.5
 
 
@@ -57,12 +57,12 @@ class Rmle(Reconstruction[WhiteBox]):
         schedule = Schedule(self.steps, self.learning_rate)
 
         def attempt(weight: float, release: Tensor) -> Tensor:
-            return search(space, matcher(release), weight, schedule.shortened())
+            return search(space, matcher(release), weight, schedule, knows.log)
 
         weights = [self.weight] if self.weight is not None else self._weights(matcher, space, knows)
         weight = best_on_validation(knows, weights, attempt)
         knows.log({"weight": weight, "noise": matcher.noise})
-        return lambda release: search(space, matcher(release), weight, schedule, knows.log)
+        return lambda release: attempt(weight, release)
 
     def _weights(self, matcher: Matcher, space: Space, knows: WhiteBox) -> list[float]:
         if self.prior == "tv":
