@@ -9,7 +9,7 @@ from annotated_types import MinLen
 from torch import Tensor, nn
 
 from defenses.base import Calibration, CalibrationBatch, Channel, Defense, Guarantee, Perturbation, Retrains
-from victims.errors import InvalidInputError
+from victims.errors import InvalidInputError, unknown
 from victims.settings import doc
 from victims.training import Training
 
@@ -99,17 +99,21 @@ def _part(given: Any) -> Defense:
         return given
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
         raise InvalidInputError(f"chain.parts: {given!r} should be a table with the name of a defence")
-    settings = {key: value for key, value in given.items() if key != "name"}
-    return _loaded()[given["name"]].from_mapping(settings)
+    known = _loaded()
+    if given["name"] not in known:
+        raise unknown("defence", given["name"], known)
+    return known[given["name"]].from_mapping({key: value for key, value in given.items() if key != "name"})
 
 
 def _loaded() -> dict[str, type[Defense]]:
-    """All defences whose file was imported, by name."""
+    """All defences whose file was imported, by name; of two with one name the one of this package."""
     found: dict[str, type[Defense]] = {}
     pending: list[type[Defense]] = [Defense]
     while pending:
-        pending += (below := pending.pop().__subclasses__())
-        found |= {cls.name: cls for cls in below}
+        cls = pending.pop()
+        pending += cls.__subclasses__()
+        if cls is not Defense and (cls.name not in found or cls.__module__.startswith(f"{__package__}.")):
+            found[cls.name] = cls
     return found
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -230,7 +231,7 @@ def test_cloak_is_large_where_the_network_does_not_look() -> None:
             seen: Tensor = encoder(images * (torch.arange(images.shape[3]) < images.shape[3] // 2))
             return seen
 
-    blind = type(calibration)(calibration.batches, Left(), calibration.tail, calibration.device)
+    blind = replace(calibration, encoder=Left())
     perturb = Cloak(0.01, steps=200).perturb((3, 32, 32))
     with seeded("cloak"):
         perturb.calibrate(blind)

@@ -1,6 +1,7 @@
 """Each defence does what its formula says."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,9 +77,7 @@ def test_saliency_needs_labels() -> None:
     calibration = toy_calibration()
     unlabelled = [type(batch)(batch.images, batch.features, None) for batch in calibration.batches()]
     with pytest.raises(InvalidInputError, match="task"):
-        ChannelSubset(0.5).channel((96, 2, 2)).calibrate(
-            type(calibration)(lambda: iter(unlabelled), calibration.tail, calibration.device)
-        )
+        ChannelSubset(0.5).channel((96, 2, 2)).calibrate(replace(calibration, batches=lambda: iter(unlabelled)))
 
 
 def _private_training(epsilon: float) -> tuple[Training, torch.nn.Module]:
