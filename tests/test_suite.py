@@ -11,7 +11,7 @@ from tiny import DECODER, HEAD, MEAN, NONE, RIDGE, run_plan
 from experiments.cell import cells_of
 from experiments.execute import CACHE
 from experiments.plan import read_plan
-from experiments.stages.strongest import _line
+from experiments.stages.strongest import Prediction, _line, choose
 from experiments.store import Store
 
 REFINE = '[[attacks]]\nname = "refine"\nwidth = 16\nepochs = 1\nsteps = 3\n'
@@ -148,6 +148,17 @@ def test_a_mirror_doubles_the_attackers_photos_and_nothing_else(tmp_path: Path) 
 def test_one_attack_is_no_suite(tmp_path: Path) -> None:
     results, _, _ = run_plan(HEAD + NONE + MEAN + RIDGE, tmp_path)
     assert "strongest" not in _by_name(results)
+
+
+def test_the_usual_attack_stays_unless_another_promises_more_than_the_doubt() -> None:
+    random = np.random.default_rng(3)
+    photo = random.normal(0, 1, 32)  # some are hard for all
+    made = -5 + photo
+    usual = Prediction(np.full(6, -5.0), made, photo + random.normal(0, 0.1, 32))
+    other = Prediction(np.array([-5.05, -6.0, -4.0, -5.6]), made + 0.3, photo + random.normal(0, 0.1, 32))
+    # a gain within the doubt, two clear ones, a loss; and two photos that the other one never tried
+    assert choose([usual, other]).tolist() == [0, 1, 0, 1, 0, 0]
+    assert choose([other, usual]).tolist() == [1, 0, 1, 0, 1, 1]
 
 
 def test_the_line_that_ranks_attacks() -> None:

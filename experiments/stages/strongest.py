@@ -1,10 +1,10 @@
 """For each target photo the best reconstruction of a suite of attacks, chosen as an adversary would."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,10 @@ class StrongestStage(Stage):
 
     The adversary never sees the true photo, but it can send a reconstruction through the device and compare the
     release with the one that it intercepted, and it knows the truth of its own validation photos. So for each
-    attack the error is regressed on that feature loss (both as logarithms) over validation photos, and each
-    target photo goes to the attack with the least predicted error. Feature loss alone would not do: an attack
-    that minimises it outright has the least of all and may have the worst picture.
+    attack the error is regressed on that feature loss (both as logarithms) over validation photos. Each target
+    photo goes to the attack that was best there, unless another one's predicted error is lower by more than such
+    predictions were wrong. Feature loss alone would not do: an attack that minimises it outright has the least of
+    all and may have the worst picture.
     """
 
     label: ClassVar[str] = "strongest"
@@ -42,9 +43,7 @@ class StrongestStage(Stage):
         """answers.npy (uint8) and choice.json: for each photo the position of its attack."""
         check = _FeatureCheck.of(self.attacks[0], store)
         answers = [attack.load(store) for attack in self.attacks]
-        predicted = [check.predicted(attack, store) for attack in self.attacks]
-        tried = max(map(len, predicted))
-        choice = np.stack([np.pad(of, (0, tried - len(of)), constant_values=np.inf) for of in predicted]).argmin(0)
+        choice = choose([check.prediction(attack, store) for attack in self.attacks])
         save_array(folder / "answers.npy", torch.stack([answers[k][i] for i, k in enumerate(choice)]))
         (folder / "choice.json").write_text(json.dumps(choice.tolist()))
 
@@ -56,6 +55,36 @@ class StrongestStage(Stage):
         """For each photo the position of the chosen attack."""
         choice: list[int] = json.loads((store.folder(self) / "choice.json").read_text())
         return choice
+
+
+class Prediction(NamedTuple):
+    """Of one attack, logarithms of errors.
+
+    ``expected``: on the t target photos that it tried. ``made``: on the v validation photos. ``missed``: what it made
+    there less what was expected.
+    """
+
+    expected: Numbers
+    made: Numbers
+    missed: Numbers
+
+
+def choose(predictions: Sequence[Prediction]) -> npt.NDArray[np.int64]:
+    """For each photo the position of its attack, see ``StrongestStage``; attacks tried the first photos or all."""
+    tried = max(len(prediction.expected) for prediction in predictions)
+    expected = np.stack(
+        [np.pad(one.expected, (0, tried - len(one.expected)), constant_values=np.inf) for one in predictions]
+    )
+    ranking = np.array([np.exp(prediction.made).mean() for prediction in predictions])
+    usual = np.where(np.isfinite(expected), ranking[:, None], np.inf).argmin(0)
+    promising = expected.argmin(0)
+    missed = np.stack([prediction.missed for prediction in predictions])
+    # what two attacks miss together, on a photo that is hard for both, does not make the choice doubtful
+    doubt = (missed[promising] - missed[usual]).std(1)
+    photos = np.arange(tried)
+    gain = expected[usual, photos] - expected[promising, photos]
+    choice: npt.NDArray[np.int64] = np.where(gain > doubt, promising, usual)
+    return choice
 
 
 @dataclass(frozen=True)
@@ -71,13 +100,16 @@ class _FeatureCheck:
         releases = {part: attack.intercepted(part, store) for part in ("target", "validation")}
         return cls(attack.edge(store), attack.arrived(store), releases)
 
-    def predicted(self, attack: AttackStage, store: Store) -> Numbers:
-        """The error that the attack is expected to make on each target photo that it tried."""
+    def prediction(self, attack: AttackStage, store: Store) -> Prediction:
+        """From what the attack made of validation photos."""
         rebuilt = attack.load_validation(store)
         truth = attack.protect.images("validation", store)[: len(rebuilt)]
         error = (to_float(rebuilt) - to_float(truth)).square().mean((1, 2, 3)).clamp_min(1e-8)
-        slope, offset = _line(self.loss(rebuilt, "validation"), error.log().double().numpy())
-        return np.exp(offset + slope * self.loss(attack.load(store), "target"))
+        loss, made = self.loss(rebuilt, "validation"), error.log().double().numpy()
+        slope, offset = _line(loss, made)
+        return Prediction(
+            offset + slope * self.loss(attack.load(store), "target"), made, made - offset - slope * loss
+        )
 
     @torch.no_grad()
     def loss(self, rebuilt: Tensor, part: str) -> Numbers:
