@@ -1,6 +1,5 @@
 """A leakage profile as a table and a figure: what leaks, what travels and what the edge computes, by depth."""
 
-import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -255,21 +254,7 @@ def _draw_bytes(axes: Axes, profile: MeasuredProfile) -> None:
     axes.plot([cut.cut.bytes for cut in profile.cuts], color=INK, marker="o", markersize=3.5, linewidth=1.2, zorder=3)
     photo = BYTES_OF_A_PIXEL * profile.size**2
     axes.axhline(photo, color=INK, linewidth=1.0, linestyle=":", zorder=1)
-    # the text takes a third of the width: on the side where the curve is farther off, and across the line from it
-    third = max(1, len(profile.cuts) // 3)
-    sides = {"left": profile.cuts[:third], "right": profile.cuts[-third:]}
-    offsets = {side: [math.log(cut.cut.bytes / photo) for cut in cuts] for side, cuts in sides.items()}
-    side = max(offsets, key=lambda name: min(map(abs, offsets[name])))
-    below = sum(offsets[side]) > 0
-    axes.annotate(
-        f"the photo itself, uncompressed: {bytes_text(photo)}",
-        (-0.4 if side == "left" else len(profile.cuts) - 0.6, photo),
-        xytext=(0, -3 if below else 2),
-        textcoords="offset points",
-        ha=side,
-        va="top" if below else "bottom",
-        fontsize=7.5,
-    )
+    axes.set_title(f"dotted: the photo itself, uncompressed: {bytes_text(photo)}", loc="right", fontsize=7.5, pad=2)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: bytes_text(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
