@@ -256,6 +256,10 @@ class Attack(Settings, ABC, Generic[K]):
     per_image: ClassVar[bool] = False
     """True for an attack that works on each target anew: a plan may give it fewer of them."""
 
+    by_distribution: ClassVar[bool] = False
+    """True for an attack that knows the device by the distribution of its features only. It inverts devices that this
+    gives away; the toy of the contract checks, whose pictures are alike in every colour, is none."""
+
     def check(self, scene: Scene) -> None:
         """Called before anything is computed.
 

@@ -77,11 +77,9 @@ def check_attack(attack: Attack[Any]) -> list[str]:
 def _checks_of_kind(attack: Attack[Any]) -> tuple[Check, ...]:
     """The check of the answer's form, then the checks that it tells what is in the release, and that alone."""
     match attack:
-        case Reconstruction() if issubclass(knowledge_of(type(attack)), BlackBox):
-            return _answers_with_images, _falls_to_the_floor_with_shuffled_releases, _beats_the_mean_image
         case Reconstruction():
-            # who never asked the device may be unable to tell its encoder from others that send the same pictures'
-            return _answers_with_images, _falls_to_the_floor_with_shuffled_releases
+            beats = () if attack.by_distribution else (_beats_the_mean_image,)
+            return _answers_with_images, _falls_to_the_floor_with_shuffled_releases, *beats
         case Linkage():
             return (
                 _answers_with_embeddings,

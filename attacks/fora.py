@@ -33,6 +33,8 @@ class Fora(ShadowAttack):
         "Xu et al., A Stealthy Wrongdoer: Feature-Oriented Reconstruction Attack against Split Learning, CVPR 2024"
     )
 
+    by_distribution: ClassVar[bool] = True
+
     steps: Annotated[int, Gt(0), MultipleOf(ROUND), doc("of training an encoder; published: 40 000")] = 1000
     mix: Annotated[float, Ge(0), Le(1), doc("weight of the discrepancy; the critic has the rest")] = 0.8
     learning_rate: Annotated[float, Gt(0), doc("of the encoder's Adam, as published")] = 1e-4

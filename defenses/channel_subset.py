@@ -90,7 +90,7 @@ class _SubsetChannel(Channel):
             loss = F.cross_entropy(calibration.tail(features), labels, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, features)
         effect = (batch.features * gradient).movedim(self.axis, -1)
-        return effect.flatten(1, -2).mean(1).abs().sum(0, dtype=torch.float64)
+        return _places(effect).mean(1).abs().sum(0, dtype=torch.float64)
 
     def _inversion(self, calibration: Calibration) -> tuple[Tensor, Tensor]:
         """Covariance of the channels (c, c), and with the pixels of the cell's patch (c, p)."""
@@ -113,6 +113,11 @@ class _SubsetChannel(Channel):
         return self.fill.expand(shape).clone().index_copy_(self.axis, self.kept, release)
 
 
+def _places(values: Tensor) -> Tensor:
+    """Values (n, ..., c) as (n, places, c), a single place where there is nothing between."""
+    return values.reshape(len(values), -1, values.shape[-1])
+
+
 def cells_and_patches(features: Tensor, images: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """Aligned rows, float64: the channels of each cell of the maps (m, c), and the picture there (m, 3 * 4 * 4).
 
@@ -123,7 +128,7 @@ def cells_and_patches(features: Tensor, images: Tensor, axis: int) -> tuple[Tens
         inputs = features.permute(0, 2, 3, 1).flatten(0, 2)
     else:
         rows = columns = 1
-        inputs = features.movedim(axis, -1).flatten(1, -2).mean(1)
+        inputs = _places(features.movedim(axis, -1)).mean(1)
     coarse = F.interpolate(images, (PATCH * rows, PATCH * columns), mode="area")
     patches = F.unfold(coarse, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
     return inputs.double(), patches.double()

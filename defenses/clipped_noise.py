@@ -47,25 +47,27 @@ class ClippedNoise(Defense):
 
 class _ClippedChannel(Channel):
     bound: Tensor
+    scale: Tensor
 
     def __init__(self, settings: ClippedNoise) -> None:
         super().__init__()
         self.settings = settings
         self.order = 2 if settings.mechanism == "gaussian" else 1
         self.register_buffer("bound", torch.ones(()))
+        self.register_buffer("scale", torch.zeros((), dtype=torch.float64))
 
     def calibrate(self, calibration: Calibration) -> None:
         norms = torch.cat([self._norms(batch.features) for batch in calibration.batches()])
         self.bound.copy_(norms.quantile(self.settings.clip))
+        self.scale.fill_(self._scale(2 * float(self.bound)))
 
     def _norms(self, features: Tensor) -> Tensor:
         norms: Tensor = features.flatten(1).float().norm(self.order, dim=1)
         return norms
 
-    @property
-    def noise_scale(self) -> float:
+    def _scale(self, sensitivity: float) -> float:
         """Sigma of the Gaussian, b of the Laplace distribution."""
-        sensitivity, settings = 2 * float(self.bound), self.settings
+        settings = self.settings
         if settings.mechanism == "laplace":
             return sensitivity / settings.epsilon
         return analytic_gaussian_sigma(settings.epsilon, settings.delta, sensitivity)
@@ -75,7 +77,7 @@ class _ClippedChannel(Channel):
         shrunk = (self.bound / norms).clamp_max(1)
         clipped = features * shrunk.view(-1, *[1] * (features.ndim - 1))
         noise = torch.randn_like(features) if self.settings.mechanism == "gaussian" else laplace_like(features)
-        return clipped + self.noise_scale * noise
+        return clipped + self.scale * noise
 
     def guarantee(self) -> Guarantee:
         gaussian = self.settings.mechanism == "gaussian"
@@ -84,7 +86,7 @@ class _ClippedChannel(Channel):
             "query",
             self.settings.epsilon,
             self.settings.delta if gaussian and finite else 0.0,
-            noise_std=self.noise_scale if gaussian else None,
+            noise_std=float(self.scale) if gaussian else None,
         )
 
 

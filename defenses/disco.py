@@ -59,30 +59,31 @@ class _PruningChannel(Channel):
         self.unit.fill_(calibration.root_mean_square())
 
     def send(self, features: Tensor) -> Tensor:
-        values = (features / self.unit).movedim(self.axis + 1, 1).flatten(2)
-        scores = self.scores(values.mean(2))
+        scores = self.scores(self._by_channel(features / self.unit).mean(2))
         least = scores.topk(self.kept, dim=1).values[:, -1:]
         soft = torch.sigmoid((scores - least.detach()) / self.temperature)
         hard = (scores >= least).float()
-        mask = (hard - soft).detach() + soft  # exactly zero where it is pruned
-        columns = [-1 if axis in (0, self.axis + 1) else 1 for axis in range(features.ndim)]
-        columns[0], columns[self.axis + 1] = mask.shape
-        sent: Tensor = features * mask.view(columns)
-        return sent
+        # exactly zero where it is pruned
+        return features * self._everywhere((hard - soft).detach() + soft)
 
     def arrived(self, release: Tensor) -> Tensor:
         """Channels with anything in them."""
-        others = [axis for axis in range(1, release.ndim) if axis != self.axis + 1]
-        some = (release != 0).any(others[0], keepdim=True) if others else release != 0
-        for axis in others[1:]:
-            some = some.any(axis, keepdim=True)
-        everywhere: Tensor = some.expand_as(release)
-        return everywhere
+        return self._everywhere(self._by_channel(release != 0).any(2)).expand_as(release)
+
+    def _by_channel(self, values: Tensor) -> Tensor:
+        """(n, *shape) as (n, channels, places)."""
+        return values.movedim(self.axis + 1, 1).reshape(len(values), self.shape[self.axis], -1)
+
+    def _everywhere(self, of_channels: Tensor) -> Tensor:
+        """(n, channels) in a form that multiplies (n, *shape)."""
+        sizes = [1] * len(self.shape)
+        sizes[self.axis] = self.shape[self.axis]
+        return of_channels.view(len(of_channels), *sizes)
 
     def pack(self, release: Tensor) -> bytes:
         """The kept channels and their numbers."""
         channels = release.movedim(self.axis, 0)
-        kept = channels.flatten(1).any(1).nonzero().flatten() if channels.ndim > 1 else channels.nonzero().flatten()
+        kept = self._by_channel(release[None])[0].any(1).nonzero().flatten()
         return save({"channels": kept.to(torch.int16), "values": channels[kept].contiguous()})
 
     def unpack(self, packed: bytes) -> Tensor:

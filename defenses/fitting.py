@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -89,6 +90,13 @@ class _Trainee(nn.Module):
         super().__init__()
         self.before = nn.Identity() if from_features else nn.Sequential(model.perturb, model.encoder)
         self.channel, self.tail = model.channel, model.tail
+
+    def train(self, mode: bool = True) -> Self:
+        """A frozen encoder keeps its batch statistics too."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.before.parameters()):
+            self.before.eval()
+        return self
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features = self.before(inputs)

@@ -17,8 +17,8 @@ class KeyedMixing(Defense):
     """Multiply the channels with a secret orthogonal matrix on the edge, with its transpose in the cloud.
 
     Lossless, so the task loses nothing, and a fixed linear map, so neither does an attacker who learns from the
-    device's own answers. It stops only who takes the features for those of the public network: the ``unaware``
-    threat. The key is secret from the attacker only; this is no encryption.
+    device's own answers. It could stop only who intercepts releases and has never seen one of a known photo. That
+    is not the ``unaware`` threat, which is given what the cloud makes of a release, and there the key is undone.
     """
 
     paper: ClassVar[str] = (

@@ -38,7 +38,6 @@ LIGHTER: dict[str, dict[str, Any]] = {
     "fora": {"steps": 100, "width": 16, "decoder_epochs": 4},
     "refine": {"width": 16, "steps": 50},
     "rmle": {"steps": 200},
-    "shadow_model": {"width": 16, "decoder_epochs": 4},
 }
 """Settings of the slow ones under which the toy is still easy."""
 NEEDED: dict[str, dict[str, Any]] = {
@@ -228,3 +227,20 @@ def _defense(channel: type[Channel]) -> Defense:
 )
 def test_defense_checks_notice(defense: Defense, promise: str) -> None:
     assert any(promise in problem for problem in check_defense(defense))
+
+
+@dataclass(frozen=True)
+class _Mean(Reconstruction[QueryFree]):
+    """Never looks at the release, and does not say so."""
+
+    paper: ClassVar[str] = "a test's"
+
+    def fit(self, knows: QueryFree) -> Reconstructor:
+        mean = MeanImage().fit(knows)
+        return lambda release: mean(release)
+
+
+def test_only_an_attack_by_distribution_may_be_no_better_than_the_mean() -> None:
+    assert any("beats the mean image" in problem for problem in check_attack(_Mean()))
+    declared = [name for name, cls in ATTACKS.items() if cls.by_distribution]
+    assert declared == ["fora"]  # which test_fora shows at work

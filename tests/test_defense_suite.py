@@ -16,6 +16,7 @@ from tiny import HEAD, RIDGE, run_plan
 from torch import Tensor, nn
 
 from defenses.adversarial_perturbation import AdversarialPerturbation
+from defenses.base import Calibration, CalibrationBatch, Defense
 from defenses.bottleneck import Bottleneck
 from defenses.chain import Chain
 from defenses.channel_subset import ChannelSubset, least_leaking
@@ -26,6 +27,7 @@ from defenses.conditional_entropy import ConditionalEntropy
 from defenses.disco import Disco
 from defenses.dp_sgd import DPSGD
 from defenses.dropout import Dropout
+from defenses.fitting import Budget, Examples, SplitModel, fit
 from defenses.gaussian_noise import GaussianNoise
 from defenses.information_bottleneck import InformationBottleneck
 from defenses.keyed_mixing import KeyedMixing, secret_matrix
@@ -39,6 +41,7 @@ from defenses.top_k import TopK
 from experiments.plan import read_plan
 from victims.errors import InvalidInputError
 from victims.seeding import seeded
+from victims.toy import toy_images
 
 HEADER = 120
 """Bytes that a packed release may have beyond its payload."""
@@ -211,7 +214,7 @@ def test_shredders_noise_costs_the_task_less_than_blind_noise_of_its_size() -> N
     channel, _ = toy_channel(Shredder(4.0, tensors=4, steps=100), calibration)
     assert batch.labels is not None
     learned, blind = [], []
-    with seeded("shredder"):
+    with seeded("shredder"), torch.no_grad():
         for _ in range(20):
             noise = channel.send(batch.features) - batch.features
             shuffled = noise.flatten()[torch.randperm(noise.numel())].view_as(noise)
@@ -510,3 +513,60 @@ def test_a_plan_names_an_unknown_part(tmp_path: Path) -> None:
     plan.write_text(HEAD + '[[defenses]]\nname = "chain"\nparts = [{ name = "quantization" }]\n' + RIDGE)
     with pytest.raises(InvalidInputError, match="quantisation"):
         read_plan(plan)
+
+
+# ---- features of any shape, frozen encoders, victims without a task
+
+
+def _features_of(shape: tuple[int, ...]) -> Calibration:
+    """Random features with the toy's pictures."""
+    with seeded("features", shape):
+        images, features = torch.rand(32, 3, 32, 32), torch.randn(32, *shape)
+        labels, tail = torch.randint(3, (32,)), nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+        tail(features)
+    batch = CalibrationBatch(images, features, labels)
+    return Calibration(lambda: iter([batch]), nn.Identity(), tail, torch.device("cpu"))
+
+
+CHANNELS = (
+    AdversarialPerturbation(training_steps=2),
+    Bottleneck(0.5),
+    *(ChannelSubset(0.5, selection=selection) for selection in ("saliency", "leakage")),
+    ClippedNoise(8.0),
+    Disco(0.5),
+    InformationBottleneck(),
+    KeyedMixing(),
+    Quantisation(4),
+    Shredder(steps=2, tensors=2),
+    TopK(0.5),
+)
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (12,)], ids=["tokens", "vector"])
+@pytest.mark.parametrize("defense", CHANNELS, ids=lambda defense: defense.name)
+def test_features_that_are_no_maps_are_defended_too(defense: Defense, shape: tuple[int, ...]) -> None:
+    calibration = _features_of(shape)
+    channel, features = toy_channel(defense, calibration)
+    release = channel.send(features).detach()
+    assert channel.receive(release).shape == features.shape
+    assert channel.arrived(release).shape == release.shape
+    assert torch.equal(channel.unpack(channel.pack(release[0])), release[0])
+
+
+def test_a_frozen_encoder_keeps_its_batch_statistics_behind_noise_on_the_images() -> None:
+    calibration = toy_calibration()
+    encoder = nn.Sequential(calibration.encoder, nn.BatchNorm2d(96)).eval().requires_grad_(False)
+    model = SplitModel(encoder, calibration.tail, perturb=Cloak().perturb((3, 32, 32)))
+    part = Examples(toy_images(32), torch.arange(32) % 3)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    tail = calibration.tail.state_dict()["1.weight"].clone()
+    fit(model, part, part, Budget(epochs=1, batch_size=8, learning_rate=1e-2))
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    assert not torch.equal(tail, calibration.tail.state_dict()["1.weight"])
+
+
+@pytest.mark.parametrize("name", ["disco", "information_bottleneck", "nopeek"])
+def test_what_must_be_trained_is_refused_without_a_task(name: str, tmp_path: Path) -> None:
+    head = "\n".join(line for line in HEAD.splitlines() if not line.startswith("task"))
+    results, _, _ = run_plan(head + f'\n[[defenses]]\nname = "{name}"\n' + RIDGE, tmp_path)
+    assert "the victim needs a task" in results[0]["traceback"]

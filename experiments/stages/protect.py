@@ -139,8 +139,9 @@ class ProtectStage(NetworkStage):
     def _train(
         self, model: SplitModel, calibration: Calibration, data: Data, store: Store
     ) -> tuple[list[dict[str, float]], list[Guarantee]]:
+        objective = self.defense.objective(calibration, model.channel)
         if data.labels is None:
-            if self.defense.retrains != "tail":
+            if self.defense.retrains != "tail" or objective is not None:
                 raise InvalidInputError(f"{self.defense.name} changes training, so the victim needs a task")
             return [], []
         model.requires_grad_(True)
@@ -154,7 +155,7 @@ class ProtectStage(NetworkStage):
             parts["train"],
             parts["validation"],
             self.budget,
-            self.defense.objective(calibration, model.channel),
+            objective,
             self.defense.prepare,
             store.curve(f"training behind {self.defense.name}", self.budget.epochs),
         )
