@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from experiments.judge.statistics import interval
+from experiments.judge.statistics import difference, interval, resampled
 
 REPEATS = 300
 TRUTH = 20.0
@@ -37,8 +38,40 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     # seeds that only repeat each other are no further evidence: the images stay as few as they were
     assert same.high - same.low == pytest.approx(one.high - one.low, rel=0.05)
     assert other.high - other.low > 5 * (same.high - same.low)
-    # resampling three seeds at random: the standard deviation of their mean is 2 sqrt(2/3) / sqrt(3)
-    assert other.high - other.low == pytest.approx(2 * 1.96 * 2 * np.sqrt(2 / 3) / np.sqrt(3), rel=0.25)
+    # three seeds of standard deviation 2: Student's t with two degrees of freedom
+    assert other.high - other.low == pytest.approx(2 * stats.t.ppf(0.975, 2) * 2 / np.sqrt(3), rel=0.15)
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(3, 0.3), (3, 2.0), (5, 1.0)])
+def test_the_interval_covers_the_truth_when_photos_and_seeds_vary(seeds: int, spread: float) -> None:
+    random = np.random.default_rng(7)
+    covered = 0
+    for _ in range(REPEATS):
+        table = (
+            TRUTH + random.normal(0, 3, 80) + random.normal(0, spread, (seeds, 1)) + random.normal(0, 1, (seeds, 80))
+        )
+        low, high = interval(table, resamples=800)[1:]
+        covered += low <= TRUTH <= high
+    assert 0.91 <= covered / REPEATS <= 0.985
+
+
+def test_tables_of_the_first_photos_share_the_draws() -> None:
+    values = np.random.default_rng(8).normal(size=(2, 50))
+    whole, same, fewer, alone = resampled([values, values + 1, values[:, :20], values[:, :20] * 2])
+    np.testing.assert_allclose(same - whole, 1)
+    np.testing.assert_allclose(alone, 2 * fewer)
+    with pytest.raises(ValueError, match="same seeds"):
+        resampled([values, values[:1]])
+
+
+def test_a_difference_of_pairs_is_narrower_than_its_parts() -> None:
+    random = np.random.default_rng(9)
+    first = random.normal(0, 3, (1, 100))
+    second = first[:, :60] + 0.5 + random.normal(0, 0.1, (1, 60))
+    mean, low, high = difference(second, first)
+    assert mean == pytest.approx(0.5, abs=0.05)
+    assert low < 0.5 < high
+    assert high - low < 0.1
 
 
 def test_an_image_counts_in_all_seeds_at_once() -> None:

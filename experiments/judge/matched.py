@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from experiments.judge.statistics import LEVEL, RESAMPLES, Interval, bootstrap_weights
-
-Array = npt.NDArray[np.float64]
+from experiments.judge.statistics import RESAMPLES, Array, Interval, around, resampled
 
 
 class Setting(NamedTuple):
@@ -41,26 +38,11 @@ def leakage_at(lost: float, reference: Setting, curve: Sequence[Setting], resamp
     every = [reference, *curve]
     if len({setting.utility.shape for setting in every}) > 1 or len({len(setting.leakage) for setting in every}) > 1:
         raise ValueError("settings can be compared where they were measured on the same photos and seeds")
-    seed_weights, image_weights = bootstrap_weights(*reference.utility.shape, resamples)
-    utility, leakage = (
-        np.stack([_resampled(values, seed_weights, image_weights) for values in column])
-        for column in zip(*every, strict=True)
-    )
-    resampled = _least(utility, leakage, lost)
-    means = np.array([[values.mean() for values in column] for column in zip(*every, strict=True)])
-    whole = _least(means[0][:, None], means[1][:, None], lost)
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(whole[0]), float(low), float(high))
-
-
-def _resampled(values: Array, seed_weights: Array, image_weights: Array) -> Array:
-    """Means of the resamples, (resamples,)."""
-    weights = image_weights[:, : values.shape[1]]
-    # a resample without any of the first photos has no mean of them: it counts as the mean of all
-    total = weights.sum(1, keepdims=True)
-    weights = np.where(total > 0, weights / np.where(total > 0, total, 1), 1 / values.shape[1])
-    means: Array = ((weights @ values.T) * seed_weights).sum(1)
-    return means
+    tables = [values for column in zip(*every, strict=True) for values in column]
+    means = np.array([[values.mean()] for values in tables])
+    utility, leakage = np.split(np.hstack([means, resampled(tables, resamples)]), 2)
+    least = _least(utility, leakage, lost)
+    return around(float(least[0]), least[1:])
 
 
 def _least(utility: Array, leakage: Array, lost: float) -> Array:
