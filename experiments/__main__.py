@@ -100,6 +100,13 @@ def show(name: str, /) -> int:
 
 
 @app.command
+def explain(flag: str | None = None, /) -> int:
+    """Tell what a validity flag of a report means and what would lift it; without a name, all of them."""
+    console.print(describe.explained(flag))
+    return 0
+
+
+@app.command
 def cuts(model: str, /, *, size: Annotated[int, Parameter(help="side of the images in pixels")] = 224) -> int:
     """List every valid cut of a network: release shape, bytes, share of the multiply-adds on the edge."""
     if size < 16:

@@ -5,7 +5,7 @@ import os
 import traceback
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -21,6 +21,7 @@ from torch import Tensor
 from attacks.base import Attack, QueryFree, knowledge_of
 from defenses.base import Defense
 from defenses.fitting import Budget
+from experiments.judge.doubts import converged, cut_off
 from experiments.judge.metrics import psnr, score
 from experiments.judge.scores import Recogniser, Scores, Truth, score_answers, score_images
 from experiments.judge.statistics import interval
@@ -29,6 +30,7 @@ from experiments.report.results import STRONGEST
 from experiments.stages.attack import AttackStage, Threat
 from experiments.stages.data import DataStage
 from experiments.stages.embedder import EmbedderStage, embedder_stage
+from experiments.stages.probe import ProbeStage
 from experiments.stages.protect import ProtectStage
 from experiments.stages.strongest import StrongestStage
 from experiments.stages.victim import VictimStage
@@ -67,7 +69,12 @@ class Cell(ABC):
     @property
     def stages(self) -> list[Stage]:
         """All that the result is made of; what stands upstream of them is not listed."""
-        return [self.stage, *([self.embedder] if self.embedder else [])]
+        return [self.stage, self.probe, *([self.embedder] if self.embedder else [])]
+
+    @property
+    def probe(self) -> ProbeStage:
+        """Looks whether the defence is at work."""
+        return ProbeStage(self.protect)
 
     @abstractmethod
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
@@ -94,7 +101,8 @@ class Cell(ABC):
     def key(self) -> str:
         """Changes with everything that the result depends on, the judge included."""
         stages = [stage.key for stage in self.stages]
-        return digest([stages, self.plan.judge.to_mapping(), source_digest("experiments.judge.scores")])
+        judge = [source_digest(f"experiments.judge.{module}") for module in ("scores", "doubts")]
+        return digest([stages, self.plan.judge.to_mapping(), judge])
 
     def result(self, run: Path) -> dict[str, Any] | None:
         """The stored result, if there is one for exactly this cell."""
@@ -149,6 +157,8 @@ class Cell(ABC):
             "bytes": facts["bytes"],
             "edge": facts["edge"],
             "guarantees": facts["guarantees"],
+            "probe": asdict(self.probe.load(store)),
+            "overlap": overlap(self.protect.victim.data.load(store).manifest),
             "versions": {library: version(library) for library in LIBRARIES},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -172,8 +182,7 @@ class Cell(ABC):
         if scores.pictures is not None:
             save_strip(run / "targets.png", truth.images)
             save_strip(run / "cells" / f"{self.id}.png", scores.pictures)
-        metrics = {name: _with_interval(_counted(values)) for name, values in scores.values.items()}
-        return {"n": len(answers), "metrics": metrics, "references": scores.references}
+        return {"n": len(answers), "metrics": _summaries(scores), "references": scores.references}
 
 
 @dataclass(frozen=True)
@@ -202,9 +211,16 @@ class AttackCell(Cell):
 
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
         """Score the answers."""
-        answers, truth = self.stage.load(store), self.truth(store)
-        scores = score_answers(self.entry.plugin, answers, truth)
-        return self._scored(answers, scores, truth, run) | self.stage.log(store)
+        truth, log, plugin = self.truth(store), self.stage.log(store), self.entry.plugin
+        draws = [self.stage.load(store, draw) for draw in range(log["draws"])]
+        scores = Scores.over_draws([score_answers(plugin, answers, truth) for answers in draws])
+        shuffled = score_answers(plugin, self.stage.load_shuffled(store), truth.likeness())
+        return self._scored(draws[0], scores, truth, run) | {
+            **log,
+            "controls": {"shuffled": _summaries(shuffled)},
+            "converged": converged(log["history"]),
+            "cut_off": None if scores.pictures is None else cut_off(truth.images, scores.pictures),
+        }
 
 
 @dataclass(frozen=True)
@@ -225,24 +241,39 @@ class StrongestCell(Cell):
 
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
         """Score the choice; the oracle takes each photo's reconstruction with the highest PSNR."""
-        chosen, truth = self.stage.load(store), self.truth(store)
-        oracle = score_images(self._oracle(store, truth), truth)
+        truth, draws = self.truth(store), range(self.stage.draws(store))
+        chosen = [self.stage.load(store, draw) for draw in draws]
+        scores = Scores.over_draws([score_images(answers, truth) for answers in chosen])
+        oracle = Scores.over_draws([score_images(self._oracle(store, truth, draw), truth) for draw in draws])
         names = Counter(self.entries[k].attack["label"] for k in self.stage.choice(store))
-        return self._scored(chosen, score_images(chosen, truth), truth, run) | {
-            "oracle": {name: _with_interval(_counted(values)) for name, values in oracle.values.items()},
+        return self._scored(chosen[0], scores, truth, run) | {
+            "oracle": _summaries(oracle),
             "chosen": dict(names.most_common()),
+            "draws": len(draws),
+            "random": any(cell.stage.log(store)["random"] for cell in self.entries),
         }
 
-    def _oracle(self, store: Store, truth: Truth) -> Tensor:
+    def _oracle(self, store: Store, truth: Truth, draw: int) -> Tensor:
         """For each photo the reconstruction nearest to the truth, uint8 (n, 3, h, w)."""
         images, best = to_float(truth.images), torch.zeros_like(truth.images)
         highest = torch.full((len(images),), -torch.inf)
         for cell in self.entries:
-            rebuilt = cell.stage.load(store)
+            rebuilt = cell.stage.load(store, draw)
             reached = torch.tensor(score({"psnr": psnr}, images[: len(rebuilt)], to_float(rebuilt))["psnr"])
             better = (reached > highest[: len(rebuilt)]).nonzero().flatten()
             best[better], highest[better] = rebuilt[better], reached[better]
         return best
+
+
+def overlap(manifest: Mapping[str, Any]) -> int:
+    """Photos of the target part that are, by their content, also among those that an attacker or the victim learns
+    from."""
+    hashes = {part: set(facts["hashes"]) for part, facts in manifest["parts"].items()}
+    return len(hashes.pop("target") & set().union(*hashes.values()))
+
+
+def _summaries(scores: Scores) -> dict[str, Any]:
+    return {name: _with_interval(_counted(values)) for name, values in scores.values.items()}
 
 
 def _counted(values: Tensor) -> list[float]:

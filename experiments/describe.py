@@ -13,6 +13,7 @@ from rich.table import Table
 from attacks.base import Attack, knowledge_of
 from defenses.base import Defense
 from experiments import plugins
+from experiments.judge.flags import FLAGS
 from experiments.plan import read_plan
 from victims import models
 from victims.cuts import Cut
@@ -132,4 +133,22 @@ def cuts_table(model: str, cuts: list[Cut]) -> Table:
         macs = f"{cut.edge_macs / 1e6:.1f} M"
         table.add_row(cut.name, cut.node, shape, f"{cut.bytes:,}", macs, f"{cut.edge_share:.1%}")
     table.title = f"{model}: {len(cuts)} valid cuts"
+    return table
+
+
+def explained(name: str | None) -> Table:
+    """What a validity flag means and what would lift it; all flags without a name.
+
+    Raises:
+        InvalidInputError: there is no such flag.
+    """
+    if name is not None and name not in FLAGS:
+        raise unknown("flag", name, FLAGS)
+    table = Table(box=None, pad_edge=False, show_lines=True)
+    table.add_column("flag", no_wrap=True)
+    table.add_column("what it means")
+    table.add_column("what would lift it")
+    for flag in FLAGS.values():
+        if name in (None, flag.name):
+            table.add_row(flag.name, flag.means, flag.remedy)
     return table

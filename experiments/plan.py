@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from annotated_types import Ge, Gt, Le, MinLen
 
-from attacks.base import Attack, QueryFree
+from attacks.base import Attack, QueryFree, Reconstruction
 from defenses.base import Defense
 from experiments import plugins
 from experiments.stages.attack import Threat
@@ -151,6 +151,8 @@ class _Seeds(Settings):
     seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)]
 
 
+UNDEFENDED, FLOOR = "none", "mean_image"
+"""The controls: a plan that does not name them has them all the same, for nothing can be read without them."""
 TABLES = ("victim", "parts", "defender", "attacker", "judge")
 # abstract bases, which only serve to recognise plugins
 _ATTACK: type[Attack[QueryFree]] = Attack  # type: ignore[type-abstract]
@@ -184,7 +186,12 @@ def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) ->
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
         raise InvalidInputError(f"plan.name = {name!r}: it names a folder; use letters, digits, '_', '-', '.'")
     defenses = _entries(tables, "defenses", "defence", plugins.defense_classes(), Defense, folder)
+    if not any(entry.plugin.name == UNDEFENDED for entry in defenses):
+        defenses = (*_entry({"name": UNDEFENDED}, "defence", plugins.defense_classes(), Defense, folder), *defenses)
     attacks = _entries(tables, "attacks", "attack", plugins.attack_classes(), _ATTACK, folder)
+    rebuilds = any(isinstance(entry.plugin, Reconstruction) for entry in attacks)
+    if rebuilds and not any(entry.plugin.floor for entry in attacks):
+        attacks = (*_entry({"name": FLOOR}, "attack", plugins.attack_classes(), _ATTACK, folder), *attacks)
     victim = VictimTable.from_mapping(_table(tables, "victim"))
     return Plan(
         name=name,

@@ -1,7 +1,7 @@
 """What an attack's answers are worth, by the kind of answer."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -39,6 +39,10 @@ class Truth:
     recogniser: Recogniser | None = None
     seed_convention: bool = False
 
+    def likeness(self) -> "Truth":
+        """Without the recogniser: where how alike pictures are is enough."""
+        return replace(self, recogniser=None)
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -54,6 +58,12 @@ class Scores:
 
     def __or__(self, other: "Scores") -> "Scores":
         return Scores(self.values | other.values, self.references | other.references, self.pictures)
+
+    @classmethod
+    def over_draws(cls, draws: "Sequence[Scores]") -> "Scores":
+        """Of several interceptions of the same photos: the mean for each photo, the pictures of the first."""
+        values = {name: torch.stack([draw.values[name] for draw in draws]).mean(0) for name in draws[0].values}
+        return cls(values, draws[0].references, draws[0].pictures)
 
 
 def score_answers(attack: Attack[Any], answers: Tensor, truth: Truth) -> Scores:

@@ -9,10 +9,15 @@ from rich.text import Text
 from experiments.report import matrix
 from experiments.report.results import SHOWN_METRICS, DefenceRow, Group, Results, mean_of_known
 
+FLAGS = "flags"
+
 
 @dataclass(frozen=True)
 class AttackTable:
-    """``lines``: one per attack, its cells in the order of ``headings``; ``caption``: what the numbers are."""
+    """``lines``: one per attack, its cells in the order of ``headings``, the last its flags, empty where it has none.
+
+    ``caption``: what the numbers are.
+    """
 
     headings: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
@@ -30,7 +35,8 @@ def attack_table(results: Results) -> AttackTable | None:
     differ = any(group.photos > shared for group in groups if "psnr" in group.metrics)
     lines = []
     for group in groups:
-        lines.append(_line(group, metrics, shared if differ else None))
+        flags = ", ".join(results.flags.get((row.defence.label, group.column), ()))
+        lines.append((*_line(group, metrics, shared if differ else None), flags))
         if group.oracle:
             lines.append(_oracle_line(group, metrics, differ))
     headings = (
@@ -42,6 +48,7 @@ def attack_table(results: Results) -> AttackTable | None:
         "queries",
         "seconds to fit",
         "seconds to answer",
+        FLAGS,
     )
     return AttackTable(headings, tuple(lines), _caption(results, row))
 
@@ -69,7 +76,7 @@ def _line(group: Group, metrics: Sequence[str], shared: int | None) -> tuple[str
 
 def _oracle_line(group: Group, metrics: Sequence[str], differ: bool) -> tuple[str, ...]:
     scores = (matrix.bare_range(metric, group.oracle.get(metric)) for metric in metrics)
-    return ("the best as the truth tells", "", str(group.photos), *scores, *([""] if differ else []), "", "", "")
+    return ("the best as the truth tells", "", str(group.photos), *scores, *([""] if differ else []), "", "", "", "")
 
 
 def _caption(results: Results, row: DefenceRow) -> str:
@@ -93,11 +100,11 @@ def markdown(table: AttackTable) -> str:
 
 def terminal_table(table: AttackTable) -> Table:
     """For a terminal, whose lines are short: the shown metrics only."""
-    narrow = ["attack", "n", *(matrix.heading(metric) for metric in SHOWN_METRICS)]
+    narrow = ["attack", "n", FLAGS, *(matrix.heading(metric) for metric in SHOWN_METRICS)]
     columns = [index for index, heading in enumerate(table.headings) if heading.split(",")[0] in narrow]
     shown = Table(caption=Text(table.caption))
     for index in columns:
         shown.add_column(Text(table.headings[index]), justify="right" if index else "left")
     for line in table.lines:
-        shown.add_row(*(Text(line[index]) for index in columns))
+        shown.add_row(*(Text(line[index]) for index in columns), style="dim" if line[-1] else "")
     return shown

@@ -22,7 +22,7 @@ from PIL import Image
 
 from experiments.judge.statistics import Interval
 from experiments.report.matched import matched_rows
-from experiments.report.matrix import FORMATS, number
+from experiments.report.matrix import FLAG, FORMATS, number
 from experiments.report.results import Cell, DefenceRow, Family, Results
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933", "#8C6BB1")
@@ -66,6 +66,7 @@ class Point:
     leakage: Interval
     benefit: Interval
     text: str = ""
+    flagged: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,16 +77,17 @@ class Scale:
     better: str
     utility: bool
 
-    def point(self, row: DefenceRow, metric: str) -> Point | None:
+    def point(self, results: Results, row: DefenceRow, metric: str) -> Point | None:
         """The setting under its strongest attack; None where one of the two was not measured."""
         strongest = row.strongest(metric)
         if strongest is None:
             return None
         leakage, text = strongest.scores[metric], row.defence.strength_text
+        flagged = (row.defence.label, strongest.column) in results.flags
         if self.utility and row.utility:
-            return Point(leakage, Interval(*(100 * value for value in row.utility)), text)
+            return Point(leakage, Interval(*(100 * value for value in row.utility)), text, flagged)
         if not self.utility and row.bytes is not None:
-            return Point(leakage, Interval(row.bytes, row.bytes, row.bytes), text)
+            return Point(leakage, Interval(row.bytes, row.bytes, row.bytes), text, flagged)
         return None
 
 
@@ -112,8 +114,8 @@ def tradeoff(results: Results, metric: str) -> Figure | None:
         axes.set_xlabel(f"{name} of the strongest attack{f' ({unit.strip()})' if unit else ''}, higher leaks more")
         axes.set_ylabel(scale.name)
         axes.set_title(scale.better, loc="left", fontsize=9, fontweight="bold")
-        drawn = _draw_families(axes, coloured_first(results), scale, metric)
-        reference = results.undefended and scale.point(results.undefended, metric)
+        drawn = _draw_families(axes, results, scale, metric)
+        reference = results.undefended and scale.point(results, results.undefended, metric)
         if reference:
             drawn.append(_draw_reference(axes, reference))
         if not drawn:
@@ -178,11 +180,14 @@ def coloured_first(results: Results) -> tuple[Family, ...]:
     return (*best, *(family for family in results.families if family not in best))
 
 
-def _draw_families(axes: Axes, families: Sequence[Family], scale: Scale, metric: str) -> list[_Curve]:
-    """The first ones in colour; the others in grey, under one name and without their strengths."""
+def _draw_families(axes: Axes, results: Results, scale: Scale, metric: str) -> list[_Curve]:
+    """The best ones in colour; the others in grey, under one name and without their strengths.
+
+    The points of flagged cells are hollow.
+    """
     curves: list[_Curve] = []
-    for family in families:
-        points = [point for row in family.rows if (point := scale.point(row, metric))]
+    for family in coloured_first(results):
+        points = [point for row in family.rows if (point := scale.point(results, row, metric))]
         if not points:
             continue
         coloured = len(curves) < len(PALETTE)
@@ -199,6 +204,17 @@ def _draw_families(axes: Axes, families: Sequence[Family], scale: Scale, metric:
             markeredgewidth=0.6,
             linewidth=1.4 if coloured else 0.8,
             zorder=3 if coloured else 1.5,
+        )
+        doubtful = [point for point in points if point.flagged and coloured]
+        axes.plot(
+            [point.leakage.mean for point in doubtful],
+            [point.benefit.mean for point in doubtful],
+            linestyle="",
+            marker=handle.get_marker(),
+            markersize=5,
+            markerfacecolor=PAPER,
+            markeredgecolor=GREY,
+            zorder=3.5,
         )
         named = points if coloured else [replace(point, text="") for point in points]
         curves.append(_Curve(family.label, colour, tuple(named), handle))
@@ -390,7 +406,7 @@ def grids(run: Path, results: Results) -> tuple[Grid, ...]:
     found = []
     if results.undefended:
         cells = [_shown(run, group.cells) for group in results.undefended.groups.values()]
-        strips = [_strip(run, cell, cell.column) for cell in cells if cell]
+        strips = [_strip(run, results, cell, cell.column) for cell in cells if cell]
         found.append(Grid("undefended", "Undefended, by attack", tuple(strips)))
     for index, family in enumerate(results.families, 1):
         strips = []
@@ -400,7 +416,7 @@ def grids(run: Path, results: Results) -> tuple[Grid, ...]:
             if cell:
                 defence = row.defence
                 setting = f"{defence.strength} = {defence.strength_text}" if defence.strength else defence.label
-                strips.append(_strip(run, cell, f"{setting}, {cell.column}"))
+                strips.append(_strip(run, results, cell, f"{setting}, {cell.column}"))
         found.append(Grid(f"{index:02d}_{_file_name(family.rows[0].defence.name)}", family.label, tuple(strips)))
     return tuple(grid for grid in found if grid.strips)
 
@@ -417,9 +433,10 @@ def _strip_path(run: Path, cell: Cell) -> Path:
     return run / "cells" / f"{cell.id}.png"
 
 
-def _strip(run: Path, cell: Cell, what: str) -> Strip:
-    score = cell.metrics.get("psnr")
-    return Strip(f"{what}: {number('psnr', score.mean)}" if score else what, _strip_path(run, cell))
+def _strip(run: Path, results: Results, cell: Cell, what: str) -> Strip:
+    score, flags = cell.metrics.get("psnr"), results.flags.get((cell.defence.label, cell.column), ())
+    label = f"{what}: {number('psnr', score.mean)}" if score else what
+    return Strip(f"{label} ({FLAG} {', '.join(flags)})" if flags else label, _strip_path(run, cell))
 
 
 def grid_figure(targets: Path, grid: Grid) -> Figure:

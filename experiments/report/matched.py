@@ -4,22 +4,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.judge.matched import Setting, leakage_at
+from experiments.judge.matched import leakage_at
+from experiments.judge.pareto import area
 from experiments.judge.statistics import Interval
 from experiments.report import matrix
-from experiments.report.results import LEAKAGE_METRICS, DefenceRow, Family, Results
+from experiments.report.results import AFFORDABLE, LEAKAGE_METRICS, DefenceRow, Family, Results
 
-LOST = (0.01, 0.03)
+LOST = (0.01, AFFORDABLE)
 """Of the undefended utility: the points at which defences are compared."""
+SPAN = 0.1
+"""The loss of utility up to which the area under a tradeoff curve is taken."""
 
 
 @dataclass(frozen=True)
 class MatchedRow:
-    """A family of settings. ``leakage``: by metric and what is lost. ``affordable``: the setting that leaks least
-    among those that lose at most the last of ``LOST``; None where all lose more."""
+    """A family of settings. ``leakage``: by metric and what is lost. ``area``: mean PSNR over losses up to ``SPAN``.
+
+    ``affordable``: the setting that leaks least among those that lose at most the last of ``LOST``; None where all
+    lose more.
+    """
 
     family: Family
     leakage: dict[tuple[str, float], Interval]
+    area: Interval | None
     affordable: DefenceRow | None
 
 
@@ -37,13 +44,13 @@ def matched_rows(results: Results) -> tuple[MatchedRow, ...]:
             if (score := _matched(reference, family, metric, lost)) is not None
         }
         if leakage:
-            rows.append(MatchedRow(family, leakage, _affordable(reference, family)))
+            rows.append(MatchedRow(family, leakage, _area(reference, family), _affordable(reference, family)))
     worst = Interval(np.inf, np.inf, np.inf)
     return tuple(sorted(rows, key=lambda row: row.leakage.get((LEAKAGE_METRICS[0], LOST[-1]), worst).mean))
 
 
 def _matched(reference: DefenceRow, family: Family, metric: str, lost: float) -> Interval | None:
-    settings = [_setting(row, metric) for row in (reference, *family.rows)]
+    settings = [row.setting(metric) for row in (reference, *family.rows)]
     known = [setting for setting in settings if setting is not None]
     if settings[0] is None or len(known) < 2:
         return None
@@ -59,15 +66,21 @@ def _matched(reference: DefenceRow, family: Family, metric: str, lost: float) ->
         return None  # seeds are missing
 
 
-def _setting(row: DefenceRow, metric: str) -> Setting | None:
-    strongest = row.strongest(metric)
-    if strongest is None:
-        return None
-    cells = [cell for cell in strongest.finished if cell.utility and metric in cell.metrics]
-    if not cells:
-        return None
-    utility = np.array([cell.utility.values for cell in cells if cell.utility])
-    return Setting(utility.astype(float), np.array([cell.metrics[metric].values for cell in cells]))
+def _area(reference: DefenceRow, family: Family) -> Interval | None:
+    first, *curve = (row.setting(LEAKAGE_METRICS[0]) for row in (reference, *family.rows))
+    known = [setting for setting in curve if setting is not None]
+    try:
+        return area(first, known, SPAN) if first and known else None
+    except ValueError:
+        return None  # seeds are missing
+
+
+def doubtful(results: Results, row: MatchedRow) -> bool:
+    """Whether no setting can be compared, or what leaks least of those that can is flagged."""
+    strongest = row.affordable.strongest(LEAKAGE_METRICS[0]) if row.affordable else None
+    if row.affordable is None or strongest is None:
+        return True
+    return (row.affordable.defence.label, strongest.column) in results.flags
 
 
 def _affordable(reference: DefenceRow, family: Family) -> DefenceRow | None:
@@ -85,7 +98,8 @@ def headings(results: Results) -> tuple[str, ...]:
     scores = [
         f"{matrix.heading(metric)}, {100 * lost:g} % {name} lost" for metric in LEAKAGE_METRICS for lost in LOST
     ]
-    return ("defence", *scores, f"setting within {100 * LOST[-1]:g} %", *matrix.cost_names(results))
+    area_name = f"mean {matrix.heading(LEAKAGE_METRICS[0])} over 0 to {100 * SPAN:g} % lost"
+    return ("defence", *scores, area_name, f"setting within {100 * LOST[-1]:g} %", *matrix.cost_names(results))
 
 
 def lines(rows: tuple[MatchedRow, ...]) -> tuple[tuple[str, ...], ...]:
@@ -98,6 +112,7 @@ def lines(rows: tuple[MatchedRow, ...]) -> tuple[tuple[str, ...], ...]:
                 for metric in LEAKAGE_METRICS
                 for lost in LOST
             ),
+            matrix.bare_range(LEAKAGE_METRICS[0], row.area),
             *_cheapest(row.affordable),
         )
         for row in rows

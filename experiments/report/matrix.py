@@ -1,6 +1,7 @@
 """The matrix of defences and attacks, as Markdown and for the terminal."""
 
 import html
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,8 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.judge.statistics import Interval
-from experiments.report.results import DefenceRow, Group, Results
+from experiments.report.results import DefenceRow, Group, Membership, Results
 
+FLAG = "⚑"
+PARETO = "Pareto set"
+"""Heading of the settings that no other beats in both utility and leakage."""
 ABSENT = "–"  # noqa: RUF001 - the typographic dash of an empty table cell
 
 
@@ -110,12 +114,17 @@ def decimals(value: float | None, places: int = 2) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """One attack on one defence setting; ``heat``: 0 at the floor, 1 at the highest PSNR of the matrix."""
+    """One attack on one defence setting; ``heat``: 0 at the floor, 1 at the highest PSNR of the matrix.
+
+    ``relative``: what still leaks of what the attack gains without a defence. ``flags``: what makes it doubtful.
+    """
 
     group: Group | None
     seeds: int
     strongest: bool = False
     heat: float | None = None
+    relative: Interval | None = None
+    flags: tuple[str, ...] = ()
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -127,8 +136,10 @@ class Entry:
         shown = [f"{FORMATS[metric].name} {_beside_chance(self.group, metric)}" for metric in self.group.scores]
         shown = shown or ["no score"]
         shown += [f"oracle {number('psnr', best.mean)}"] if (best := self.group.oracle.get("psnr")) else []
+        shown += [f"{100 * self.relative.mean:.0f} % of undefended"] if self.relative else []
         done = len(self.group.finished)
-        return (*shown, *([f"{done} of {self.seeds} seeds"] if done < self.seeds else []))
+        shown += [f"{done} of {self.seeds} seeds"] if done < self.seeds else []
+        return (*shown, *(f"{FLAG} {name}" for name in self.flags))
 
 
 def _beside_chance(group: Group, metric: str) -> str:
@@ -144,11 +155,12 @@ class MatrixRow:
 
     row: DefenceRow
     entries: tuple[Entry, ...]
+    pareto: Membership | None
 
     @cached_property
-    def costs(self) -> tuple[str, str, str]:
-        """Those of the setting."""
-        return costs(self.row)
+    def costs(self) -> tuple[str, ...]:
+        """Those of the setting, then whether any other is better in both utility and leakage."""
+        return (*costs(self.row), membership(self.pareto))
 
 
 def costs(row: DefenceRow) -> tuple[str, str, str]:
@@ -158,6 +170,14 @@ def costs(row: DefenceRow) -> tuple[str, str, str]:
         thousands(row.bytes),
         decimals(row.edge_ratio),
     )
+
+
+def membership(pareto: Membership | None) -> str:
+    """Such as ``in, 97 %``: of the Pareto set of the means, with the share of bootstrap resamples that agree."""
+    if pareto is None:
+        return ABSENT
+    member, share = pareto
+    return f"{'in' if member else 'out'}, {100 * (share if member else 1 - share):.0f} %"
 
 
 def cost_names(results: Results) -> tuple[str, str, str]:
@@ -184,17 +204,31 @@ def matrix_rows(results: Results) -> tuple[MatrixRow, ...]:
         strongest = row.strongest("psnr")
         groups = [row.groups.get(column) for column in results.columns]
         entries = [
-            Entry(group, len(results.seeds), group is not None and group is strongest, heat(group))
+            Entry(
+                group,
+                len(results.seeds),
+                group is not None and group is strongest,
+                heat(group),
+                results.relative(row, group) if group else None,
+                results.flags.get((row.defence.label, group.column), ()) if group else (),
+            )
             for group in groups
         ]
-        rows.append(MatrixRow(row, tuple(entries)))
+        rows.append(MatrixRow(row, tuple(entries), results.pareto.get(row.defence.label)))
     return tuple(rows)
 
 
 def caption(results: Results) -> str:
     """What the numbers of the matrix are."""
     mean = f"{results.sample}. Mean ± half of the 95 % bootstrap interval over photos and seeds."
-    return " ".join([mean, *references(results)])
+    return " ".join([mean, *references(results), *_raised(results)])
+
+
+def _raised(results: Results) -> list[str]:
+    """How many cells carry which flag."""
+    counts = Counter(name for raised in results.flags.values() for name in raised)
+    named = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+    return [f"{FLAG} Flagged, greyed: {named}; splitleak explain FLAG tells what it means."] if named else []
 
 
 def references(results: Results) -> list[str]:
@@ -211,7 +245,7 @@ def references(results: Results) -> list[str]:
 def markdown(results: Results) -> str:
     """The matrix as a Markdown table; the strongest attack of each row is bold."""
 
-    names = ("defence", *results.columns, *cost_names(results))
+    names = ("defence", *results.columns, *cost_names(results), PARETO)
     lines = [markdown_line(names), markdown_line(["---"] * len(names))]
     for row in matrix_rows(results):
         cells = [
@@ -238,9 +272,12 @@ def terminal_table(results: Results) -> Table:
     table.add_column("defence")
     for name in results.columns:
         table.add_column(Text(name), justify="right")
-    for name in cost_names(results):
+    for name in (*cost_names(results), PARETO):
         table.add_column(Text(name), justify="right")
     for row in matrix_rows(results):
-        cells = [Text("\n".join(entry.lines), style="bold" if entry.strongest else "") for entry in row.entries]
+        cells = [
+            Text("\n".join(entry.lines), style=f"{'bold ' * entry.strongest}{'dim' * bool(entry.flags)}".strip())
+            for entry in row.entries
+        ]
         table.add_row(Text(row.row.defence.label), *cells, *map(Text, row.costs))
     return table

@@ -4,6 +4,7 @@ import base64
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
+from experiments.judge.flags import FLAGS
 from experiments.judge.statistics import Interval
 from experiments.report import matched, matrix
 from experiments.report.attacks import attack_table, markdown
@@ -80,7 +82,7 @@ def _render(run: Path, results: Results, curves: Iterable[tuple[str, str]], show
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    plan = run / "plan.toml"
+    plan, equal = run / "plan.toml", matched.matched_rows(results)
     return environment.get_template("page.html").render(
         results=results,
         title=next((cell.plan for cell in results.cells if cell.plan), run.name),
@@ -93,12 +95,18 @@ def _render(run: Path, results: Results, curves: Iterable[tuple[str, str]], show
         grids=[(grid.title, [(strip.label, _strip_uri(strip.path)) for strip in grid.strips]) for grid in shown],
         attacks=attack_table(results),
         matched_headings=matched.headings(results),
-        matched=matched.lines(matched.matched_rows(results)),
+        matched=list(zip(matched.lines(equal), (matched.doubtful(results, row) for row in equal), strict=True)),
+        flags=[(FLAGS[name], count) for name, count in _counts(results)],
         guarantees=_guarantees(results),
         failures=[(cell, last_line(cell.traceback) or "no message") for cell in results.failed],
         versions=_versions(results.finished),
         plan_text=plan.read_text(encoding="utf-8") if plan.exists() else "",
     )
+
+
+def _counts(results: Results) -> list[tuple[str, int]]:
+    """How many cells carry which flag, the most frequent first."""
+    return Counter(name for raised in results.flags.values() for name in raised).most_common()
 
 
 def verdict(results: Results) -> str:
@@ -130,7 +138,8 @@ def _rebuilds(results: Results, strongest: Group, leakage: Interval) -> str:
     floor = results.floor("psnr")
     known = f" (mean-image floor {matrix.number('psnr', floor.mean)})" if floor else ""
     who = "the suite's choice of attack" if strongest.suite else f"the strongest attack, {strongest.column},"
-    return f"{who} rebuilds the photo at {matrix.ranged('psnr', leakage)}{known}"
+    doubt = _doubt(results, results.undefended, strongest)
+    return f"{who} rebuilds the photo at {matrix.ranged('psnr', leakage)}{known}{doubt}"
 
 
 def _best_defence(results: Results, reference: DefenceRow, undefended: Interval) -> str:
@@ -154,7 +163,14 @@ def _best_defence(results: Results, reference: DefenceRow, undefended: Interval)
     return (
         f"of the {settings}, {best.defence.label} leaks least within {points}: "
         f"{matrix.ranged('psnr', score)} at {matrix.percent(best.utility)}"
+        f"{_doubt(results, best, best.strongest('psnr'))}"
     )
+
+
+def _doubt(results: Results, row: DefenceRow | None, group: Group | None) -> str:
+    """What is doubtful about a number of the sentence."""
+    raised = results.flags.get((row.defence.label, group.column), ()) if row and group else ()
+    return f" ({matrix.FLAG} {', '.join(raised)})" if raised else ""
 
 
 def _leakage(row: DefenceRow) -> Interval:

@@ -11,9 +11,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from experiments.judge.statistics import Interval, interval
+from experiments.judge.flags import Evidence, flags_of
+from experiments.judge.matched import Setting
+from experiments.judge.pareto import pareto
+from experiments.judge.relative import relative
+from experiments.judge.statistics import Array, Interval, interval
+
+AFFORDABLE = 0.03
+"""Utility that a defence may cost before it is no longer comparable with those that leave the task intact."""
 
 LEAKAGE_METRICS = ("psnr", "ssim")
 """What a report's headline, curves and colours are about: how much of the photo comes back."""
@@ -111,6 +119,15 @@ class GuaranteeStatement:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What was seen of a device from outside, see ``experiments.stages.probe``."""
+
+    absent: bool = False
+    frozen: bool = False
+    unbounded: bool = False
+
+
+@dataclass(frozen=True)
 class Seconds:
     """How long the attack took."""
 
@@ -142,6 +159,14 @@ class Cell:
     queries: int | None = None
     seconds: Seconds | None = None
     sends: int = 1
+    draws: int = 1
+    random: bool = False
+    converged: bool | None = None
+    gradient: float | None = None
+    cut_off: float | None = None
+    overlap: int = 0
+    probe: Probe = Probe()
+    controls: dict[str, dict[str, Score]] = field(default_factory=dict)
     oracle: dict[str, Score] = field(default_factory=dict)
     chosen: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -246,6 +271,17 @@ class Group:
             counts.update(cell.chosen)
         return dict(counts.most_common())
 
+    @property
+    def threat(self) -> tuple[bool, int]:
+        """Adaptive or not, and releases of each photo."""
+        return self.cells[0].adaptive, self.cells[0].sends
+
+    def table(self, metric: str, control: str | None = None) -> Array | None:
+        """A metric by seed and photo, (seeds, k): of the attack, or of a control of it; None where not measured."""
+        found = [cell.metrics if control is None else cell.controls.get(control, {}) for cell in self.finished]
+        rows = [scores[metric].values for scores in found if metric in scores]
+        return np.array(rows) if rows and len({len(row) for row in rows}) == 1 else None
+
     def reference(self, metric: str, name: str) -> float | None:
         """What a score is to be compared with, "chance" or "ceiling" (the photo itself): the mean over seeds."""
         return mean_of_known(cell.references.get(metric, {}).get(name) for cell in self.finished)
@@ -292,6 +328,20 @@ class DefenceRow:
         """Edge time over that of the undefended network."""
         return self.average(lambda cell: cell.edge.ratio if cell.edge else None)
 
+    def setting(self, metric: str) -> Setting | None:
+        """Utility and leakage under the strongest attack, by seed and photo; None where either is missing."""
+        strongest = self.strongest(metric)
+        leakage = strongest.table(metric) if strongest else None
+        if strongest is None or leakage is None:
+            return None
+        utility = [cell.utility.values for cell in strongest.finished if cell.utility]
+        return Setting(np.array(utility, dtype=float), leakage) if len(utility) == len(leakage) else None
+
+    @property
+    def floor(self) -> Group | None:
+        """The attack that ignores the release."""
+        return next((group for group in self.groups.values() if group.floor), None)
+
     def strongest(self, metric: str) -> Group | None:
         """The suite's choice; where a plan has no suite, the attack with the highest mean, floors apart.
 
@@ -300,6 +350,10 @@ class DefenceRow:
         groups = [group for group in self.groups.values() if not group.floor and metric in group.scores]
         suites = [group for group in groups if group.suite]
         return max(suites or groups, key=lambda group: group.scores[metric].mean, default=None)
+
+
+Membership = tuple[bool, float]
+"""Whether a setting is in the Pareto set, and the share of bootstrap resamples in which it is."""
 
 
 @dataclass(frozen=True)
@@ -400,6 +454,85 @@ class Results:
         ]
         return max(floors, default=None)
 
+    @cached_property
+    def flags(self) -> Mapping[tuple[str, str], tuple[str, ...]]:
+        """What makes a number doubtful, by the labels of defence and attack; absent where nothing does."""
+        unmatched = {row.defence.label for family in self.families for row in family.rows if self._unmatched(family)}
+        found = {}
+        for row in self.rows:
+            for group in row.groups.values():
+                if group.finished and (
+                    raised := flags_of(self._evidence(row, group, row.defence.label in unmatched))
+                ):
+                    found[row.defence.label, group.column] = raised
+        return found
+
+    def _unmatched(self, family: Family) -> bool:
+        """Whether every strength loses more utility than is comparable."""
+        reference = self.undefended.utility if self.undefended else None
+        known = [row.utility.mean for row in family.rows if row.utility]
+        return reference is not None and bool(known) and max(known) < reference.mean - AFFORDABLE
+
+    def _evidence(self, row: DefenceRow, group: Group, unmatched: bool) -> Evidence:
+        cells, leakage = group.finished, group.table("psnr")
+        floor = row.floor or (self.undefended.floor if self.undefended else None)
+        gradients = [cell.gradient for cell in cells if cell.gradient is not None]
+        return Evidence(
+            photos=group.photos,
+            seeds=len(cells),
+            draws=min(cell.draws for cell in cells),
+            random=any(cell.random for cell in cells),
+            adaptive=cells[0].adaptive,
+            floors=group.floor,
+            leakage=leakage,
+            floor=_like(leakage, floor.table("psnr") if floor else None),
+            black_box=self._best_black_box(row, group, leakage),
+            shuffled=_like(leakage, group.table("psnr", "shuffled")),
+            converged=False if any(cell.converged is False for cell in cells) else None,
+            gradient=min(gradients, default=None),
+            cut_off=max((cell.cut_off for cell in cells if cell.cut_off is not None), default=None),
+            overlap=max(cell.overlap for cell in cells),
+            absent=row.defence.name != UNDEFENDED and all(cell.probe.absent for cell in cells),
+            frozen=any(cell.probe.frozen for cell in cells),
+            unbounded=any(cell.probe.unbounded for cell in cells),
+            unmatched=unmatched,
+        )
+
+    def _best_black_box(self, row: DefenceRow, group: Group, leakage: Array | None) -> Array | None:
+        """What the best attack without gradients makes of the photos that a white box was tried on."""
+        if leakage is None or group.cells[0].attack.knowledge != "WhiteBox":
+            return None
+        others = [
+            _like(leakage, other.table("psnr"))
+            for other in row.groups.values()
+            if other.threat == group.threat
+            and other.cells[0].attack.knowledge in ("BlackBox", "QueryFree")
+            and not other.floor
+        ]
+        shared = [table[:, : leakage.shape[1]] for table in others if table is not None]
+        return max(shared, key=lambda table: float(table.mean()), default=None)
+
+    def relative(self, row: DefenceRow, group: Group) -> Interval | None:
+        """How much of what the same attack gains over the floor without a defence it still gains, by PSNR."""
+        reference = self.undefended
+        if reference is None or row is reference or group.floor or group.column not in reference.groups:
+            return None
+        defended = group.table("psnr")
+        undefended = _like(defended, reference.groups[group.column].table("psnr"))
+        floor = _like(defended, reference.floor.table("psnr") if reference.floor else None)
+        if defended is None or undefended is None or floor is None:
+            return None
+        return relative(defended, undefended, floor)
+
+    @cached_property
+    def pareto(self) -> Mapping[str, Membership]:
+        """By the defence's label, under the strongest attack and by PSNR; empty where settings cannot be compared."""
+        settings = {row.defence.label: row.setting(LEAKAGE_METRICS[0]) for row in self.rows}
+        known = {label: setting for label, setting in settings.items() if setting is not None}
+        if len(known) < 2 or len({len(setting.utility) for setting in known.values()}) > 1:
+            return {}
+        return dict(zip(known, zip(*pareto(list(known.values())), strict=True), strict=True))
+
     @property
     def chance(self) -> float | None:
         """The utility of guessing."""
@@ -420,6 +553,11 @@ class Results:
     def sample(self) -> str:
         """What every number rests on, such as ``n = 200 photos x 2 seeds``."""
         return f"n = {self.photos} photos x {len(self.seeds)} seed{'' if len(self.seeds) == 1 else 's'}"
+
+
+def _like(table: Array | None, other: Array | None) -> Array | None:
+    """``other``, where it has the same seeds."""
+    return other if table is not None and other is not None and len(table) == len(other) else None
 
 
 def _family_label(defence: DefenceSetting, others: Sequence[DefenceSetting]) -> str:
@@ -466,8 +604,8 @@ def load_results(run: Path, ids: Sequence[str]) -> Results:
 Scalar = str | int | float | bool | None
 
 
-def csv_row(cell: Cell) -> dict[str, Scalar]:
-    """A cell as one flat row; what was not measured is None."""
+def csv_row(cell: Cell, flags: Sequence[str] = ()) -> dict[str, Scalar]:
+    """A cell as one flat row; what was not measured is None. ``flags``: those of its defence under its attack."""
     row: dict[str, Scalar] = {"id": cell.id, "key": cell.key, "status": cell.status, "plan": cell.plan}
     row |= {"seed": cell.seed, "adaptive": cell.adaptive, "sends": cell.sends}
     row |= {f"victim_{name}": value for name, value in dataclasses.asdict(cell.victim).items()}
@@ -478,6 +616,8 @@ def csv_row(cell: Cell) -> dict[str, Scalar]:
     for name, score in cell.metrics.items():
         row |= {f"{name}_mean": score.mean, f"{name}_low": score.low, f"{name}_high": score.high}
         row |= {f"{name}_{reference}": value for reference, value in cell.references.get(name, {}).items()}
+    for control, scores in cell.controls.items():
+        row |= {f"{control}_{name}_mean": score.mean for name, score in scores.items()}
     for name, best in cell.oracle.items():
         row |= {f"oracle_{name}_mean": best.mean, f"oracle_{name}_low": best.low, f"oracle_{name}_high": best.high}
     if cell.utility:
@@ -490,7 +630,7 @@ def csv_row(cell: Cell) -> dict[str, Scalar]:
     if cell.ok:
         for protects in ("training", "query"):
             row[f"{protects}_epsilon"], row[f"{protects}_delta"] = cell.epsilon(protects)
-    row |= {"noise_std": cell.noise_std, "queries": cell.queries}
+    row |= {"noise_std": cell.noise_std, "queries": cell.queries, "draws": cell.draws, "flags": " ".join(flags)}
     if cell.seconds:
         row |= {"seconds_fit": cell.seconds.fit, "seconds_reconstruct": cell.seconds.reconstruct}
     row |= {f"version_{name}": version for name, version in cell.versions.items()}
@@ -506,7 +646,8 @@ def last_line(traceback: str | None) -> str | None:
 
 def write_csv(results: Results, path: Path) -> None:
     """One row per cell with all its scalars."""
-    write_rows([csv_row(cell) for cell in results.cells], path)
+    rows = [csv_row(cell, results.flags.get((cell.defence.label, cell.column), ())) for cell in results.cells]
+    write_rows(rows, path)
 
 
 def write_rows(rows: Sequence[Mapping[str, Scalar]], path: Path) -> None:

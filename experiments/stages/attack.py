@@ -24,6 +24,12 @@ from victims.tensors import check_images, to_bytes, to_float
 BATCH = 64
 RANKED = 32
 """Photos of the validation part that a reconstruction attack rebuilds too: what attacks are ranked by."""
+DRAWS = 3
+"""Interceptions that are answered where the edge is random: the luck of a single one would read as an effect."""
+SHUFFLED = 16
+"""Releases of other photos that an attack answers for which each photo is a search of its own."""
+PROBED = 8
+"""Photos through which the gradient of a white box is looked at."""
 
 
 @dataclass(frozen=True)
@@ -95,41 +101,67 @@ class AttackStage(Stage):
     targets: int | None = None
 
     def compute(self, folder: Path, store: Store) -> None:
-        """answers.npy (uint8 images or float32, aligned with the target part), validation.npy and log.json."""
+        """Write the answers and the log.
+
+        answers.npy: uint8 images or float32, (draws, n, ...), aligned with the target part; shuffled.npy: to the
+        releases of other photos, a control; validation.npy; log.json.
+        """
         history: list[dict[str, float]] = []
         knows = self._knowledge(store, history)
         with seeded("attack", self.protect.seed, self.attack.name):
             start = time.perf_counter()
             answer = self.attack.fit(knows)
             fitted = time.perf_counter()
-            answers = self._answers(answer, knows.intercepted)
-            done = time.perf_counter()
+            answers = [self._answers(answer, knows.intercepted)]
+            done, logged = time.perf_counter(), len(history)
+            again = self._redrawn(knows.intercepted, store)
+            if not self.attack.per_image:  # a search anew for each would cost too much
+                answers += [self._answers(answer, release) for release in again]
+            shuffled = self._answers(answer, self._of_others(knows.intercepted))
             validation = self._answers(answer, self.intercepted("validation", store)[:RANKED]) if self.ranks else None
-        save_array(folder / "answers.npy", answers)
+        save_array(folder / "answers.npy", torch.stack(answers))
+        save_array(folder / "shuffled.npy", shuffled)
         if validation is not None:
             save_array(folder / "validation.npy", validation)
         log = {
             "queries": knows.queries if isinstance(knows, BlackBox) else None,
             "seconds": {"fit": fitted - start + knows.seconds_recalled, "reconstruct": done - fitted},
-            "history": history,
+            "history": history[:logged],
+            "draws": len(answers),
+            "random": len(again) > 0,
+            "gradient": gradient_through(knows) if isinstance(knows, WhiteBox) else None,
         }
         (folder / "log.json").write_text(json.dumps(log))
+
+    def _redrawn(self, intercepted: Tensor, store: Store) -> list[Tensor]:
+        """Further interceptions of the same photos; none where the edge draws nothing."""
+        again = [self.intercepted("target", store, draw)[: self.targets] for draw in range(1, DRAWS)]
+        return [] if torch.equal(again[0], intercepted) else again
+
+    def _of_others(self, intercepted: Tensor) -> Tensor:
+        """The releases of other photos in the place of the first ones: who answers well to them saw the photos."""
+        releases = intercepted[: SHUFFLED if self.attack.per_image else None]
+        return releases.roll(len(releases) // 2, 0)
 
     @property
     def ranks(self) -> bool:
         """Whether it competes for the strongest reconstruction."""
         return isinstance(self.attack, Reconstruction) and not self.attack.floor
 
-    def load(self, store: Store) -> Tensor:
-        """Images as uint8 (n, 3, h, w), or embeddings or scores as float32 (n, d)."""
-        return load_array(store.folder(self) / "answers.npy")
+    def load(self, store: Store, draw: int = 0) -> Tensor:
+        """Images as uint8 (n, 3, h, w), or embeddings or scores as float32 (n, d), of one interception."""
+        return load_array(store.folder(self) / "answers.npy")[draw]
+
+    def load_shuffled(self, store: Store) -> Tensor:
+        """Like ``load``, of the first photos, answered from the releases of others."""
+        return load_array(store.folder(self) / "shuffled.npy")
 
     def load_validation(self, store: Store) -> Tensor:
         """Of an attack that ``ranks``: the first photos of the validation part rebuilt, uint8."""
         return load_array(store.folder(self) / "validation.npy")
 
     def log(self, store: Store) -> dict[str, Any]:
-        """Queries, seconds and the training curve."""
+        """Queries, seconds, training curve, interceptions answered, whether they differ, a white box's gradient."""
         log: dict[str, Any] = json.loads((store.folder(self) / "log.json").read_text())
         return log
 
@@ -153,10 +185,10 @@ class AttackStage(Stage):
         """What the adversary can tell of a release's blanks, see ``QueryFree.arrived``."""
         return (self.protect.load(store).channel if self.threat.adaptive else Channel()).arrived
 
-    def intercepted(self, part: str, store: Store) -> Tensor:
+    def intercepted(self, part: str, store: Store, draw: int = 0) -> Tensor:
         """Releases of a part's photos: the same draws for every attack on this protected victim."""
         protected, count = EdgeDevice(self.protect, store, self.threat.sends), len(self.protect.images(part, store))
-        with torch.no_grad(), seeded("intercept", self.protect.seed, part):
+        with torch.no_grad(), seeded("intercept", self.protect.seed, part, draw):
             releases = torch.cat([protected.resend(part, rows) for rows in torch.arange(count).split(BATCH)])
             return releases if self.threat.adaptive else protected.model.channel.receive(releases)
 
@@ -198,3 +230,14 @@ class AttackStage(Stage):
         if issubclass(kind, WhiteBox):
             facts["edge"] = edge
         return kind(**facts)
+
+
+def gradient_through(knows: WhiteBox) -> float:
+    """Norm of the gradient of what is sent with respect to photos: 0 where no gradient reaches them."""
+    images = to_float(knows.images["validation"][:PROBED].to(knows.device)).requires_grad_()
+    with torch.enable_grad(), seeded("gradient"):
+        sent = knows.edge(images).square().sum()
+        if not sent.requires_grad:
+            return 0.0
+        (gradient,) = torch.autograd.grad(sent, images, allow_unused=True)
+    return 0.0 if gradient is None else float(gradient.norm())

@@ -40,16 +40,23 @@ class StrongestStage(Stage):
     attacks: tuple[AttackStage, ...]
 
     def compute(self, folder: Path, store: Store) -> None:
-        """answers.npy (uint8) and choice.json: for each photo the position of its attack."""
-        check = _FeatureCheck.of(self.attacks[0], store)
-        answers = [attack.load(store) for attack in self.attacks]
-        choice = choose([check.prediction(attack, store) for attack in self.attacks])
-        save_array(folder / "answers.npy", torch.stack([answers[k][i] for i, k in enumerate(choice)]))
-        (folder / "choice.json").write_text(json.dumps(choice.tolist()))
+        """answers.npy (uint8, by draw) and choice.json: for each photo of the first draw its attack."""
+        answers, choices = [], []
+        for draw in range(self.draws(store)):
+            check = _FeatureCheck.of(self.attacks[0], store, draw)
+            choices.append(choose([check.prediction(attack, store) for attack in self.attacks]))
+            made = [attack.load(store, draw) for attack in self.attacks]
+            answers.append(torch.stack([made[k][i] for i, k in enumerate(choices[-1])]))
+        save_array(folder / "answers.npy", torch.stack(answers))
+        (folder / "choice.json").write_text(json.dumps(choices[0].tolist()))
 
-    def load(self, store: Store) -> Tensor:
-        """Images, uint8 (n, 3, h, w)."""
-        return load_array(store.folder(self) / "answers.npy")
+    def draws(self, store: Store) -> int:
+        """Interceptions that all attacks answered."""
+        return min(int(attack.log(store)["draws"]) for attack in self.attacks)
+
+    def load(self, store: Store, draw: int = 0) -> Tensor:
+        """Images, uint8 (n, 3, h, w), of one interception."""
+        return load_array(store.folder(self) / "answers.npy")[draw]
 
     def choice(self, store: Store) -> list[int]:
         """For each photo the position of the chosen attack."""
@@ -94,11 +101,13 @@ class _FeatureCheck:
     edge: EdgeDevice
     arrived: Callable[[Tensor], Tensor]
     releases: Mapping[str, Tensor]
+    draw: int
 
     @classmethod
-    def of(cls, attack: AttackStage, store: Store) -> "_FeatureCheck":
-        releases = {part: attack.intercepted(part, store) for part in ("target", "validation")}
-        return cls(attack.edge(store), attack.arrived(store), releases)
+    def of(cls, attack: AttackStage, store: Store, draw: int) -> "_FeatureCheck":
+        releases = {"target": attack.intercepted("target", store, draw)}
+        releases["validation"] = attack.intercepted("validation", store)
+        return cls(attack.edge(store), attack.arrived(store), releases, draw)
 
     def prediction(self, attack: AttackStage, store: Store) -> Prediction:
         """From what the attack made of validation photos."""
@@ -108,7 +117,7 @@ class _FeatureCheck:
         loss, made = self.loss(rebuilt, "validation"), error.log().double().numpy()
         slope, offset = _line(loss, made)
         return Prediction(
-            offset + slope * self.loss(attack.load(store), "target"), made, made - offset - slope * loss
+            offset + slope * self.loss(attack.load(store, self.draw), "target"), made, made - offset - slope * loss
         )
 
     @torch.no_grad()

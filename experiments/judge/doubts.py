@@ -1,0 +1,61 @@
+"""What makes a score doubtful, as far as one cell tells: a training that stopped early, a range that is cut off."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+from torch import Tensor
+
+TAIL = 0.1
+"""Share of a curve that is looked at, from its end."""
+STILL_GAINED = 0.01
+"""Share of the whole gain that the tail may bring: steady progress would bring ten times as much."""
+
+
+def converged(history: Sequence[Mapping[str, float]]) -> bool | None:
+    """Whether the curves of a training had flattened when it ended; None where there is none.
+
+    A history holds one curve after the other: trainings have a row per ``epoch`` with a ``validation_loss``, searches
+    one now and then with a ``step`` and a ``loss``. All trainings count, and of the searches the last. A curve of one
+    row has not converged: nothing shows that it had.
+    """
+    trainings = _curves(history, "epoch", "validation_loss")
+    searches = _curves(history, "step", "loss")
+    curves = [*trainings, *searches[-1:]]
+    return all(_flat(curve) for curve in curves) if curves else None
+
+
+def _curves(history: Iterable[Mapping[str, float]], axis: str, loss: str) -> list[list[float]]:
+    """The losses of each curve: a new one begins where the axis goes back."""
+    rows = [(row[axis], row[loss]) for row in history if axis in row and loss in row]
+    begun, count = [], 0
+    for index, (place, _) in enumerate(rows):
+        count += index > 0 and place <= rows[index - 1][0]
+        begun.append(count)
+    return [[rows[index][1] for index in group] for _, group in groupby(range(len(rows)), begun.__getitem__)]
+
+
+def _flat(curve: Sequence[float]) -> bool:
+    tail = max(1, round(TAIL * len(curve)))
+    if len(curve) <= tail:
+        return False
+    before, least = min(curve[:-tail]), min(curve)
+    # what rises, or never fell, has nothing left to gain
+    return before - least <= STILL_GAINED * max(curve[0] - least, 0.0)
+
+
+def cut_off(images: Tensor, rebuilt: Tensor) -> float:
+    """How much of the dark range a reconstruction cannot reach, as a decoder that ends in a ReLU on signed values.
+
+    Of each colour, the lesser of two shares of the pixels: those that were rebuilt at exactly the darkest value that
+    occurs, and those of the true photos that are darker still. The largest of the colours, in [0, 1].
+
+    Args:
+        images: true photos, uint8 (n, 3, h, w).
+        rebuilt: their reconstructions, uint8 (m, 3, h, w), of the first m.
+    """
+    shares = []
+    for colour in range(rebuilt.shape[1]):
+        made, true = rebuilt[:, colour], images[: len(rebuilt), colour]
+        darkest = made.amin()
+        shares.append(min(float((made == darkest).double().mean()), float((true < darkest).double().mean())))
+    return max(shares)

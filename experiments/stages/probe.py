@@ -1,0 +1,91 @@
+"""Look at a protected edge device from outside: does its defence do what its row in the report says?"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from experiments.stages.attack import EdgeDevice
+from experiments.stages.protect import ProtectStage
+from experiments.store import Stage, Store
+from victims.seeding import seeded
+from victims.tensors import to_float
+
+PHOTOS = 16
+STRETCHES = (10.0, 1000.0)
+"""Features are multiplied with these: where a sensitivity is enforced, the larger moves the release no further."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was seen on some photos of the validation part.
+
+    ``absent``: what is sent is bit for bit what the undefended device sends. ``frozen``: noise is claimed, but two
+    sends of a photo are the same, or what is added is the same for all photos. ``unbounded``: an epsilon is claimed
+    for a query, but what is sent moves as far as the features do.
+    """
+
+    absent: bool
+    frozen: bool
+    unbounded: bool
+
+
+@dataclass(frozen=True)
+class ProbeStage(Stage):
+    """A probe of one protected victim."""
+
+    label: ClassVar[str] = "probe"
+
+    protect: ProtectStage
+
+    def compute(self, folder: Path, store: Store) -> None:
+        """probe.json."""
+        device, plain = (EdgeDevice(stage, store) for stage in (self.protect, self.protect.victim))
+        images = to_float(self.protect.images("validation", store)[:PHOTOS].to(store.device))
+        guarantee = device.model.channel.guarantee()
+        with torch.no_grad(), seeded("probe", self.protect.seed):
+            features, undefended = device.model.features(images), plain(images)
+            first, second = device(images), device(images)
+            probe = Probe(
+                absent=same(first, undefended),
+                frozen=guarantee is not None
+                and (guarantee.noise_std is not None or guarantee.epsilon < float("inf"))
+                and (same(first, second) or one_shift(first, features)),
+                unbounded=guarantee is not None
+                and guarantee.protects == "query"
+                and guarantee.epsilon < float("inf")
+                and unbounded(device.model.channel.send, features),
+            )
+        (folder / "probe.json").write_text(json.dumps(asdict(probe)))
+
+    def load(self, store: Store) -> Probe:
+        """What was seen."""
+        return Probe(**json.loads((store.folder(self) / "probe.json").read_text()))
+
+
+def same(first: Tensor, second: Tensor) -> bool:
+    """Bit for bit, shapes included."""
+    return first.shape == second.shape and torch.equal(first, second)
+
+
+def one_shift(release: Tensor, features: Tensor) -> bool:
+    """Whether all photos (n, ...) got the same addition, which an attacker learns and subtracts."""
+    if release.shape != features.shape:
+        return False
+    added = release - features
+    return bool(added.any()) and torch.allclose(added, added[:1].expand_as(added), rtol=1e-3, atol=1e-5)
+
+
+def unbounded(send: Callable[[Tensor], Tensor], features: Tensor) -> bool:
+    """Whether ever larger features (n, ...) move the release ever further; the noise is the same in all sends."""
+
+    def sent(stretch: float) -> Tensor:
+        with seeded("stretch"):
+            return send(stretch * features).double()
+
+    near, far = (float((sent(stretch) - sent(0.0)).norm()) for stretch in STRETCHES)
+    return far > STRETCHES[0] * near
