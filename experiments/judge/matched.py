@@ -21,10 +21,20 @@ class Setting(NamedTuple):
 def leakage_at(lost: float, reference: Setting, curve: Sequence[Setting], resamples: int = RESAMPLES) -> Interval:
     """The least leakage on a curve that loses at most ``lost`` of the reference's utility, with its 95 % interval.
 
-    The curve joins neighbouring settings by straight lines: a utility that no setting has is reached between two. In
-    each bootstrap resample the same photos and seeds are drawn for the reference and all settings, so that what they
-    share (an easy photo) cancels. Resamples in which nothing on the curve keeps the utility count as the reference:
-    a defence that cannot be afforded is not used.
+    Takes what ``least_leakage`` takes, and raises what it raises.
+    """
+    least = least_leakage(lost, reference, curve, resamples)
+    return around(float(least[0]), least[1:])
+
+
+def least_leakage(lost: float, reference: Setting, curve: Sequence[Setting], resamples: int = RESAMPLES) -> Array:
+    """The least leakage on a curve that loses at most ``lost`` of the reference's utility, (1 + resamples,).
+
+    The first is that of the means. The curve joins neighbouring settings by straight lines: a utility that no setting
+    has is reached between two. In each bootstrap resample the same photos and seeds are drawn for the reference and
+    all settings, so that what they share (an easy photo) cancels; the draws depend on the number of photos and seeds
+    only, so that two curves measured on the same ones can be subtracted. Resamples in which nothing keeps
+    the utility count as the reference: a defence that cannot be afforded is not used.
 
     Args:
         lost: a share, 0.01 for one point.
@@ -41,8 +51,7 @@ def leakage_at(lost: float, reference: Setting, curve: Sequence[Setting], resamp
     tables = [values for column in zip(*every, strict=True) for values in column]
     means = np.array([[values.mean()] for values in tables])
     utility, leakage = np.split(np.hstack([means, resampled(tables, resamples)]), 2)
-    least = _least(utility, leakage, lost)
-    return around(float(least[0]), least[1:])
+    return _least(utility, leakage, lost)
 
 
 def _least(utility: Array, leakage: Array, lost: float) -> Array:

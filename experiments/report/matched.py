@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.judge.matched import leakage_at
+from experiments.judge.matched import least_leakage
 from experiments.judge.pareto import area
-from experiments.judge.statistics import Interval
+from experiments.judge.statistics import Array, Interval, around
 from experiments.report import matrix
 from experiments.report.results import AFFORDABLE, LEAKAGE_METRICS, DefenceRow, Family, Results
 
@@ -16,17 +16,23 @@ SPAN = 0.1
 """The loss of utility up to which the area under a tradeoff curve is taken."""
 
 
+HEADLINE = (LEAKAGE_METRICS[0], LOST[-1])
+"""What the rows are ordered by."""
+
+
 @dataclass(frozen=True)
 class MatchedRow:
     """A family of settings. ``leakage``: by metric and what is lost. ``area``: mean PSNR over losses up to ``SPAN``.
 
-    ``affordable``: the setting that leaks least among those that lose at most the last of ``LOST``; None where all
-    lose more.
+    ``behind``: by how much more it leaks than the best family at the largest loss, photos and seeds paired; None for
+    the best. ``affordable``: the setting that leaks least among those that lose at most the last of ``LOST``; None
+    where all lose more.
     """
 
     family: Family
     leakage: dict[tuple[str, float], Interval]
     area: Interval | None
+    behind: Interval | None
     affordable: DefenceRow | None
 
 
@@ -35,21 +41,40 @@ def matched_rows(results: Results) -> tuple[MatchedRow, ...]:
     reference = results.undefended
     if reference is None or reference.utility is None:
         return ()
-    rows = []
-    for family in results.families:
-        leakage = {
-            (metric, lost): score
-            for metric in LEAKAGE_METRICS
-            for lost in LOST
-            if (score := _matched(reference, family, metric, lost)) is not None
-        }
-        if leakage:
-            rows.append(MatchedRow(family, leakage, _area(reference, family), _affordable(reference, family)))
-    worst = Interval(np.inf, np.inf, np.inf)
-    return tuple(sorted(rows, key=lambda row: row.leakage.get((LEAKAGE_METRICS[0], LOST[-1]), worst).mean))
+    drawn = {family.label: _drawn(reference, family) for family in results.families}
+    known = [family for family in results.families if drawn[family.label]]
+    unknown = np.full(1, np.inf)
+    ranked = sorted(known, key=lambda family: float(drawn[family.label].get(HEADLINE, unknown)[0]))
+    best = drawn[ranked[0].label].get(HEADLINE) if ranked else None
+    return tuple(
+        MatchedRow(
+            family,
+            {key: _interval(values) for key, values in drawn[family.label].items()},
+            _area(reference, family),
+            _behind(drawn[family.label].get(HEADLINE), best),
+            _affordable(reference, family),
+        )
+        for family in ranked
+    )
 
 
-def _matched(reference: DefenceRow, family: Family, metric: str, lost: float) -> Interval | None:
+def _drawn(reference: DefenceRow, family: Family) -> dict[tuple[str, float], Array]:
+    """By metric and what is lost: the least leakage, then its resamples."""
+    found = {(metric, lost): _least(reference, family, metric, lost) for metric in LEAKAGE_METRICS for lost in LOST}
+    return {key: values for key, values in found.items() if values is not None}
+
+
+def _interval(drawn: Array) -> Interval:
+    return around(float(drawn[0]), drawn[1:])
+
+
+def _behind(drawn: Array | None, best: Array | None) -> Interval | None:
+    if drawn is None or best is None or drawn is best or drawn.shape != best.shape:
+        return None
+    return _interval(drawn - best)
+
+
+def _least(reference: DefenceRow, family: Family, metric: str, lost: float) -> Array | None:
     settings = [row.setting(metric) for row in (reference, *family.rows)]
     known = [setting for setting in settings if setting is not None]
     if settings[0] is None or len(known) < 2:
@@ -58,10 +83,12 @@ def _matched(reference: DefenceRow, family: Family, metric: str, lost: float) ->
     numeric = all(isinstance(row.defence.strength_value, int | float) for row in family.rows)
     try:
         if not numeric:  # settings without an order are points, not a curve
-            return min((leakage_at(lost, first, [setting]) for setting in curve), key=lambda score: score.mean)
+            return min(
+                (least_leakage(lost, first, [setting]) for setting in curve), key=lambda drawn: float(drawn[0])
+            )
         # no defence is the end of the curve at which more leaks
         weakest_last = curve[-1].leakage.mean() > curve[0].leakage.mean()
-        return leakage_at(lost, first, [*curve, first] if weakest_last else [first, *curve])
+        return least_leakage(lost, first, [*curve, first] if weakest_last else [first, *curve])
     except ValueError:
         return None  # seeds are missing
 
@@ -99,7 +126,15 @@ def headings(results: Results) -> tuple[str, ...]:
         f"{matrix.heading(metric)}, {100 * lost:g} % {name} lost" for metric in LEAKAGE_METRICS for lost in LOST
     ]
     area_name = f"mean {matrix.heading(LEAKAGE_METRICS[0])} over 0 to {100 * SPAN:g} % lost"
-    return ("defence", *scores, area_name, f"setting within {100 * LOST[-1]:g} %", *matrix.cost_names(results))
+    behind = f"above the best at {100 * LOST[-1]:g} %"
+    return (
+        "defence",
+        *scores,
+        behind,
+        area_name,
+        f"setting within {100 * LOST[-1]:g} %",
+        *matrix.cost_names(results),
+    )
 
 
 def lines(rows: tuple[MatchedRow, ...]) -> tuple[tuple[str, ...], ...]:
@@ -112,6 +147,7 @@ def lines(rows: tuple[MatchedRow, ...]) -> tuple[tuple[str, ...], ...]:
                 for metric in LEAKAGE_METRICS
                 for lost in LOST
             ),
+            matrix.bare_range(LEAKAGE_METRICS[0], row.behind),
             matrix.bare_range(LEAKAGE_METRICS[0], row.area),
             *_cheapest(row.affordable),
         )

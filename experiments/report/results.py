@@ -611,6 +611,10 @@ def csv_row(cell: Cell, flags: Sequence[str] = ()) -> dict[str, Scalar]:
     row |= {f"victim_{name}": value for name, value in dataclasses.asdict(cell.victim).items()}
     row |= {"defence": cell.defence.name, "defence_label": cell.defence.label}
     row |= {"strength": cell.defence.strength, "strength_value": cell.defence.strength_value}
+    row |= {
+        "defence_settings": json.dumps(cell.defence.settings),
+        "attack_settings": json.dumps(cell.attack.settings),
+    }
     row |= {"attack": cell.attack.name, "attack_label": cell.attack.label}
     row |= {"knowledge": cell.attack.knowledge, "floor": cell.attack.floor, "n": cell.n}
     for name, score in cell.metrics.items():
