@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
@@ -16,9 +17,10 @@ from matplotlib.text import Text
 from PIL import Image
 from rich.console import Console
 
+from experiments.judge.flags import FLAGS
 from experiments.judge.statistics import interval
 from experiments.report import write_report
-from experiments.report.figures import grids, tradeoff
+from experiments.report.figures import PAPER, grids, tradeoff
 from experiments.report.matrix import markdown, matrix_rows, terminal_table
 from experiments.report.page import verdict
 from experiments.report.results import Results, load_results
@@ -454,3 +456,48 @@ def test_cells_of_several_victims_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="one victim"):
         load_results(tmp_path, write_run(tmp_path, other))
+
+
+def test_a_flagged_cell_is_greyed_wherever_it_shows(tmp_path: Path) -> None:
+    def doubt_one(cell: dict[str, Any]) -> None:
+        cell["n"] = 200
+        if cell["defence"]["name"] == "dp_sgd" and cell["attack"]["name"] == "decoder":
+            cell["converged"] = False
+        if cell["defence"]["name"] == "none" and cell["attack"]["name"] == "ridge":
+            cell["converged"] = False
+
+    ids = write_run(tmp_path, doubt_one)
+    page = write_report(tmp_path, ids).read_text()
+    results = load_results(tmp_path, ids)
+    places = {("dp_sgd epsilon=8.0", "decoder"), ("none", "ridge")}
+    assert {place for place, flags in results.flags.items() if "not-converged" in flags} == places
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["defence_label"], row["attack"]) for row in rows if "not-converged" in row["flags"]} == places
+    assert "⚑ not-converged" in (tmp_path / "matrix.md").read_text()
+    assert page.count('class="heat strongest flagged"') == 1
+    assert '<tr class="flagged"><th scope="row">ridge</th>' in page  # among the attacks, one by one
+    assert "What is doubtful" in page
+    assert FLAGS["not-converged"].means in unescape(page)
+    labels = [strip.label for grid in grids(tmp_path, results) for strip in grid.strips]
+    assert sum("⚑ not-converged" in label for label in labels) == 2
+    styles = {text.style for column in terminal_table(results).columns for text in column.cells}  # type: ignore[union-attr]
+    assert {"dim", "bold dim"} <= styles
+    (hollow,) = [
+        line
+        for line in tradeoff(results, "psnr").axes[0].lines  # type: ignore[union-attr]
+        if line.get_markerfacecolor() == PAPER and len(line.get_xdata())
+    ]
+    assert len(hollow.get_xdata()) == 1
+
+
+def test_cells_are_read_between_the_controls(reported: tuple[Path, Results]) -> None:
+    run, results = reported
+    noise = next(row for row in results.rows if row.defence.label == "gaussian_noise sigma=0.5")
+    share = results.relative(noise, noise.groups["decoder"])
+    assert share is not None
+    assert share.mean == pytest.approx((21 - 4 - 13) / (21 - 13), abs=0.03)
+    assert f"{100 * share.mean:.0f} % of undefended" in (run / "matrix.md").read_text()
+    assert results.relative(noise, noise.groups["mean_image"]) is None
+    assert results.undefended
+    assert results.relative(results.undefended, results.undefended.groups["decoder"]) is None
