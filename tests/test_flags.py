@@ -44,6 +44,7 @@ SILENT = {
     "a better white box": replace(SOUND, leakage=_photos(20.5, 1), black_box=_photos(20, 2)),
     "an equal white box": replace(SOUND, leakage=_photos(20, 1), black_box=_photos(20, 2)),
     "at the floor": replace(SOUND, leakage=_photos(14, 1), floor=_photos(14, 2), shuffled=_photos(14, 3)),
+    "a hair below the floor": replace(SOUND, leakage=_photos(13.95, 1), floor=_photos(14, 1)),
     "the floor itself": replace(SOUND, floors=True, leakage=_photos(14, 1), floor=_photos(14.5, 2)),
     "converged": replace(SOUND, converged=True),
     "a gradient": replace(SOUND, gradient=1e-6),

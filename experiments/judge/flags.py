@@ -8,6 +8,8 @@ import numpy as np
 from experiments.judge.statistics import Array, difference
 
 FEW_PHOTOS = 50
+MATERIAL = 0.1
+"""In dB: pairs of hundreds of photos tell smaller differences from zero, and nobody sees them."""
 CUT_OFF = 0.05
 """Share of the pixels beyond which a dark range that is cut off is no accident."""
 
@@ -57,8 +59,8 @@ def flags_of(evidence: Evidence) -> tuple[str, ...]:
 
 
 def _below(first: Array | None, second: Array | None) -> bool:
-    """Whether ``first`` is lower beyond its paired interval."""
-    return first is not None and second is not None and difference(first, second).high < 0
+    """Whether ``first`` is lower by more than can be seen, beyond its paired interval."""
+    return first is not None and second is not None and difference(first, second).high < -MATERIAL
 
 
 def _zero_gradient(evidence: Evidence) -> bool:
