@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from experiments.judge.statistics import Interval, interval
+from victims.errors import InvalidInputError
 
 LEAKAGE_METRICS = ("psnr", "ssim")
 """What a report's headline, curves and colours are about: how much of the photo comes back."""
@@ -120,7 +121,10 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Cell:
-    """One victim x defence setting x attack setting x seed. A failed one may lack what has a default."""
+    """One victim x defence setting x attack setting x seed. A failed one may lack what has a default.
+
+    ``n``: how many photos were scored, the first of the target part; ``targets``: a digest of that whole part.
+    """
 
     status: Literal["ok", "failed"]
     seed: int
@@ -136,6 +140,7 @@ class Cell:
     metrics: dict[str, Score] = field(default_factory=dict)
     references: dict[str, dict[str, float]] = field(default_factory=dict)
     utility: Utility | None = None
+    targets: str | None = None
     bytes: float | None = None
     edge: EdgeTime | None = None
     guarantees: tuple[GuaranteeStatement, ...] = ()
@@ -447,7 +452,8 @@ def load_results(run: Path, ids: Sequence[str]) -> Results:
     """Read the cells of a plan from ``run/cells``; files of other ids are left alone.
 
     Raises:
-        ValueError: a file is not a cell (the message names it), or the cells do not share one victim.
+        InvalidInputError: a file is not a cell; the message names it.
+        ValueError: the cells do not share one victim.
     """
     cells, missing = [], []
     for identifier in ids:
@@ -458,7 +464,7 @@ def load_results(run: Path, ids: Sequence[str]) -> Results:
         try:
             cell = _CELL.validate_json(path.read_bytes())
         except ValidationError as error:
-            raise ValueError(f"{path} is not a cell of a run: {error}") from error
+            raise InvalidInputError(f"{path} is not a cell of a run: {error}") from error
         cells.append(dataclasses.replace(cell, id=identifier))
     return Results(tuple(cells), tuple(missing))
 
@@ -475,6 +481,7 @@ def csv_row(cell: Cell) -> dict[str, Scalar]:
     row |= {"strength": cell.defence.strength, "strength_value": cell.defence.strength_value}
     row |= {"attack": cell.attack.name, "attack_label": cell.attack.label}
     row |= {"knowledge": cell.attack.knowledge, "floor": cell.attack.floor, "n": cell.n}
+    row |= {"targets": cell.targets}
     for name, score in cell.metrics.items():
         row |= {f"{name}_mean": score.mean, f"{name}_low": score.low, f"{name}_high": score.high}
         row |= {f"{name}_{reference}": value for reference, value in cell.references.get(name, {}).items()}
