@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from experiments import describe
 from experiments.checking import check_file
@@ -19,10 +20,12 @@ from experiments.plan import Plan, read_plan
 from experiments.profile import Profile, Request
 from experiments.report.attacks import attack_table
 from experiments.report.attacks import terminal_table as terminal_attacks
+from experiments.report.compare import Comparison
+from experiments.report.compare import terminal_table as terminal_comparison
 from experiments.report.matrix import terminal_table
 from experiments.report.page import write_report
 from experiments.report.profile import terminal_profile, write_profile
-from experiments.report.results import load_results
+from experiments.report.results import load_results, write_rows
 from experiments.store import Store
 from victims.allocator import keep_freed_memory
 from victims.cuts import find_cuts
@@ -78,10 +81,32 @@ def run(
 @app.command
 def report(run_folder: Annotated[Path, Parameter(name="run")], /) -> int:
     """Write a run's tables, figures and page again from its stored results."""
-    listed = run_folder / CELLS
-    if not listed.is_file():
-        raise InvalidInputError(f"no run at {run_folder.absolute()}: no {CELLS} there; give a folder like runs/quick")
-    _print_report(run_folder, json.loads(listed.read_text()))
+    _print_report(run_folder, _cell_ids(run_folder))
+    return 0
+
+
+@app.command
+def compare(
+    first: Path,
+    second: Path,
+    /,
+    *,
+    csv: Annotated[Path | None, Parameter(help="write every comparison to this file")] = None,
+) -> int:
+    """Show which cells changed from one run to another beyond noise, and by how much.
+
+    Cells are matched by defence, attack, threat and seed.
+    """
+    comparison = Comparison.of(*(load_results(folder, _cell_ids(folder)) for folder in (first, second)))
+    if csv:
+        _write_comparison(comparison, csv)
+    console.print(f"first: {escape(str(first))}, second: {escape(str(second))}", soft_wrap=True, highlight=False)
+    for line in comparison.warnings:
+        console.print(Text(line, style="bold yellow"), soft_wrap=True)
+    if comparison.changed:
+        console.print(terminal_comparison(comparison))
+    for line in comparison.summary:
+        console.print(Text(line), soft_wrap=True)
     return 0
 
 
@@ -170,6 +195,25 @@ def _print_report(run_folder: Path, ids: list[str]) -> None:
     attacks = attack_table(results) if len(results.rows) == 1 else None
     console.print(terminal_attacks(attacks) if attacks else terminal_table(results))
     console.print(f"report: {page.resolve()}", soft_wrap=True, highlight=False)
+
+
+def _cell_ids(run_folder: Path) -> list[str]:
+    """Of a run's cells, in the order of its plan."""
+    listed = run_folder / CELLS
+    if not listed.is_file():
+        raise InvalidInputError(f"no run at {run_folder.absolute()}: no {CELLS} there; give a folder like runs/quick")
+    try:
+        ids: list[str] = json.loads(listed.read_text())
+    except ValueError as error:
+        raise InvalidInputError(f"{listed} is no list of cells ({error}); run the plan again to write it") from error
+    return ids
+
+
+def _write_comparison(comparison: Comparison, path: Path) -> None:
+    try:
+        write_rows(list(comparison.csv_rows()), path)
+    except OSError as error:
+        raise InvalidInputError(f"--csv {path} cannot be written: {error.strerror}; name a file") from error
 
 
 def _plan_file(plan: str) -> Path:

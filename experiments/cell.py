@@ -28,7 +28,7 @@ from experiments.judge.statistics import interval
 from experiments.plan import Entry, Plan
 from experiments.report.results import STRONGEST
 from experiments.stages.attack import AttackStage, Threat
-from experiments.stages.data import DataStage
+from experiments.stages.data import Data, DataStage
 from experiments.stages.embedder import EmbedderStage, embedder_stage
 from experiments.stages.probe import ProbeStage
 from experiments.stages.protect import ProtectStage
@@ -154,6 +154,7 @@ class Cell(ABC):
             guarantee["epsilon"] = None if np.isinf(guarantee["epsilon"]) else guarantee["epsilon"]
         return {
             "utility": facts["utility"] and {**facts["utility"], **_with_interval(facts["utility"]["values"])},
+            "targets": target_digest(self.protect.victim.data.load(store)),
             "bytes": facts["bytes"],
             "edge": facts["edge"],
             "guarantees": facts["guarantees"],
@@ -274,6 +275,11 @@ def overlap(manifest: Mapping[str, Any]) -> int:
 
 def _summaries(scores: Scores) -> dict[str, Any]:
     return {name: _with_interval(_counted(values)) for name, values in scores.values.items()}
+
+
+def target_digest(data: Data) -> str:
+    """Of the target photos' contents in their order: cells that share it were scored on the same photos."""
+    return digest(data.manifest["parts"]["target"]["hashes"])
 
 
 def _counted(values: Tensor) -> list[float]:

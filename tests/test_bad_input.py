@@ -224,6 +224,8 @@ def test_brackets_in_a_name_are_printed_as_they_are(name: str, terminal: Termina
         (["run", "good.toml", "more.toml"], ["more.toml"]),
         (["rnu", "quick"], ["rnu", "run"]),
         (["report", "absent"], ["no run at", "absent"]),
+        (["compare", "absent", "missing"], ["no run at", "absent", "runs/quick"]),
+        (["compare", "absent"], ["requires an argument"]),
         (["list", "atacks"], ["atacks", "attacks"]),
         (["show", "rigde"], ["unknown plugin 'rigde'", "did you mean ridge"]),
         (["cuts", "resnet19"], ["unknown network 'resnet19'", "resnet18"]),
@@ -242,6 +244,22 @@ def test_a_bad_command_line_is_one_line(arguments: list[str], hints: list[str], 
     for hint in hints:
         assert hint in line
     assert {*Path().rglob("*")} - before <= {Path("__pycache__"), *Path("__pycache__").glob("*")}
+
+
+@pytest.mark.parametrize(
+    ("listed", "hints"),
+    [
+        ('["none-yet"]', ["first run has no finished cell", "splitleak run"]),
+        ("{", ["cells.json is no list of cells", "run the plan again"]),
+    ],
+)
+def test_runs_without_results_are_one_line(listed: str, hints: list[str], terminal: Terminal) -> None:
+    Path("a").mkdir()
+    Path("a/cells.json").write_text(listed)
+    line = terminal.refusal("compare", "a", "a", "--csv", "changes.csv")
+    for hint in hints:
+        assert hint in line
+    assert not Path("changes.csv").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

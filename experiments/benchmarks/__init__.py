@@ -1,1 +1,1 @@
-"""Speed as ratios measured in one run: ``make bench``."""
+"""How near attacks come to an optimum, how often intervals hold, and speed as ratios: ``make bench``."""

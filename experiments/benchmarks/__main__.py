@@ -3,7 +3,7 @@
 import torch
 from rich.console import Console
 
-from experiments.benchmarks import calibration, seed_decoder
+from experiments.benchmarks import calibration, coverage, judging, seed_decoder
 from victims.allocator import keep_freed_memory
 from victims.gaussian import GaussianVictim
 
@@ -13,3 +13,5 @@ if __name__ == "__main__":
     console = Console()
     console.print(seed_decoder.compare(sizes=(64, 160, 320)))
     console.print(calibration.compare(GaussianVictim(), targets=512))
+    console.print(coverage.compare(repeats=1000))
+    console.print(judging.compare(images=1000, photos=100_000))

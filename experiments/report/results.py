@@ -19,6 +19,7 @@ from experiments.judge.matched import Setting
 from experiments.judge.pareto import pareto
 from experiments.judge.relative import relative
 from experiments.judge.statistics import Array, Interval, interval
+from victims.errors import InvalidInputError
 
 AFFORDABLE = 0.03
 """Utility that a defence may cost before it is no longer comparable with those that leave the task intact."""
@@ -137,7 +138,10 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Cell:
-    """One victim x defence setting x attack setting x seed. A failed one may lack what has a default."""
+    """One victim x defence setting x attack setting x seed. A failed one may lack what has a default.
+
+    ``n``: how many photos were scored, the first of the target part; ``targets``: a digest of that whole part.
+    """
 
     status: Literal["ok", "failed"]
     seed: int
@@ -153,6 +157,7 @@ class Cell:
     metrics: dict[str, Score] = field(default_factory=dict)
     references: dict[str, dict[str, float]] = field(default_factory=dict)
     utility: Utility | None = None
+    targets: str | None = None
     bytes: float | None = None
     edge: EdgeTime | None = None
     guarantees: tuple[GuaranteeStatement, ...] = ()
@@ -585,7 +590,8 @@ def load_results(run: Path, ids: Sequence[str]) -> Results:
     """Read the cells of a plan from ``run/cells``; files of other ids are left alone.
 
     Raises:
-        ValueError: a file is not a cell (the message names it), or the cells do not share one victim.
+        InvalidInputError: a file is not a cell; the message names it.
+        ValueError: the cells do not share one victim.
     """
     cells, missing = [], []
     for identifier in ids:
@@ -596,7 +602,7 @@ def load_results(run: Path, ids: Sequence[str]) -> Results:
         try:
             cell = _CELL.validate_json(path.read_bytes())
         except ValidationError as error:
-            raise ValueError(f"{path} is not a cell of a run: {error}") from error
+            raise InvalidInputError(f"{path} is not a cell of a run: {error}") from error
         cells.append(dataclasses.replace(cell, id=identifier))
     return Results(tuple(cells), tuple(missing))
 
@@ -617,6 +623,7 @@ def csv_row(cell: Cell, flags: Sequence[str] = ()) -> dict[str, Scalar]:
     }
     row |= {"attack": cell.attack.name, "attack_label": cell.attack.label}
     row |= {"knowledge": cell.attack.knowledge, "floor": cell.attack.floor, "n": cell.n}
+    row |= {"targets": cell.targets}
     for name, score in cell.metrics.items():
         row |= {f"{name}_mean": score.mean, f"{name}_low": score.low, f"{name}_high": score.high}
         row |= {f"{name}_{reference}": value for reference, value in cell.references.get(name, {}).items()}
