@@ -3,6 +3,7 @@
 import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from attacks.ridge import Ridge
 from defenses.channel_subset import ChannelSubset
 from defenses.gaussian_noise import GaussianNoise
 from defenses.none import NoDefense
-from experiments.plan import Plan, parse_plan, read_plan
+from experiments.plan import FLOOR, UNDEFENDED, Entry, Plan, parse_plan, read_plan
 from victims.data.faces import Faces
 from victims.data.photos import Folder
 from victims.errors import InvalidInputError
@@ -29,6 +30,11 @@ name = "mean_image"
 
 def parse(text: str, folder: Path = Path(), name: str = "file") -> Plan:
     return parse_plan(tomllib.loads(text), text, folder, name)
+
+
+def named(entries: tuple[Entry[Any], ...]) -> list[Entry[Any]]:
+    """Without the controls, which every plan has."""
+    return [entry for entry in entries if entry.label not in (UNDEFENDED, FLOOR)]
 
 
 def refusal(text: str) -> str:
@@ -118,7 +124,7 @@ name = "ridge"
 window = [1, 3]
 """
     )
-    assert [entry.plugin for entry in plan.defenses] == [
+    assert [entry.plugin for entry in named(plan.defenses)] == [
         GaussianNoise(2.0),
         GaussianNoise(0.5),
         ChannelSubset(0.5, "variance"),
@@ -127,7 +133,7 @@ window = [1, 3]
         ChannelSubset(0.1, "first"),
         NoDefense(),
     ]
-    assert [entry.label for entry in plan.defenses] == [
+    assert [entry.label for entry in named(plan.defenses)] == [
         "gaussian_noise sigma=2.0",
         "gaussian_noise sigma=0.5",
         "channel_subset keep=0.5 selection=variance",
@@ -136,8 +142,8 @@ window = [1, 3]
         "channel_subset keep=0.1 selection=first",
         "none",
     ]
-    assert [entry.plugin for entry in plan.attacks] == [Ridge(1), Ridge(3)]
-    assert [entry.label for entry in plan.attacks] == ["ridge window=1", "ridge window=3"]
+    assert [entry.plugin for entry in named(plan.attacks)] == [Ridge(1), Ridge(3)]
+    assert [entry.label for entry in named(plan.attacks)] == ["ridge window=1", "ridge window=3"]
 
 
 def test_duplicates_are_merged_and_the_first_label_stays() -> None:
@@ -161,13 +167,15 @@ window = 1
 """
     )
     assert plan.seeds == (1, 0)
-    assert sorted(entry.label for entry in plan.defenses) == [
+    assert sorted(entry.label for entry in named(plan.defenses)) == [
         "gaussian_noise sigma=0.5",
         "gaussian_noise sigma=1.0",
         "none",
     ]
-    assert sorted(entry.label for entry in plan.attacks) == ["decoder", "ridge"], "as the first of two was written"
-    assert {entry.plugin for entry in plan.attacks} == {Ridge(), Decoder()}
+    assert sorted(entry.label for entry in named(plan.attacks)) == ["decoder", "ridge"], (
+        "as the first of two was written"
+    )
+    assert {entry.plugin for entry in named(plan.attacks)} == {Ridge(), Decoder()}
 
 
 def with_victim(line: str) -> str:
@@ -287,7 +295,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_plugin_file_is_found_beside_the_plan(folder: Path) -> None:
     plan_file = folder / "plan.toml"
     plan_file.write_text(with_defense('name = "mine.py:OfMyOwn"\nlevel = [1, 2]'))
-    labels = [entry.label for entry in read_plan(plan_file).defenses]
+    labels = [entry.label for entry in named(read_plan(plan_file).defenses)]
     assert labels == ["of_my_own level=1", "of_my_own level=2"]
 
 
@@ -297,7 +305,7 @@ def test_a_plugin_file_is_found_from_the_current_folder(
     elsewhere = tmp_path_factory.mktemp("plans")
     monkeypatch.chdir(folder)
     plan = parse(with_defense('name = "mine.py:OfMyOwn"'), folder=elsewhere)
-    assert plan.defenses[0].plugin.name == "of_my_own"
+    assert named(plan.defenses)[0].plugin.name == "of_my_own"
 
 
 def test_one_class_of_a_file_named_twice_is_one_entry(folder: Path) -> None:
@@ -312,4 +320,4 @@ name = "{folder}/./mine.py"
 name = "mean_image"
 """
     )
-    assert len(plan.defenses) == 1
+    assert len(named(plan.defenses)) == 1

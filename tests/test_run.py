@@ -165,12 +165,29 @@ def test_a_victim_without_a_task(tmp_path: Path) -> None:
     assert result["status"] == "ok"
 
 
+def test_every_plan_has_its_controls(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(HEAD + NOISE + RIDGE)
+    cells = [(cell.defense.label, cell.attack["name"]) for cell in Run.of(read_plan(path), tmp_path / "runs").cells]
+    defences = ("none", "gaussian_noise sigma=0.5", "gaussian_noise sigma=100.0")
+    assert cells == [(defence, attack) for defence in defences for attack in ("mean_image", "ridge")]
+    path.write_text(HEAD + NOISE + '[[attacks]]\nname = "infer_attribute"\n')
+    attacks = {cell.attack["name"] for cell in Run.of(read_plan(path), tmp_path / "runs").cells}
+    assert attacks == {"infer_attribute"}  # rebuilds nothing, so there is no floor of pictures
+
+
 def test_dry_run_counts_what_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "plan.toml"
     path.write_text(HEAD + NONE + NOISE + MEAN + RIDGE)
     run = Run.of(read_plan(path), tmp_path / "runs")
     store = Store(tmp_path / "runs" / CACHE, torch.device("cpu"))
-    assert pending_stages(list(run.cells), store) == {"attack": 6, "protect": 3, "victim": 1, "data": 1}
+    assert pending_stages(list(run.cells), store) == {
+        "attack": 6,
+        "probe": 3,
+        "protect": 3,
+        "victim": 1,
+        "data": 1,
+    }
 
 
 def test_killed_at_any_moment_it_resumes_to_the_same_result(

@@ -7,7 +7,7 @@ import torch
 
 from experiments.cell import Cell
 from experiments.execute import CACHE, Run, check_plan, run_serial
-from experiments.plan import read_plan
+from experiments.plan import FLOOR, UNDEFENDED, read_plan
 from experiments.report import write_report
 from experiments.store import Store
 
@@ -40,18 +40,25 @@ DECODER = '[[attacks]]\nname = "decoder"\nwidth = 16\nepochs = 1\n'
 
 
 def run_plan(text: str, folder: Path, retry: bool = False) -> tuple[list[dict[str, Any]], list[bool], Store]:
-    """Results, whether each was computed just now, and the store."""
+    """Results, whether each was computed just now, and the store.
+
+    Of the controls, which every plan has, only those that the text names are returned.
+    """
     path = folder / "plan.toml"
     path.write_text(text)
     plan = read_plan(path)
     check_plan(plan)
     store = Store(folder / "runs" / CACHE, torch.device("cpu"))
+    named: list[dict[str, Any]] = []
     fresh: list[bool] = []
 
     def note(cell: Cell, result: dict[str, Any], computed: bool) -> None:
-        fresh.append(computed)
+        controls = {name for name in (UNDEFENDED, FLOOR) if f'"{name}"' not in text}
+        if not controls & {result["defence"]["name"], result["attack"]["name"]}:
+            named.append(result)
+            fresh.append(computed)
 
     run = Run.of(plan, folder / "runs")
-    results = run_serial(run, store, retry, note)
+    run_serial(run, store, retry, note)
     write_report(run.folder, run.ids)
-    return results, fresh, store
+    return named, fresh, store

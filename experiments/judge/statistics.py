@@ -46,9 +46,10 @@ def resampled(tables: Sequence[Array], resamples: int = RESAMPLES) -> Array:
 
     Photos and seeds are crossed: a photo that is hard is so in every seed. Photos get the weights of the Bayesian
     bootstrap (Rubin, Annals of Statistics 1981). Seeds are few, and resampling three of them would understate their
-    spread; their deviations from the mean get one common weight each, drawn so that for a single table the mean over
-    seeds moves by s / sqrt(seeds) * t, with s the seeds' standard deviation and t Student's with seeds - 1 degrees
-    of freedom. With one seed the interval is about that seed. The draws are fixed: the same values, the same answer.
+    spread: their mean moves by s / sqrt(seeds) * t instead, with t Student's with seeds - 1 degrees of freedom and s
+    the standard deviation of the seeds' effects, which is that of their means less what the photos already account
+    for (the residual of a two-way analysis of variance). With one seed the interval is about that seed. The draws are
+    fixed: the same values, the same answer.
 
     Args:
         tables: (seeds, m) each, values of the first m of the same photos under the same seeds.
@@ -62,23 +63,34 @@ def resampled(tables: Sequence[Array], resamples: int = RESAMPLES) -> Array:
         raise ValueError("tables can be resampled together where they have the same seeds")
     photos = max(table.shape[1] for table in tables)
     seed_weights = _seed_weights(seeds.pop(), resamples)
+    moved = [table.mean() + seed_weights @ (_seed_share(table) * table.mean(1)) for table in tables]
     parts = []
-    for rows, weights in _photo_weights(photos, resamples):
+    for weights in _photo_weights(photos, resamples):
         means = []
         for table in tables:
-            drawn, centre = weights[:, : table.shape[1]], table.mean()
-            by_seed = drawn @ (table - centre).T / drawn.sum(1, keepdims=True)
-            means.append(centre + (by_seed * seed_weights[rows]).sum(1))  # equal values stay exactly equal
+            first, deviation = weights[:, : table.shape[1]], (table - table.mean()).mean(0)
+            means.append(first @ deviation / first.sum(1))  # of deviations: equal values stay exactly equal
         parts.append(np.stack(means))
-    return np.concatenate(parts, axis=1)
+    means_drawn: Array = np.concatenate(parts, axis=1) + np.stack(moved)
+    return means_drawn
 
 
-def _photo_weights(photos: int, resamples: int) -> Iterator[tuple[slice, Array]]:
+def _seed_share(table: Array) -> float:
+    """Square root of the share of the variance of seed means that is the seeds' own."""
+    seeds, photos = table.shape
+    if seeds == 1 or photos == 1:
+        return 1.0
+    by_seed = table.mean(1, keepdims=True)
+    residual = table - by_seed - table.mean(0) + table.mean()
+    noise = np.square(residual).sum() / ((seeds - 1) * (photos - 1)) / photos
+    return float(np.sqrt(max(0.0, 1 - noise / max(float(by_seed.var(ddof=1)), 1e-300))))
+
+
+def _photo_weights(photos: int, resamples: int) -> Iterator[Array]:
     """Weights (k, photos) of the resamples, k at a time, not yet of sum 1: those of fewer photos are their first."""
     size = max(1, CHUNK // photos)
     for first in range(0, resamples, size):
-        count = min(size, resamples - first)
-        yield slice(first, first + count), _exponential(photos, first, count)
+        yield _exponential(photos, first, min(size, resamples - first))
 
 
 @lru_cache(maxsize=4)
@@ -88,13 +100,13 @@ def _exponential(photos: int, first: int, count: int) -> Array:
 
 @lru_cache(maxsize=4)
 def _seed_weights(seeds: int, resamples: int) -> Array:
-    """(resamples, seeds), each row of sum 1."""
+    """What each seed's mean counts in the move of their mean, (resamples, seeds), each row of sum 0."""
     if seeds == 1:
-        return np.ones((resamples, 1))
+        return np.zeros((resamples, 1))
     random = np.random.default_rng(1)
     normal = random.standard_normal((resamples, seeds))
     spread = np.sqrt(seeds * random.chisquare(seeds - 1, (resamples, 1)))
-    weights: Array = 1 / seeds + (normal - normal.mean(1, keepdims=True)) / spread
+    weights: Array = (normal - normal.mean(1, keepdims=True)) / spread
     return weights
 
 
