@@ -20,10 +20,11 @@ from torch import Tensor
 
 from attacks.base import Attack, QueryFree, knowledge_of
 from defenses.base import Defense
-from defenses.fitting import Budget
+from defenses.fitting import Budget, predict
 from experiments.judge.doubts import converged, cut_off
 from experiments.judge.metrics import psnr, score
-from experiments.judge.scores import Recogniser, Scores, Truth, score_answers, score_images
+from experiments.judge.perceptual import lpips
+from experiments.judge.scores import Recogniser, Scores, Task, Truth, score_answers, score_images
 from experiments.judge.statistics import interval
 from experiments.plan import Entry, Plan
 from experiments.report.results import STRONGEST
@@ -101,8 +102,9 @@ class Cell(ABC):
     def key(self) -> str:
         """Changes with everything that the result depends on, the judge included."""
         stages = [stage.key for stage in self.stages]
-        judge = [source_digest(f"experiments.judge.{module}") for module in ("scores", "doubts")]
-        return digest([stages, self.plan.judge.to_mapping(), judge])
+        judge = [source_digest(f"experiments.judge.{module}") for module in ("scores", "doubts", "perceptual")]
+        backbone = weights_fingerprint(self.plan.judge.lpips) if self.plan.judge.lpips else None
+        return digest([stages, self.plan.judge.to_mapping(), backbone, judge])
 
     def result(self, run: Path) -> dict[str, Any] | None:
         """The stored result, if there is one for exactly this cell."""
@@ -175,8 +177,19 @@ class Cell(ABC):
             task=data.task,
             identities=data.identities["target"] if data.identities else None,
             recogniser=recogniser,
+            victim=self._task(store),
+            perceptual=lpips(self.plan.judge.lpips) if self.plan.judge.lpips else None,
             seed_convention=self.plan.judge.seed_convention,
         )
+
+    def _task(self, store: Store) -> Task | None:
+        """The undefended victim as a reader of pictures; None where it has no task."""
+        victim = self.protect.victim
+        data = victim.data.load(store)
+        if data.labels is None:
+            return None
+        read = partial(predict, victim.load(store), device=store.device)
+        return Task(data.labels["target"], read(data.images["target"]) == data.labels["target"], read)
 
     def _scored(self, answers: Tensor, scores: Scores, truth: Truth, run: Path) -> dict[str, Any]:
         """What is stored of scores; pictures are kept beside."""

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from experiments.cell import Cell
 from experiments.judge.statistics import Interval
 from experiments.report.matrix import FORMATS, ranged
+from experiments.report.results import SHOWN_METRICS
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -77,7 +78,7 @@ class Display:
 def _outcome(result: dict[str, Any]) -> str:
     if result["status"] == "failed":
         return f"FAILED, {result['traceback'].strip().splitlines()[-1]}"
-    scores = [(name, form, result["metrics"][name]) for name, form in FORMATS.items() if name in result["metrics"]]
+    scores = [(name, FORMATS[name], result["metrics"][name]) for name in SHOWN_METRICS if name in result["metrics"]]
     facts = [f"{form.name} {ranged(name, Interval(of['mean'], of['low'], of['high']))}" for name, form, of in scores]
     facts = facts or ["nothing to score"]
     facts += [f"accuracy {result['utility']['mean']:.1%}"] if result["utility"] else []

@@ -10,6 +10,7 @@ import torch
 
 from attacks.base import Scene
 from experiments.cell import Cell, cells_of
+from experiments.judge.perceptual import check_lpips
 from experiments.plan import Plan
 from experiments.stages.embedder import check_embedder
 from experiments.store import Stage, Store, write_atomically
@@ -52,9 +53,9 @@ def check_plan(plan: Plan) -> None:
     """Find out, before anything is computed, what would fail later; decodes no photo and trains nothing.
 
     Raises:
-        InvalidInputError: missing data, unknown task, too few photos, unknown network, weights of another
-            network, invalid cut, an attack that cannot take the releases, a recogniser that cannot be had, too
-            little to train on.
+        InvalidInputError: missing data, unknown task, too few photos, unknown network, weights of another network,
+            invalid cut, an attack that cannot take the releases, a recogniser or a backbone of the judge that cannot
+            be had, too little to train on.
     """
     victim = plan.victim
     if plan.name == CACHE:
@@ -66,6 +67,8 @@ def check_plan(plan: Plan) -> None:
         plan.judge.identity,
         None if people is None else {part: people[photos] for part, photos in parts.indices.items()},
     )
+    if plan.judge.lpips:
+        check_lpips(plan.judge.lpips, victim.size)
     if not plan.parts.train and (victim.task or any(entry.plugin.strength for entry in plan.defenses)):
         raise InvalidInputError("parts.train = 0: the victim's tail and the defences need photos to fit on")
     classes = len(catalog.labels[victim.task].classes) if victim.task else 1000

@@ -20,6 +20,8 @@ from victims.errors import InvalidInputError, unknown
 from victims.models import SCRATCH
 from victims.settings import Settings, doc, validated
 
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
+
 P = TypeVar("P", bound=Settings, covariant=True)
 
 
@@ -98,12 +100,20 @@ class JudgeTable(Settings):
     identity_crop: Annotated[
         float, Gt(0), Le(1), doc("side of the central square that it is shown, as a share of the photo's")
     ] = 1.0
+    lpips: Annotated[
+        str | None,
+        doc("weights file of LPIPS's backbone (AlexNet, VGG-16 or SqueezeNet 1.1 of torchvision); none: no LPIPS"),
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.identity not in ("none", "trained") and not self.identity.endswith(".onnx"):
             raise InvalidInputError(
                 f"judge.identity = '{self.identity}': should be 'none', 'trained' or the path of an .onnx file"
+            )
+        if self.lpips is not None and Path(self.lpips).suffix not in WEIGHTS_SUFFIXES:
+            raise InvalidInputError(
+                f"judge.lpips = '{self.lpips}': should be the path of a .pth or .safetensors file"
             )
 
 

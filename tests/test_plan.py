@@ -124,7 +124,7 @@ name = "ridge"
 window = [1, 3]
 """
     )
-    assert [entry.plugin for entry in named(plan.defenses)] == [
+    assert [entry.plugin for entry in plan.defenses] == [
         GaussianNoise(2.0),
         GaussianNoise(0.5),
         ChannelSubset(0.5, "variance"),
@@ -133,7 +133,7 @@ window = [1, 3]
         ChannelSubset(0.1, "first"),
         NoDefense(),
     ]
-    assert [entry.label for entry in named(plan.defenses)] == [
+    assert [entry.label for entry in plan.defenses] == [
         "gaussian_noise sigma=2.0",
         "gaussian_noise sigma=0.5",
         "channel_subset keep=0.5 selection=variance",
@@ -167,7 +167,7 @@ window = 1
 """
     )
     assert plan.seeds == (1, 0)
-    assert sorted(entry.label for entry in named(plan.defenses)) == [
+    assert sorted(entry.label for entry in plan.defenses) == [
         "gaussian_noise sigma=0.5",
         "gaussian_noise sigma=1.0",
         "none",

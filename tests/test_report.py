@@ -501,3 +501,17 @@ def test_cells_are_read_between_the_controls(reported: tuple[Path, Results]) -> 
     assert results.relative(noise, noise.groups["mean_image"]) is None
     assert results.undefended
     assert results.relative(results.undefended, results.undefended.groups["decoder"]) is None
+
+
+def test_the_seeds_convention_is_explained_where_it_shows(tmp_path: Path) -> None:
+    def add(cell: dict[str, Any]) -> None:
+        cell["metrics"]["psnr_seed_convention"] = score(np.array(cell["metrics"]["psnr"]["values"]) + 48.13)
+
+    with_it, without = tmp_path / "with", tmp_path / "without"
+    page = write_report(with_it, write_run(with_it, add)).read_text()
+    assert "PSNR, seed&#39;s convention (dB)" in page
+    assert "20 log10 255 = 48.13 dB" in page
+    assert "48.13 dB" in (with_it / "matrix.md").read_text()
+    plain = write_report(without, write_run(without, lambda cell: None)).read_text()
+    assert "convention" not in plain
+    assert "48.13" not in plain

@@ -100,7 +100,13 @@ def test_the_attacks_table_shows_every_score_and_compares_on_the_same_photos(tmp
     table = text.split("\n\n")[2].splitlines()
     names, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
     rows = {line[0]: dict(zip(names, line, strict=True)) for line in lines}
-    assert list(rows) == ["ridge", "rmle steps=20 weight=0.1", "strongest", "the best as the truth tells"]
+    assert list(rows) == [
+        "mean_image",
+        "ridge",
+        "rmle steps=20 weight=0.1",
+        "strongest",
+        "the best as the truth tells",
+    ]
     same = np.mean(found["ridge"]["metrics"]["psnr"]["values"][:10])
     assert rows["ridge"]["PSNR (dB) of the first 10"].startswith(f"{same:.1f} [")
     rmle, suite = rows["rmle steps=20 weight=0.1"], rows["the best as the truth tells"]
@@ -136,7 +142,7 @@ def test_a_mirror_doubles_the_attackers_photos_and_nothing_else(tmp_path: Path) 
     head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nmirror = true")
     plan = tmp_path / "plan.toml"
     plan.write_text(head + NONE + RIDGE)
-    (cell,) = cells_of(read_plan(plan))
+    *_, cell = cells_of(read_plan(plan))
     store = Store(tmp_path / CACHE, torch.device("cpu"))
     data = cell.protect.victim.data.load(store)
     assert {part: len(images) for part, images in data.images.items()} == {

@@ -65,7 +65,7 @@ def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) ->
             module.momentum = max(module.momentum, BATCH_NORM_MOMENTUM)
     if weights == SCRATCH:
         return network
-    state = _file_state(weights) if Path(weights).suffix else _torchvision_state(model, weights)
+    state = file_state(weights) if Path(weights).suffix else _torchvision_state(model, weights)
     missing = load_weights(network.module, state, weights)
     if model in TRAINED_ON_HALVES and not Path(weights).suffix:
         return Network(network.module, (0.5,) * 3, (0.5,) * 3, untrained=missing)
@@ -124,8 +124,13 @@ def _torchvision_state(model: str, weights: str) -> Mapping[str, Tensor]:
     return {key: value for key, value in trained.state_dict().items() if not key.startswith(AUXILIARY_HEADS)}
 
 
-def _file_state(weights: str) -> Mapping[str, Tensor]:
-    path = find_file(weights, "weights file", WEIGHTS_VARIABLE)
+def file_state(weights: str, wanted: str = "weights file") -> Mapping[str, Tensor]:
+    """The tensors of a .safetensors or .pth file, also looked for in $SPLITLEAK_WEIGHTS; nothing else is unpickled.
+
+    Raises:
+        InvalidInputError: no file (``wanted`` says of what), not readable, or more than tensors.
+    """
+    path = find_file(weights, wanted, WEIGHTS_VARIABLE)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

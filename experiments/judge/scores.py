@@ -5,15 +5,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.base import Attack, AttributeInference, Linkage, Reconstruction
 from experiments.judge.attributes import balanced_accuracy, chance_of_balanced_accuracy
 from experiments.judge.identity import FAR, Comparisons, chance_of_rank_1, rank_1, true_accepts
-from experiments.judge.metrics import metrics_for, score
+from experiments.judge.metrics import Metric, metrics_for, score
 from victims.tensors import to_float
 
 RANK_1, TAR, BALANCED_ACCURACY = "rank1", "tar_at_far_1", "balanced_accuracy"
+SIMILARITY, TASK_ACCURACY, LPIPS = "identity_similarity", "task_accuracy", "lpips"
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,19 @@ class Recogniser:
 
     photos: Tensor
     embed: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the undefended victim reads from photos.
+
+    ``labels``: int64 (n,). ``correct``: bool (n,), of the true photos. ``predict``: uint8 images (n, 3, h, w) -> its
+    classes, int64 (n,).
+    """
+
+    labels: Tensor
+    correct: Tensor
+    predict: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,11 +52,13 @@ class Truth:
     task: str | None = None
     identities: Tensor | None = None
     recogniser: Recogniser | None = None
+    victim: Task | None = None
+    perceptual: Metric | None = None
     seed_convention: bool = False
 
     def likeness(self) -> "Truth":
-        """Without the recogniser: where how alike pictures are is enough."""
-        return replace(self, recogniser=None)
+        """Without networks that look at pictures: where how alike they are is enough."""
+        return replace(self, recogniser=None, victim=None, perceptual=None)
 
 
 @dataclass(frozen=True)
@@ -84,14 +101,45 @@ def score_answers(attack: Attack[Any], answers: Tensor, truth: Truth) -> Scores:
 
 
 def score_images(rebuilt: Tensor, truth: Truth) -> Scores:
-    """Likeness to the true photos and, where the judge has a recogniser, who it takes the people to be."""
+    """Likeness to the true photos, what the victim still reads from the rebuilt ones, who a recogniser sees there."""
     images = truth.images[: len(rebuilt)]
     metrics = metrics_for(images.shape[-1], truth.seed_convention)
+    if truth.perceptual:
+        metrics[LPIPS] = truth.perceptual
     likeness = score(metrics, to_float(images), to_float(rebuilt))
     scores = Scores({name: torch.tensor(values) for name, values in likeness.items()}, pictures=rebuilt)
-    if truth.recogniser is None:
-        return scores
-    return scores | score_links(truth.recogniser.embed(rebuilt), truth.recogniser.photos, truth)
+    if truth.victim:
+        scores |= score_utility(rebuilt, truth.victim)
+    if truth.recogniser:
+        embedded = truth.recogniser.embed(rebuilt)
+        scores |= score_similarity(embedded, truth.recogniser.photos, truth.identities)
+        scores |= score_links(embedded, truth.recogniser.photos, truth)
+    return scores
+
+
+def score_utility(rebuilt: Tensor, victim: Task) -> Scores:
+    """Whether the undefended victim is right about reconstructions (n, 3, h, w): what is left of the task."""
+    labels = victim.labels[: len(rebuilt)]
+    correct = (victim.predict(rebuilt) == labels).double()
+    chance = float(labels.bincount().max() / len(labels))
+    ceiling = float(victim.correct[: len(rebuilt)].double().mean())
+    return Scores({TASK_ACCURACY: correct}, {TASK_ACCURACY: {"chance": chance, "ceiling": ceiling}})
+
+
+def score_similarity(embedded: Tensor, photos: Tensor, identities: Tensor | None) -> Scores:
+    """Cosine of the embeddings of each reconstruction (m, d) and of its own photo; ``photos`` (n, d), m <= n.
+
+    By chance: the mean cosine of photos of different people; of different photos where nobody knows who they show.
+    """
+    values = F.cosine_similarity(embedded.double(), photos[: len(embedded)].double())
+    unit = F.normalize(photos.double())
+    if identities is None:
+        other = ~torch.eye(len(photos), dtype=torch.bool)
+    else:
+        known = identities[: len(photos)]
+        other = (known[:, None] != known) & (known[:, None] >= 0) & (known >= 0)
+    references = {SIMILARITY: {"chance": float((unit @ unit.T)[other].mean())}} if other.any() else {}
+    return Scores({SIMILARITY: values}, references)
 
 
 def score_links(probes: Tensor, gallery: Tensor, truth: Truth) -> Scores:

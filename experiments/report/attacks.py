@@ -87,7 +87,7 @@ def _caption(results: Results, row: DefenceRow) -> str:
         [
             f"Against {row.defence.label}; {results.sample}; in brackets 95 % bootstrap intervals.",
             *([f"strongest chose, without the truth: {of}."] if of else []),
-            *matrix.references(results),
+            *matrix.references(results, list(matrix.FORMATS)),
         ]
     )
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.judge.statistics import Interval
-from experiments.report.results import DefenceRow, Group, Membership, Results
+from experiments.report.results import SHOWN_METRICS, DefenceRow, Group, Membership, Results
 
 FLAG = "⚑"
 PARETO = "Pareto set"
@@ -37,6 +37,10 @@ FORMATS = {
     "ssim": Format("SSIM", "", 3),
     "rank1": Format("rank-1", " %", 1, 100),
     "balanced_accuracy": Format("balanced accuracy", " %", 1, 100),
+    "task_accuracy": Format("task accuracy", " %", 1, 100),
+    "identity_similarity": Format("identity similarity", "", 2),
+    "lpips": Format("LPIPS", "", 3),
+    "psnr_seed_convention": Format("PSNR, seed's convention", " dB", 1),
 }
 """Of each shown metric, with the decimals that a few hundred photos bear."""
 
@@ -49,6 +53,12 @@ MEANINGS = {
     "nothing.",
     "balanced_accuracy": "Balanced accuracy: of a private attribute, the share recognised, averaged over its "
     "classes; chance: of guessing.",
+    "task_accuracy": "Task accuracy: of the undefended victim on the reconstructions.",
+    "identity_similarity": "Identity similarity: cosine of the recogniser's embeddings of reconstruction and photo; "
+    "chance: of different people.",
+    "lpips": "LPIPS: perceptual distance, lower means that more leaks.",
+    "psnr_seed_convention": "The seed's convention takes a peak of 255 for floats of about unit variance: 20 log10 "
+    "255 = 48.13 dB of it are the peak's alone, and it is comparable with the seed study's table and nothing else.",
 }
 """What a reader must know of each metric, or of those that are named together."""
 
@@ -221,7 +231,7 @@ def matrix_rows(results: Results) -> tuple[MatrixRow, ...]:
 def caption(results: Results) -> str:
     """What the numbers of the matrix are."""
     mean = f"{results.sample}. Mean ± half of the 95 % bootstrap interval over photos and seeds."
-    return " ".join([mean, *references(results), *_raised(results)])
+    return " ".join([mean, *references(results, SHOWN_METRICS), *_raised(results)])
 
 
 def _raised(results: Results) -> list[str]:
@@ -231,10 +241,10 @@ def _raised(results: Results) -> list[str]:
     return [f"{FLAG} Flagged, greyed: {named}; splitleak explain FLAG tells what it means."] if named else []
 
 
-def references(results: Results) -> list[str]:
-    """What a reader must know of each shown metric, and what the true photos reach."""
+def references(results: Results, metrics: Sequence[str]) -> list[str]:
+    """What a reader must know of each of these metrics that was measured, and what the true photos reach."""
     groups = [group for row in results.rows for group in row.groups.values()]
-    shown = {metric for group in groups for metric in group.scores}
+    shown = {metric for group in groups for metric in group.metrics if metric in metrics}
     meanings = [meaning for metric, meaning in MEANINGS.items() if metric in shown]
     if any(group.oracle for group in groups):
         meanings.append("Oracle: had the true photo chosen among the attacks.")
