@@ -29,6 +29,7 @@ from experiments.judge.statistics import interval
 from experiments.plan import Entry, Plan
 from experiments.report.results import STRONGEST
 from experiments.stages.attack import AttackStage, Threat
+from experiments.stages.bounds import BoundsStage
 from experiments.stages.data import Data, DataStage
 from experiments.stages.embedder import EmbedderStage, embedder_stage
 from experiments.stages.probe import ProbeStage
@@ -70,12 +71,17 @@ class Cell(ABC):
     @property
     def stages(self) -> list[Stage]:
         """All that the result is made of; what stands upstream of them is not listed."""
-        return [self.stage, self.probe, *([self.embedder] if self.embedder else [])]
+        return [self.stage, self.probe, self.bounds, *([self.embedder] if self.embedder else [])]
 
     @property
     def probe(self) -> ProbeStage:
         """Looks whether the defence is at work."""
         return ProbeStage(self.protect)
+
+    @property
+    def bounds(self) -> BoundsStage:
+        """What no attacker can do better than."""
+        return BoundsStage(self.protect)
 
     @abstractmethod
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
@@ -161,6 +167,7 @@ class Cell(ABC):
             "edge": facts["edge"],
             "guarantees": facts["guarantees"],
             "probe": asdict(self.probe.load(store)),
+            "bounds": (found := self.bounds.load(store)) and asdict(found),
             "overlap": overlap(self.protect.victim.data.load(store).manifest),
             "versions": {library: version(library) for library in LIBRARIES},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ from experiments.judge.statistics import Interval
 from experiments.report import matched, matrix
 from experiments.report.attacks import attack_table, markdown
 from experiments.report.figures import INK, PAPER, Grid, grid_figure, grids, save, tradeoff
+from experiments.report.proved import PROVED_HEADINGS, proved
 from experiments.report.results import (
     LEAKAGE_METRICS,
     Cell,
@@ -26,7 +26,6 @@ from experiments.report.results import (
     Results,
     last_line,
     load_results,
-    mean_of_known,
     write_csv,
 )
 
@@ -52,6 +51,9 @@ def write_report(run: Path, ids: Sequence[str]) -> Path:
     tables = [matrix.markdown(results)]
     if attacks := attack_table(results):
         tables.append(markdown(attacks))
+    if stated := proved(results):
+        rule = ("---",) * len(PROVED_HEADINGS)
+        tables.append("\n".join(matrix.markdown_line(line) for line in (PROVED_HEADINGS, rule, *stated)) + "\n")
     (run / "matrix.md").write_text("\n".join(tables), encoding="utf-8")
     folder = run / "figures"
     folder.mkdir(exist_ok=True)
@@ -97,7 +99,8 @@ def _render(run: Path, results: Results, curves: Iterable[tuple[str, str]], show
         matched_headings=matched.headings(results),
         matched=list(zip(matched.lines(equal), (matched.doubtful(results, row) for row in equal), strict=True)),
         flags=[(FLAGS[name], count) for name, count in _counts(results)],
-        guarantees=_guarantees(results),
+        proved_headings=PROVED_HEADINGS,
+        proved=proved(results),
         failures=[(cell, last_line(cell.traceback) or "no message") for cell in results.failed],
         versions=_versions(results.finished),
         plan_text=plan.read_text(encoding="utf-8") if plan.exists() else "",
@@ -220,36 +223,6 @@ def _strip_uri(path: Path) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _guarantees(results: Results) -> list[tuple[str, str, str, str]]:
-    """Of each setting that proves something: its label, of training, of a query, its noise."""
-    stated = []
-    for row in results.rows:
-        cells = [cell for cell in row.by_seed if cell.guarantees]
-        if cells:
-            training, query = (max(cell.epsilon(kind) for cell in cells) for kind in ("training", "query"))
-            noise = mean_of_known(cell.noise_std for cell in cells)
-            stated.append(
-                (
-                    row.defence.label,
-                    _statement("training epsilon = ", *training),
-                    _statement("per query: ", *query),
-                    matrix.ABSENT if noise is None else f"{noise:.3g}",
-                )
-            )
-    return stated
-
-
-def _statement(name: str, epsilon: float, delta: float) -> str:
-    """Such as ``training epsilon = 8.0 (delta 1e-5)``; rounded up, for a smaller number would claim more."""
-    if math.isinf(epsilon):
-        return f"{name}infinite"
-    digits = 1 if epsilon >= 1 else 1 - math.floor(math.log10(epsilon)) if epsilon > 0 else 0
-    # A relative slack keeps 8.000000000001, which is 8 but for the rounding of sums, from becoming 8.1.
-    shown = math.ceil(epsilon * 10**digits * (1 - 1e-9)) / 10**digits
-    mantissa, _, exponent = f"{delta:.1e}".partition("e")
-    return f"{name}{shown} (delta {float(mantissa):g}e{int(exponent)})" if delta else f"{name}{shown}"
 
 
 def _versions(cells: Sequence[Cell]) -> dict[str, str]:

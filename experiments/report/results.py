@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from experiments.judge.bounds import Bounds
 from experiments.judge.flags import Evidence, flags_of
 from experiments.judge.matched import Setting
 from experiments.judge.pareto import pareto
@@ -171,6 +172,7 @@ class Cell:
     cut_off: float | None = None
     overlap: int = 0
     probe: Probe = Probe()
+    bounds: Bounds | None = None
     controls: dict[str, dict[str, Score]] = field(default_factory=dict)
     oracle: dict[str, Score] = field(default_factory=dict)
     chosen: dict[str, int] = field(default_factory=dict)
@@ -642,6 +644,8 @@ def csv_row(cell: Cell, flags: Sequence[str] = ()) -> dict[str, Scalar]:
         for protects in ("training", "query"):
             row[f"{protects}_epsilon"], row[f"{protects}_delta"] = cell.epsilon(protects)
     row |= {"noise_std": cell.noise_std, "queries": cell.queries, "draws": cell.draws, "flags": " ".join(flags)}
+    if cell.bounds:
+        row |= dataclasses.asdict(cell.bounds)
     if cell.seconds:
         row |= {"seconds_fit": cell.seconds.fit, "seconds_reconstruct": cell.seconds.reconstruct}
     row |= {f"version_{name}": version for name, version in cell.versions.items()}
