@@ -24,7 +24,7 @@ from defenses.fitting import Budget, predict
 from experiments.judge.doubts import converged, cut_off
 from experiments.judge.metrics import psnr, score
 from experiments.judge.perceptual import lpips
-from experiments.judge.scores import Recogniser, Scores, Task, Truth, score_answers, score_images
+from experiments.judge.scores import Recogniser, Scores, Task, Truth, score_answers, score_control, score_images
 from experiments.judge.statistics import interval
 from experiments.plan import Entry, Plan
 from experiments.report.results import STRONGEST
@@ -235,7 +235,7 @@ class AttackCell(Cell):
         truth, log, plugin = self.truth(store), self.stage.log(store), self.entry.plugin
         draws = [self.stage.load(store, draw) for draw in range(log["draws"])]
         scores = Scores.over_draws([score_answers(plugin, answers, truth) for answers in draws])
-        shuffled = score_answers(plugin, self.stage.load_shuffled(store), truth.likeness())
+        shuffled = score_control(plugin, self.stage.load_shuffled(store), truth)
         return self._scored(draws[0], scores, truth, run) | {
             **log,
             "controls": {"shuffled": _summaries(shuffled)},

@@ -1,7 +1,7 @@
 """What an attack's answers are worth, by the kind of answer."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from attacks.base import Attack, AttributeInference, Linkage, Reconstruction
 from experiments.judge.attributes import balanced_accuracy, chance_of_balanced_accuracy
 from experiments.judge.identity import FAR, Comparisons, chance_of_rank_1, rank_1, true_accepts
-from experiments.judge.metrics import Metric, metrics_for, score
+from experiments.judge.metrics import Metric, metrics_for, psnr, score
 from victims.tensors import to_float
 
 RANK_1, TAR, BALANCED_ACCURACY = "rank1", "tar_at_far_1", "balanced_accuracy"
@@ -56,10 +56,6 @@ class Truth:
     perceptual: Metric | None = None
     seed_convention: bool = False
 
-    def likeness(self) -> "Truth":
-        """Without networks that look at pictures: where how alike they are is enough."""
-        return replace(self, recogniser=None, victim=None, perceptual=None)
-
 
 @dataclass(frozen=True)
 class Scores:
@@ -98,6 +94,14 @@ def score_answers(attack: Attack[Any], answers: Tensor, truth: Truth) -> Scores:
             return score_reading(attack, answers, truth)
         case _:
             raise TypeError(f"{attack.name} is of no kind that the judge knows")
+
+
+def score_control(attack: Attack[Any], answers: Tensor, truth: Truth) -> Scores:
+    """Like ``score_answers``, but pictures by PSNR alone: enough to see whether an attack needs the release."""
+    if not isinstance(attack, Reconstruction):
+        return score_answers(attack, answers, truth)
+    values = score({"psnr": psnr}, to_float(truth.images[: len(answers)]), to_float(answers))
+    return Scores({name: torch.tensor(of) for name, of in values.items()})
 
 
 def score_images(rebuilt: Tensor, truth: Truth) -> Scores:
