@@ -153,6 +153,11 @@ class Cell(ABC):
                 "strength_value": getattr(defense.plugin, strength) if strength else None,
             },
             "attack": self.attack,
+            "budget": {
+                "queries": self.threat.budget,
+                "photos": self.plan.attacker.auxiliary,
+                "epochs": self.protect.budget.epochs,
+            },
         }
 
     def _protected(self, store: Store) -> dict[str, Any]:

@@ -130,6 +130,15 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What both sides may spend: the attacker's ``queries`` (None for no limit) and photos, the defence's epochs."""
+
+    queries: int | None = None
+    photos: int | None = None
+    epochs: int | None = None
+
+
+@dataclass(frozen=True)
 class Seconds:
     """How long the attack took."""
 
@@ -162,6 +171,7 @@ class Cell:
     bytes: float | None = None
     edge: EdgeTime | None = None
     guarantees: tuple[GuaranteeStatement, ...] = ()
+    budget: Budget = Budget()
     queries: int | None = None
     seconds: Seconds | None = None
     sends: int = 1
@@ -637,6 +647,7 @@ def csv_row(cell: Cell, flags: Sequence[str] = ()) -> dict[str, Scalar]:
         row |= {"utility_metric": cell.utility.metric, "utility_mean": cell.utility.mean}
         row |= {"utility_low": cell.utility.low, "utility_high": cell.utility.high}
         row |= {"utility_chance": cell.utility.chance}
+    row |= {f"budget_{name}": value for name, value in dataclasses.asdict(cell.budget).items()}
     row |= {"bytes": cell.bytes}
     if cell.edge:
         row |= {"edge_milliseconds": cell.edge.milliseconds, "edge_ratio": cell.edge.ratio}
