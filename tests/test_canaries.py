@@ -3,15 +3,17 @@
 import json
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
-from tiny import HEAD, MEAN, RIDGE, run_plan
+from tiny import HEAD, MEAN, PRIVATE, RIDGE, run_plan
 from torch import Tensor
 
-from experiments.cell import overlap
+from experiments.cell import cells_of, overlap
 from experiments.execute import CACHE
 from experiments.judge.flags import Evidence, flags_of
+from experiments.plan import read_plan
 from experiments.report.results import Results, load_results
 from victims.data import parts
 from victims.data.faces import Faces
@@ -191,3 +193,15 @@ def _keep_all(images: Mapping[str, Tensor]) -> parts.Distinct:
     hashes = {part: parts.content_hashes(photos) for part, photos in images.items()}
     places = {part: torch.arange(len(photos)) for part, photos in images.items()}
     return parts.Distinct(places, hashes, dict.fromkeys(images, 0), dict.fromkeys(images, 0))
+
+
+def test_private_training_leaves_no_hooks_behind_and_a_device_to_differentiate(tmp_path: Path) -> None:
+    _, _, store = run_plan(HEAD + PRIVATE + RIDGE, tmp_path)
+    *_, cell = cells_of(read_plan(tmp_path / "plan.toml"))
+    model = cell.protect.load(store)
+    hooks = [len(module._forward_hooks) + len(module._backward_hooks) for module in model.modules()]
+    assert set(hooks) == {0}
+    images = torch.rand(2, 3, 32, 32, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model.edge(images).square().sum(), images)
+    assert gradient.isfinite().all()
+    assert gradient.any()
