@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 Array = npt.NDArray[np.float64]
 
@@ -69,10 +70,21 @@ def resampled(tables: Sequence[Array], resamples: int = RESAMPLES) -> Array:
         means = []
         for table in tables:
             first, deviation = weights[:, : table.shape[1]], (table - table.mean()).mean(0)
-            means.append(first @ deviation / first.sum(1))  # of deviations: equal values stay exactly equal
+            means.append(
+                _small_sample(table.shape[1]) * (first @ deviation) / first.sum(1)
+            )  # of deviations: equal values stay exactly equal
         parts.append(np.stack(means))
     means_drawn: Array = np.concatenate(parts, axis=1) + np.stack(moved)
     return means_drawn
+
+
+def _small_sample(photos: int) -> float:
+    """By what the bootstrap of so many photos is too narrow: its variance has n + 1 for n - 1, its tails are normal."""
+    if photos == 1:
+        return 1.0
+    quantile = (1 + LEVEL) / 2
+    student = float(stats.t.ppf(quantile, photos - 1) / stats.norm.ppf(quantile))
+    return student * float(np.sqrt((photos + 1) / (photos - 1)))
 
 
 def _seed_share(table: Array) -> float:
@@ -83,7 +95,8 @@ def _seed_share(table: Array) -> float:
     by_seed = table.mean(1, keepdims=True)
     residual = table - by_seed - table.mean(0) + table.mean()
     noise = np.square(residual).sum() / ((seeds - 1) * (photos - 1)) / photos
-    return float(np.sqrt(max(0.0, 1 - noise / max(float(by_seed.var(ddof=1)), 1e-300))))
+    # what exceeds the noise by chance is cut off at 0 only from below: taking the noise twice makes up for it
+    return float(np.sqrt(max(0.0, 1 - 2 * noise / max(float(by_seed.var(ddof=1)), 1e-300))))
 
 
 def _photo_weights(photos: int, resamples: int) -> Iterator[Array]:
