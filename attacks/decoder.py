@@ -1,6 +1,6 @@
 """A decoder trained on (release, image) pairs: the seed study's attack, and our strong default."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar, Literal
@@ -28,8 +28,8 @@ Architecture = Literal["residual", "upsample", "transpose_light", "transpose_med
 class Decoder(Reconstruction[BlackBox]):
     """Train a network to invert the protected edge part.
 
-    ``residual`` is ours: trained in pixel space on the squared error and a share of 1 - SSIM, AdamW with a
-    one-cycle learning rate.
+    ``residual`` is ours: each feature in units of its own spread, trained in pixel space on the squared error and a
+    share of 1 - SSIM, AdamW with a one-cycle learning rate.
     The others are the seed study's, with its recipe: normalised targets, a ReLU at the end, Adam, StepLR.
     Every pass sees fresh draws of the channel; the weights with the least validation error are kept.
     """
@@ -80,6 +80,7 @@ class Decoder(Reconstruction[BlackBox]):
 
         examples = _SeedNoise(pairs) if self.noise else pairs
         held_out = knows.pairs("validation", shuffle=False)
+        form.begin(release for release, _ in knows.pairs(shuffle=False))
         return learned(form.network, form.recipe, examples, held_out, loss, knows.log)
 
     def _residual(self, knows: BlackBox) -> "_Form":
@@ -88,7 +89,7 @@ class Decoder(Reconstruction[BlackBox]):
         network.begin_at(knows.image_batches())
         recipe = adamw(self.learning_rate or 3e-3, self.epochs or 13)
         loss = partial(squared_and_structural_error, structure=self.structure)
-        return _Form(network, recipe, batch_size=32, loss=loss)
+        return _Form(network, recipe, batch_size=32, loss=loss, begin=network.begin_from)
 
     def _seed(self, knows: BlackBox) -> "_Form":
         channels, medium = knows.release_shape[0], self.architecture == "transpose_medium"
@@ -108,13 +109,17 @@ class Decoder(Reconstruction[BlackBox]):
         return _Form(network, recipe, batch_size, target=normalise, image=unnormalise)
 
 
+def _as_it_is(releases: Iterable[Tensor]) -> None:
+    """The seed's decoders take releases on whatever scale they have."""
+
+
 def _same(images: Tensor) -> Tensor:
     return images
 
 
 @dataclass(frozen=True)
 class _Form:
-    """A network with its recipe, the space of its targets and the way back to images."""
+    """A network with its recipe, the space of its targets, the way back to images, and its look at releases."""
 
     network: nn.Module
     recipe: Recipe
@@ -122,6 +127,7 @@ class _Form:
     loss: Callable[[Tensor, Tensor], Tensor] = F.mse_loss
     target: Callable[[Tensor], Tensor] = _same
     image: Callable[[Tensor], Tensor] = _same
+    begin: Callable[[Iterable[Tensor]], None] = _as_it_is
 
 
 @dataclass(frozen=True)

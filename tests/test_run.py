@@ -184,6 +184,7 @@ def test_dry_run_counts_what_is_missing(tmp_path: Path) -> None:
     assert pending_stages(list(run.cells), store) == {
         "attack": 6,
         "probe": 3,
+        "bounds": 3,
         "protect": 3,
         "victim": 1,
         "data": 1,

@@ -79,7 +79,7 @@ def resampled(tables: Sequence[Array], resamples: int = RESAMPLES) -> Array:
 
 
 def _small_sample(photos: int) -> float:
-    """By what the bootstrap of so many photos is too narrow: its variance has n + 1 for n - 1, its tails are normal."""
+    """By what the bootstrap of so many photos is too narrow: variance over n + 1 instead of n - 1, normal tails."""
     if photos == 1:
         return 1.0
     quantile = (1 + LEVEL) / 2

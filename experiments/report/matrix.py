@@ -137,14 +137,26 @@ class Entry:
     flags: tuple[str, ...] = ()
 
     @property
-    def lines(self) -> tuple[str, ...]:
-        """Each shown metric, and what the reader must know of the seeds; ``failed`` where nothing was measured."""
+    def scores(self) -> tuple[str, ...]:
+        """Each shown metric."""
         if self.group is None:
             return (ABSENT,)
         if not self.group.finished:
             return ("failed",)
-        shown = [f"{FORMATS[metric].name} {_beside_chance(self.group, metric)}" for metric in self.group.scores]
-        shown = shown or ["no score"]
+        shown = tuple(f"{FORMATS[metric].name} {_beside_chance(self.group, metric)}" for metric in self.group.scores)
+        return shown or ("no score",)
+
+    @property
+    def brief(self) -> tuple[str, ...]:
+        """What a terminal has room for: scores, and a sign where there is a flag."""
+        return (*self.scores, *([FLAG] if self.flags else []))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """``scores``, what stands beside them, and the flags; ``failed`` where nothing was measured."""
+        if self.group is None or not self.group.finished:
+            return self.scores
+        shown = list(self.scores)
         shown += [f"oracle {number('psnr', best.mean)}"] if (best := self.group.oracle.get("psnr")) else []
         shown += [f"{100 * self.relative.mean:.0f} % of undefended"] if self.relative else []
         done = len(self.group.finished)
@@ -286,7 +298,7 @@ def terminal_table(results: Results) -> Table:
         table.add_column(Text(name), justify="right")
     for row in matrix_rows(results):
         cells = [
-            Text("\n".join(entry.lines), style=f"{'bold ' * entry.strongest}{'dim' * bool(entry.flags)}".strip())
+            Text("\n".join(entry.brief), style=f"{'bold ' * entry.strongest}{'dim' * bool(entry.flags)}".strip())
             for entry in row.entries
         ]
         table.add_row(Text(row.row.defence.label), *cells, *map(Text, row.costs))

@@ -41,10 +41,11 @@ def _line(row: DefenceRow) -> tuple[str, ...]:
 
 
 def _measured(row: DefenceRow) -> float | None:
-    """The mean squared error of the strongest attack: bounds are about it and not about the mean of decibels."""
-    strongest = row.strongest("psnr")
-    errors = strongest.table("mse") if strongest else None
-    return None if errors is None else float(errors.mean())
+    """The least mean squared error of an attack on a single release: bounds are about that, not about mean decibels."""
+    single = [group for group in row.groups.values() if not group.floor and group.threat[1] == 1]
+    chosen = [group for group in single if group.suite] or single
+    errors = [float(errors.mean()) for group in chosen if (errors := group.table("mse")) is not None]
+    return min(errors, default=None)
 
 
 def _decibels(error: float | None, relative_std_error: float | None = None) -> str:
