@@ -41,7 +41,7 @@ def _line(row: DefenceRow) -> tuple[str, ...]:
 
 
 def _measured(row: DefenceRow) -> float | None:
-    """The least mean squared error of an attack on a single release: bounds are about that, not about mean decibels."""
+    """The least mean squared error of an attack on one release: bounds are about that, not about mean decibels."""
     single = [group for group in row.groups.values() if not group.floor and group.threat[1] == 1]
     chosen = [group for group in single if group.suite] or single
     errors = [float(errors.mean()) for group in chosen if (errors := group.table("mse")) is not None]
