@@ -28,7 +28,7 @@ from experiments.judge.scores import Recogniser, Scores, Task, Truth, score_answ
 from experiments.judge.statistics import interval
 from experiments.plan import Entry, Plan
 from experiments.report.results import STRONGEST
-from experiments.stages.attack import AttackStage, Threat
+from experiments.stages.attack import BATCH, AttackStage, Threat
 from experiments.stages.bounds import BoundsStage
 from experiments.stages.data import Data, DataStage
 from experiments.stages.embedder import EmbedderStage, embedder_stage
@@ -197,11 +197,13 @@ class Cell(ABC):
     def _task(self, store: Store) -> Task | None:
         """The undefended victim as a reader of pictures; None where it has no task."""
         victim = self.protect.victim
-        data = victim.data.load(store)
-        if data.labels is None:
+        labels, model = victim.data.load(store).labels, victim.load(store)
+        if labels is None:
             return None
-        read = partial(predict, victim.load(store), device=store.device)
-        return Task(data.labels["target"], read(data.images["target"]) == data.labels["target"], read)
+        features = victim.stored_features("target", store)  # what it reads from the photos needs its tail alone
+        with torch.no_grad():
+            read = torch.cat([model.tail(chunk.to(store.device)).argmax(1).cpu() for chunk in features.split(BATCH)])
+        return Task(labels["target"], read == labels["target"], partial(predict, model, device=store.device))
 
     def _scored(self, answers: Tensor, scores: Scores, truth: Truth, run: Path) -> dict[str, Any]:
         """What is stored of scores; pictures are kept beside."""

@@ -121,6 +121,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Results:
         f'[[defenses]]\nname = "{name}"\n'
         for name in ("none", "defences.py:Skipped", "defences.py:Frozen", "defences.py:Unclipped", "gaussian_noise")
     )
+    defences += '[[defenses]]\nname = "clipped_noise"\nepsilon = inf\n'
     attacks = "".join(
         f'[[attacks]]\nname = "attacks.py:{name}"\n' for name in ("Fed", "Rectified", "TooBright", "Blind")
     )
@@ -134,22 +135,16 @@ def _flags(results: Results, defence: str, attack: str) -> set[str]:
     return {flag for raised in found for flag in raised}
 
 
-def test_a_defence_that_is_skipped_when_attacked(planted: Results) -> None:
-    assert "defence-absent" in _flags(planted, "skipped", "ridge")
-    for defence in ("none", "gaussian_noise", "frozen"):
-        assert "defence-absent" not in _flags(planted, defence, "ridge")
-
-
-def test_a_frozen_noise_draw(planted: Results) -> None:
-    assert "frozen-draw" in _flags(planted, "frozen", "ridge")
-    for defence in ("none", "gaussian_noise", "unclipped"):
-        assert "frozen-draw" not in _flags(planted, defence, "ridge")
-
-
-def test_an_epsilon_without_a_sensitivity(planted: Results) -> None:
-    assert "epsilon-without-sensitivity" in _flags(planted, "unclipped", "ridge")
-    for defence in ("none", "gaussian_noise", "frozen"):
-        assert "epsilon-without-sensitivity" not in _flags(planted, defence, "ridge")
+@pytest.mark.parametrize(
+    ("flag", "planted_in"),
+    [("defence-absent", "skipped"), ("frozen-draw", "frozen"), ("epsilon-without-sensitivity", "unclipped")],
+)
+def test_a_defence_that_is_not_what_it_says(planted: Results, flag: str, planted_in: str) -> None:
+    found = {row for (row, column), raised in planted.flags.items() if column == "ridge" and flag in raised}
+    # clipped noise without an epsilon adds none, and says so
+    assert found - {"clipped_noise epsilon=inf"} == {planted_in}
+    assert len(planted.rows) == 6
+    assert "frozen-draw" not in _flags(planted, "clipped_noise epsilon=inf", "ridge")
 
 
 def test_a_decoder_that_was_fed_the_target(planted: Results) -> None:
@@ -163,7 +158,7 @@ def test_a_decoder_that_ends_in_a_relu(planted: Results) -> None:
     for attack in ("mean_image", "ridge", "fed"):
         assert "range-cut-off" not in _flags(planted, "none", attack)
     refused = [cell for cell in planted.failed if cell.attack.name == "too_bright"]
-    assert len(refused) == 5
+    assert len(refused) == 6
     assert all("[0, 1]" in (cell.traceback or "") for cell in refused)
 
 

@@ -515,3 +515,14 @@ def test_the_seeds_convention_is_explained_where_it_shows(tmp_path: Path) -> Non
     plain = write_report(without, write_run(without, lambda cell: None)).read_text()
     assert "convention" not in plain
     assert "48.13" not in plain
+
+
+def test_of_several_seeds_the_worst_gradient_counts(tmp_path: Path) -> None:
+    def break_one(cell: dict[str, Any]) -> None:
+        cell["n"] = 200
+        if cell["attack"]["name"] == "decoder":
+            cell["gradient"] = float("nan") if cell["seed"] else 1.0
+
+    results = load_results(tmp_path, write_run(tmp_path, break_one))
+    assert "zero-gradient" in results.flags["none", "decoder"]
+    assert "zero-gradient" not in results.flags.get(("none", "ridge"), ())

@@ -6,13 +6,10 @@ from functools import partial
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 from rich.table import Table
 
 from experiments.judge.matched import Setting, leakage_at
-from experiments.judge.statistics import LEVEL, Interval, interval
-
-Array = npt.NDArray[np.float64]
+from experiments.judge.statistics import LEVEL, Array, Interval, interval
 
 MEAN, PHOTO_STD, RESIDUAL_STD = 20.0, 3.0, 1.0
 """In decibels: a usual PSNR, how photos differ, and how the scores of one photo differ from seed to seed."""

@@ -15,6 +15,20 @@ CUT_OFF = 0.05
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What was seen of a device from outside, on some photos of the validation part.
+
+    ``absent``: what is sent is bit for bit what the undefended device sends. ``frozen``: noise is claimed, but two
+    sends of a photo are the same, or what is added is the same for all photos. ``unbounded``: an epsilon is claimed
+    for a query, but what is sent moves as far as the features do.
+    """
+
+    absent: bool = False
+    frozen: bool = False
+    unbounded: bool = False
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What is known of one defence setting met by one attack, over its seeds.
 

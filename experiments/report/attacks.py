@@ -35,7 +35,7 @@ def attack_table(results: Results) -> AttackTable | None:
     differ = any(group.photos > shared for group in groups if "psnr" in group.metrics)
     lines = []
     for group in groups:
-        flags = ", ".join(results.flags.get((row.defence.label, group.column), ()))
+        flags = ", ".join(results.raised(row.defence, group.column))
         lines.append((*_line(group, metrics, shared if differ else None), flags))
         if group.oracle:
             lines.append(_oracle_line(group, metrics, differ))

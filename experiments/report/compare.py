@@ -7,17 +7,16 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from experiments.judge.compare import FALSE_DISCOVERIES, Change, beyond_noise, change
+from experiments.judge.statistics import Array
 from experiments.report import matrix
 from experiments.report.results import SHOWN_METRICS, Cell, Results, Scalar, Score
 from victims.errors import InvalidInputError
 
-Array = npt.NDArray[np.float64]
 Place = tuple[str, str, int]
 """What a cell is, in any run: its defence, its attack with the threat, its seed."""
 Pair = tuple[Cell, Cell]

@@ -9,7 +9,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
@@ -20,7 +19,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from experiments.judge.statistics import Interval
+from experiments.judge.statistics import Array, Interval
 from experiments.report.matched import matched_rows
 from experiments.report.matrix import FLAG, FORMATS, number
 from experiments.report.results import Cell, DefenceRow, Family, Results
@@ -38,7 +37,6 @@ PAPER = "#FDFDFE"
 
 DPI = 150
 
-Array = npt.NDArray[np.float64]
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure everywhere
@@ -83,7 +81,7 @@ class Scale:
         if strongest is None:
             return None
         leakage, text = strongest.scores[metric], row.defence.strength_text
-        flagged = (row.defence.label, strongest.column) in results.flags
+        flagged = bool(results.raised(row.defence, strongest.column))
         if self.utility and row.utility:
             return Point(leakage, Interval(*(100 * value for value in row.utility)), text, flagged)
         if not self.utility and row.bytes is not None:
@@ -434,7 +432,7 @@ def _strip_path(run: Path, cell: Cell) -> Path:
 
 
 def _strip(run: Path, results: Results, cell: Cell, what: str) -> Strip:
-    score, flags = cell.metrics.get("psnr"), results.flags.get((cell.defence.label, cell.column), ())
+    score, flags = cell.metrics.get("psnr"), results.raised(cell.defence, cell.column)
     label = f"{what}: {number('psnr', score.mean)}" if score else what
     return Strip(f"{label} ({FLAG} {', '.join(flags)})" if flags else label, _strip_path(run, cell))
 

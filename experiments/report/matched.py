@@ -107,7 +107,7 @@ def doubtful(results: Results, row: MatchedRow) -> bool:
     strongest = row.affordable.strongest(LEAKAGE_METRICS[0]) if row.affordable else None
     if row.affordable is None or strongest is None:
         return True
-    return (row.affordable.defence.label, strongest.column) in results.flags
+    return bool(results.raised(row.affordable.defence, strongest.column))
 
 
 def _affordable(reference: DefenceRow, family: Family) -> DefenceRow | None:

@@ -1,7 +1,6 @@
 """The matrix of defences and attacks, as Markdown and for the terminal."""
 
 import html
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -232,7 +231,7 @@ def matrix_rows(results: Results) -> tuple[MatrixRow, ...]:
                 group is not None and group is strongest,
                 heat(group),
                 results.relative(row, group) if group else None,
-                results.flags.get((row.defence.label, group.column), ()) if group else (),
+                results.raised(row.defence, group.column) if group else (),
             )
             for group in groups
         ]
@@ -248,8 +247,7 @@ def caption(results: Results) -> str:
 
 def _raised(results: Results) -> list[str]:
     """How many cells carry which flag."""
-    counts = Counter(name for raised in results.flags.values() for name in raised)
-    named = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+    named = ", ".join(f"{name} {count}" for name, count in results.flag_counts.items())
     return [f"{FLAG} Flagged, greyed: {named}; splitleak explain FLAG tells what it means."] if named else []
 
 

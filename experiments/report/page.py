@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,18 +97,13 @@ def _render(run: Path, results: Results, curves: Iterable[tuple[str, str]], show
         attacks=attack_table(results),
         matched_headings=matched.headings(results),
         matched=list(zip(matched.lines(equal), (matched.doubtful(results, row) for row in equal), strict=True)),
-        flags=[(FLAGS[name], count) for name, count in _counts(results)],
+        flags=[(FLAGS[name], count) for name, count in results.flag_counts.items()],
         proved_headings=PROVED_HEADINGS,
         proved=proved(results),
         failures=[(cell, last_line(cell.traceback) or "no message") for cell in results.failed],
         versions=_versions(results.finished),
         plan_text=plan.read_text(encoding="utf-8") if plan.exists() else "",
     )
-
-
-def _counts(results: Results) -> list[tuple[str, int]]:
-    """How many cells carry which flag, the most frequent first."""
-    return Counter(name for raised in results.flags.values() for name in raised).most_common()
 
 
 def verdict(results: Results) -> str:
@@ -172,7 +166,7 @@ def _best_defence(results: Results, reference: DefenceRow, undefended: Interval)
 
 def _doubt(results: Results, row: DefenceRow | None, group: Group | None) -> str:
     """What is doubtful about a number of the sentence."""
-    raised = results.flags.get((row.defence.label, group.column), ()) if row and group else ()
+    raised = results.raised(row.defence, group.column) if row and group else ()
     return f" ({matrix.FLAG} {', '.join(raised)})" if raised else ""
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from experiments.judge.bounds import Bounds
-from experiments.judge.flags import Evidence, flags_of
+from experiments.judge.flags import Evidence, Probe, flags_of
 from experiments.judge.matched import Setting
 from experiments.judge.pareto import pareto
 from experiments.judge.relative import relative
@@ -121,15 +121,6 @@ class GuaranteeStatement:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What was seen of a device from outside, see ``experiments.stages.probe``."""
-
-    absent: bool = False
-    frozen: bool = False
-    unbounded: bool = False
-
-
-@dataclass(frozen=True)
 class Budget:
     """What both sides may spend: the attacker's ``queries`` (None for no limit) and photos, the defence's epochs."""
 
@@ -181,7 +172,7 @@ class Cell:
     gradient: float | None = None
     cut_off: float | None = None
     overlap: int = 0
-    probe: Probe = Probe()
+    probe: Probe = field(default_factory=Probe)
     bounds: Bounds | None = None
     controls: dict[str, dict[str, Score]] = field(default_factory=dict)
     oracle: dict[str, Score] = field(default_factory=dict)
@@ -484,6 +475,15 @@ class Results:
                     found[row.defence.label, group.column] = raised
         return found
 
+    def raised(self, defence: DefenceSetting, column: str) -> tuple[str, ...]:
+        """The flags of a defence setting under an attack."""
+        return self.flags.get((defence.label, column), ())
+
+    @property
+    def flag_counts(self) -> Mapping[str, int]:
+        """How many of these pairs carry which flag, the most frequent first."""
+        return dict(Counter(name for raised in self.flags.values() for name in raised).most_common())
+
     def _unmatched(self, family: Family) -> bool:
         """Whether every strength loses more utility than is comparable."""
         reference = self.undefended.utility if self.undefended else None
@@ -506,7 +506,7 @@ class Results:
             black_box=self._best_black_box(row, group, leakage),
             shuffled=_like(leakage, group.table("psnr", "shuffled")),
             converged=False if any(cell.converged is False for cell in cells) else None,
-            gradient=min(gradients, default=None),
+            gradient=min(gradients, key=lambda norm: norm if norm > 0 else -1.0, default=None),  # a NaN is the worst
             cut_off=max((cell.cut_off for cell in cells if cell.cut_off is not None), default=None),
             overlap=max(cell.overlap for cell in cells),
             absent=row.defence.name != UNDEFENDED and all(cell.probe.absent for cell in cells),
@@ -672,7 +672,7 @@ def last_line(traceback: str | None) -> str | None:
 
 def write_csv(results: Results, path: Path) -> None:
     """One row per cell with all its scalars."""
-    rows = [csv_row(cell, results.flags.get((cell.defence.label, cell.column), ())) for cell in results.cells]
+    rows = [csv_row(cell, results.raised(cell.defence, cell.column)) for cell in results.cells]
     write_rows(rows, path)
 
 

@@ -1,6 +1,7 @@
 """Look at a protected edge device from outside: does its defence do what its row in the report says?"""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from defenses.base import Guarantee
+from experiments.judge.flags import Probe
 from experiments.stages.attack import EdgeDevice
 from experiments.stages.protect import ProtectStage
 from experiments.store import Stage, Store
@@ -18,20 +21,6 @@ from victims.tensors import to_float
 PHOTOS = 16
 STRETCHES = (10.0, 1000.0)
 """Features are multiplied with these: where a sensitivity is enforced, the larger moves the release no further."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What was seen on some photos of the validation part.
-
-    ``absent``: what is sent is bit for bit what the undefended device sends. ``frozen``: noise is claimed, but two
-    sends of a photo are the same, or what is added is the same for all photos. ``unbounded``: an epsilon is claimed
-    for a query, but what is sent moves as far as the features do.
-    """
-
-    absent: bool
-    frozen: bool
-    unbounded: bool
 
 
 @dataclass(frozen=True)
@@ -52,19 +41,24 @@ class ProbeStage(Stage):
             first, second = device(images), device(images)
             probe = Probe(
                 absent=same(first, undefended),
-                frozen=guarantee is not None
-                and (guarantee.noise_std is not None or guarantee.epsilon < float("inf"))
-                and (same(first, second) or one_shift(first, features)),
-                unbounded=guarantee is not None
-                and guarantee.protects == "query"
-                and guarantee.epsilon < float("inf")
-                and unbounded(device.model.channel.send, features),
+                frozen=claims_noise(guarantee) and (same(first, second) or one_shift(first, features)),
+                unbounded=claims_epsilon(guarantee) and unbounded(device.model.channel.send, features),
             )
         (folder / "probe.json").write_text(json.dumps(asdict(probe)))
 
     def load(self, store: Store) -> Probe:
         """What was seen."""
         return Probe(**json.loads((store.folder(self) / "probe.json").read_text()))
+
+
+def claims_epsilon(guarantee: Guarantee | None) -> bool:
+    """Whether something is said to be proved of one query."""
+    return guarantee is not None and guarantee.protects == "query" and math.isfinite(guarantee.epsilon)
+
+
+def claims_noise(guarantee: Guarantee | None) -> bool:
+    """Whether what is sent is said to be random: noise of size 0 is none, and an epsilon needs some."""
+    return claims_epsilon(guarantee) or bool(guarantee and guarantee.noise_std)
 
 
 def same(first: Tensor, second: Tensor) -> bool:
