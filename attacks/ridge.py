@@ -1,8 +1,10 @@
-"""Ridge regression from a window of feature cells to the image patch under its centre."""
+"""Ridge regression from feature cells to the image patch under them, or from all features to the whole image."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from functools import cached_property
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -14,64 +16,106 @@ from victims.settings import doc
 
 PENALTIES = tuple(10.0**power for power in range(-6, 2))
 """Tried in turn, as multiples of the features' mean variance."""
+SUMMED = 4096
+"""Features up to which the normal equations are summed over the auxiliary part; beyond, its rows are kept."""
+KEPT_ROWS, KEPT_BYTES = 4096, 2**30
+"""No more of them, and no more memory, are kept."""
+
+Map = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Ridge(Reconstruction[BlackBox]):
-    """The linear attack: one least-squares map, the same for every place of the image, in closed form.
+    """The linear attack: a least-squares map in closed form, of a feature window or of the whole release.
 
-    The normal equations are summed over batches, so memory does not grow with the auxiliary part; they are
-    solved by Cholesky for each penalty, and the penalty with the least squared error on the validation part
-    is kept. It has no learning rate to get wrong: what it recovers is the least that any attack should.
+    A window's map is the same for every place of the image, which makes many examples of each photo. The whole
+    release's map is not: it may use any feature for any pixel, and needs more photos.
+
+    The normal equations are summed over batches, so memory does not grow with the auxiliary part. A whole release of
+    more than 4,096 features is solved in its dual form, over as many photos as fit 1 GiB, 4,096 at most. The penalty
+    with the least squared error on the validation part is kept. It has no learning rate to get wrong: what it
+    recovers is the least that any attack should.
     """
 
     paper: ClassVar[str] = "Hoerl & Kennard, Ridge Regression, Technometrics 1970; as an inversion attack: ours"
 
-    window: Annotated[Literal[1, 3], doc("side of the square of feature cells that a patch is predicted from")] = 1
+    window: Annotated[
+        Literal[1, 3, "whole"],
+        doc("side of the square of feature cells that a patch is predicted from, or the whole release"),
+    ] = 1
 
     def fit(self, knows: BlackBox) -> Reconstructor:
-        """Sum the normal equations over the auxiliary pairs, then choose the penalty on the validation pairs."""
+        """Take in the auxiliary pairs, then choose the penalty on the validation pairs."""
         height, width = knows.image_shape[1:]
-        sums = _NormalEquations()
+        sums: _LeastSquares | None = None
         for release, images in knows.pairs(batch_size=64, shuffle=False):
             cells = self._cells(release)
+            sums = sums or (_KeptRows() if cells.shape[2] > SUMMED else _NormalEquations())
+            if sums.full:
+                break
             sums.add(cells.flatten(0, 1), _to_patches(images, self._grid(release)).flatten(0, 1))
+        assert sums is not None, "an auxiliary part is never empty"
         validation = list(knows.pairs("validation", batch_size=64, shuffle=False))
 
-        def predict(weights: Tensor, release: Tensor) -> Tensor:
-            patches = self._cells(release) @ weights[:-1] + weights[-1]
+        def predict(linear: Map, release: Tensor) -> Tensor:
+            patches = linear(self._cells(release).flatten(0, 1)).unflatten(0, (len(release), -1))
             return _to_images(patches, self._grid(release), height, width).clamp(0, 1)
 
-        best, kept = math.inf, sums.intercept_only()
+        best, kept = math.inf, sums.mean()
         for penalty in PENALTIES:
-            weights = sums.solve(penalty)
-            if weights is None:
+            linear = sums.solve(penalty)
+            if linear is None:
                 continue
-            errors = [F.mse_loss(predict(weights, release), images) * len(images) for release, images in validation]
+            errors = [F.mse_loss(predict(linear, release), images) * len(images) for release, images in validation]
             error = float(sum(errors)) / sum(len(images) for _, images in validation)
             knows.log({"penalty": penalty, "validation_loss": error})
             if error < best:
-                best, kept = error, weights
+                best, kept = error, linear
         return lambda release: predict(kept, release)
 
     def _grid(self, release: Tensor) -> tuple[int, int]:
+        if self.window == "whole":
+            return 1, 1
         rows, columns = as_grid(release).shape[2:]
         return rows, columns
 
     def _cells(self, release: Tensor) -> Tensor:
-        """(n, cells, channels * window^2): each cell with its neighbours, zero beyond the border."""
+        """(n, cells, features of one): each cell with its neighbours, zero beyond the border."""
+        if self.window == "whole":
+            return release.flatten(1)[:, None]
         return F.unfold(as_grid(release), self.window, padding=self.window // 2).transpose(1, 2)
 
 
+class _LeastSquares(Protocol):
+    """Takes in rows and solves for any penalty; neither the intercept nor the rows' offset is penalised."""
+
+    @property
+    def full(self) -> bool:
+        """More rows would not be used."""
+
+    def add(self, inputs: Tensor, outputs: Tensor) -> None:
+        """Add rows: inputs (m, d), outputs (m, p)."""
+
+    def mean(self) -> Map:
+        """The solution under an infinite penalty."""
+
+    def solve(self, penalty: float) -> Map | None:
+        """The map of (m, d) to (m, p).
+
+        None where rounding makes the matrix indefinite: the penalty is too small for these features.
+        """
+
+
 class _NormalEquations:
-    """Sums that the least-squares solution needs: float64, while each batch's products stay in float32."""
+    """Sums that the solution needs: float64, while each batch's products stay in float32."""
+
+    full = False
 
     def __init__(self) -> None:
         self.count = 0
         self.gram, self.cross, self.inputs, self.outputs = (torch.zeros(()) for _ in range(4))
 
     def add(self, inputs: Tensor, outputs: Tensor) -> None:
-        """Add rows: inputs (m, d), outputs (m, p)."""
         if not self.count:
             # Products of values near a common offset lose digits; any fixed offset leaves the solution as it is.
             self.offset = inputs.mean(0)
@@ -82,28 +126,65 @@ class _NormalEquations:
         self.inputs = self.inputs.to(inputs.device) + shifted.sum(0, dtype=torch.float64)
         self.outputs = self.outputs.to(inputs.device) + outputs.sum(0, dtype=torch.float64)
 
-    def intercept_only(self) -> Tensor:
-        """The solution under an infinite penalty, (d + 1, p)."""
-        weights = torch.zeros(len(self.inputs) + 1, len(self.outputs), device=self.outputs.device)
-        weights[-1] = self.outputs / self.count
-        return weights
+    def mean(self) -> Map:
+        average = (self.outputs / self.count).float()
+        return lambda rows: average.expand(len(rows), -1)
 
-    def solve(self, penalty: float) -> Tensor | None:
-        """Weights (d + 1, p); the last row is the intercept, which is not penalised.
-
-        None where rounding makes the matrix indefinite: the penalty is too small for these features.
-        """
+    def solve(self, penalty: float) -> Map | None:
         input_mean, output_mean = self.inputs / self.count, self.outputs / self.count
         gram = self.gram / self.count - torch.outer(input_mean, input_mean)
         cross = self.cross / self.count - torch.outer(input_mean, output_mean)
-        scale = gram.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
-        gram.diagonal().add_(penalty * scale)
-        factor, failed = torch.linalg.cholesky_ex(gram)
-        if failed:
+        weights = _ridge_solution(gram, cross, penalty, float(gram.diagonal().mean()))
+        if weights is None:
             return None
-        weights = torch.cholesky_solve(cross, factor)
-        intercept = output_mean - (input_mean + self.offset.double()) @ weights
-        return torch.cat([weights, intercept[None]]).float()
+        intercept = (output_mean - (input_mean + self.offset.double()) @ weights).float()
+        factors = weights.float()
+        return lambda rows: rows @ factors + intercept
+
+
+class _KeptRows:
+    """The dual form: weights of the rows that were taken in, for more features than rows."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+
+    @property
+    def full(self) -> bool:
+        rows = sum(len(kept) for kept in self.inputs)
+        return rows > 0 and rows >= min(KEPT_ROWS, KEPT_BYTES // self.inputs[0][0].nbytes)
+
+    def add(self, inputs: Tensor, outputs: Tensor) -> None:
+        self.inputs.append(inputs)
+        self.outputs.append(outputs)
+
+    def mean(self) -> Map:
+        average = torch.cat(self.outputs).mean(0)
+        return lambda rows: average.expand(len(rows), -1)
+
+    def solve(self, penalty: float) -> Map | None:
+        rows, gram, input_mean, cross, output_mean = self._centred
+        weights = _ridge_solution(gram, cross, penalty, float(gram.diagonal().sum()) / rows.shape[1])
+        if weights is None:
+            return None
+        factors = weights.float()
+        return lambda inputs: (inputs - input_mean) @ rows.T @ factors + output_mean
+
+    @cached_property
+    def _centred(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Centred inputs (m, d), the products of all their pairs (m, m), their mean; outputs likewise."""
+        rows, outputs = torch.cat(self.inputs), torch.cat(self.outputs)
+        input_mean, output_mean = rows.mean(0), outputs.mean(0)
+        rows -= input_mean
+        return rows, (rows @ rows.T).double(), input_mean, (outputs - output_mean).double(), output_mean
+
+
+def _ridge_solution(gram: Tensor, right: Tensor, penalty: float, scale: float) -> Tensor | None:
+    """(gram + penalty * scale * I)^-1 right by Cholesky."""
+    regular = gram.clone()
+    regular.diagonal().add_(penalty * max(scale, torch.finfo(torch.float32).tiny))
+    factor, failed = torch.linalg.cholesky_ex(regular)
+    return None if failed else torch.cholesky_solve(right, factor)
 
 
 def _patch_size(grid: tuple[int, int], height: int, width: int) -> tuple[int, int]:

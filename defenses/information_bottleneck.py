@@ -23,8 +23,8 @@ class InformationBottleneck(Defense):
     """The edge sends a draw from N(mu(z), s(z)^2), trained on cross-entropy + ``beta`` times the divergence.
 
     mu and s are 1x1 convolutions of the standardised features. The divergence of what is sent from N(0, 1), in nats
-    per image, bounds how much a release can tell about the photo at all; it is averaged over the features here, so
-    that ``beta`` compares across cuts.
+    per image, bounds how much a release can tell about the photo at all. It is the sum over the features, as
+    published: the same ``beta`` weighs more on a larger release.
     """
 
     paper: ClassVar[str] = (
@@ -32,9 +32,9 @@ class InformationBottleneck(Defense):
         "Regularization, AAAI 2021; Alemi et al., Deep Variational Information Bottleneck, ICLR 2017"
     )
     strength: ClassVar[str] = "beta"
-    strengths: ClassVar[tuple[float, ...]] = (1e-5, 1e-3, 1e-2, 1e-1)
+    strengths: ClassVar[tuple[float, ...]] = (1e-7, 1e-5, 1e-4, 1e-3)
 
-    beta: Annotated[float, Ge(0), doc("of the divergence from N(0, 1), a feature's mean, in nats")] = 1e-2
+    beta: Annotated[float, Ge(0), doc("of the divergence from N(0, 1), in nats per image")] = 1e-3
 
     def channel(self, shape: tuple[int, ...]) -> Channel:
         """Draws on the edge, scales back in the cloud."""
@@ -46,7 +46,7 @@ class InformationBottleneck(Defense):
         return _Divergence(channel, self.beta)
 
     def statistic(self, calibration: Calibration) -> float:
-        """How many nats fewer a feature is sent with after a short training."""
+        """How many nats fewer an image is sent with after a short training."""
 
         def divergence(model: SplitModel) -> float:
             assert isinstance(model.channel, _StochasticChannel)
@@ -89,9 +89,9 @@ class _StochasticChannel(Channel):
         return mix_channels(standard, self.to_mean, self.axis), logarithm.clamp(-12, 6)
 
     def divergence(self, features: Tensor) -> Tensor:
-        """From N(0, 1), the mean over images and features, in nats."""
+        """From N(0, 1), the mean over images, in nats."""
         mean, logarithm = self._moments(features)
-        return (mean.square() + logarithm.exp() - 1 - logarithm).mean() / 2
+        return (mean.square() + logarithm.exp() - 1 - logarithm).flatten(1).sum(1).mean() / 2
 
     def send(self, features: Tensor) -> Tensor:
         mean, logarithm = self._moments(features)

@@ -6,26 +6,65 @@ import torch
 
 from attacks.base import BlackBox
 from attacks.checks import toy_knowledge
-from attacks.ridge import PENALTIES, Ridge, _NormalEquations, _to_images, _to_patches
+from attacks.ridge import PENALTIES, Ridge, _KeptRows, _NormalEquations, _to_images, _to_patches
 from victims.tensors import to_float
 
 
+@pytest.mark.parametrize(("form", "count", "features"), [(_NormalEquations, 300, 12), (_KeptRows, 40, 90)])
 @pytest.mark.parametrize("penalty", PENALTIES[2:])
-def test_normal_equations_equal_an_augmented_least_squares(penalty: float) -> None:
+def test_both_forms_equal_an_augmented_least_squares(
+    penalty: float, form: type[_NormalEquations | _KeptRows], count: int, features: int
+) -> None:
     random = np.random.default_rng(0)
-    inputs, outputs = random.normal(2, 1, (300, 12)), random.normal(size=(300, 5))
-    sums = _NormalEquations()
-    for rows in np.array_split(np.arange(300), 7):
+    inputs, outputs = random.normal(2, 1, (count, features)), random.normal(size=(count, 5))
+    sums = form()
+    for rows in np.array_split(np.arange(count), 7):
         sums.add(torch.tensor(inputs[rows]).float(), torch.tensor(outputs[rows]).float())
-    weights = sums.solve(penalty)
+    linear = sums.solve(penalty)
     # the oracle: penalty rows appended to centred data, solved by lstsq
     centred, target = inputs - inputs.mean(0), outputs - outputs.mean(0)
     scale = penalty * (centred**2).mean(0).mean()
-    augmented = np.vstack([centred / np.sqrt(300), np.sqrt(scale) * np.eye(12)])
-    oracle = np.linalg.lstsq(augmented, np.vstack([target / np.sqrt(300), np.zeros((12, 5))]), rcond=None)[0]
-    assert weights is not None
-    np.testing.assert_allclose(weights[:-1].numpy(), oracle, atol=1e-4)
-    np.testing.assert_allclose(weights[-1].numpy(), outputs.mean(0) - inputs.mean(0) @ oracle, atol=1e-3)
+    augmented = np.vstack([centred / np.sqrt(count), np.sqrt(scale) * np.eye(features)])
+    zeros = np.zeros((features, 5))
+    oracle = np.linalg.lstsq(augmented, np.vstack([target / np.sqrt(count), zeros]), rcond=None)[0]
+    assert linear is not None
+    fresh = random.normal(2, 1, (20, features))
+    expected = (fresh - inputs.mean(0)) @ oracle + outputs.mean(0)
+    np.testing.assert_allclose(linear(torch.tensor(fresh).float()).numpy(), expected, atol=1e-3)
+    np.testing.assert_allclose(sums.mean()(torch.zeros(2, features))[1].numpy(), outputs.mean(0), atol=1e-5)
+
+
+def test_kept_rows_stop_at_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attacks.ridge.KEPT_BYTES", 100 * 4 * 6)  # a hundred rows of six floats
+    sums = _KeptRows()
+    assert not sums.full
+    sums.add(torch.rand(99, 6), torch.rand(99, 2))
+    assert not sums.full
+    sums.add(torch.rand(1, 6), torch.rand(1, 2))
+    assert sums.full
+
+
+@pytest.mark.parametrize("summed", [0, 4096])
+def test_the_whole_release_undoes_a_mixing_that_a_window_cannot(summed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attacks.ridge.SUMMED", summed)
+    knows, _ = toy_knowledge(Ridge())
+    assert isinstance(knows, BlackBox)
+    shape = (3, *knows.image_shape[1:])
+    permutation = torch.randperm(3 * shape[1] * shape[2], generator=torch.Generator().manual_seed(0))
+    small = torch.nn.AvgPool2d(4)
+
+    def mixed(images: torch.Tensor) -> torch.Tensor:
+        pooled = small(images)
+        order = permutation[permutation < pooled[0].numel()]
+        return pooled.flatten(1)[:, order].view_as(pooled)
+
+    knows.send, knows.resend = mixed, lambda part, rows: mixed(to_float(knows.images[part][rows]))
+    images = to_float(knows.images["validation"])
+
+    def error(attack: Ridge) -> float:
+        return float((attack.fit(knows)(mixed(images)) - images).square().mean())
+
+    assert error(Ridge(window="whole")) < 0.8 * error(Ridge(window=1))
 
 
 @pytest.mark.parametrize(("grid", "size"), [((4, 4), 64), ((5, 5), 64), ((1, 1), 32)])
