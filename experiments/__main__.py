@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +16,8 @@ from rich.text import Text
 from experiments import describe
 from experiments.checking import check_file
 from experiments.display import Display
-from experiments.execute import CACHE, CELLS, Run, check_plan, pending_stages, run_serial
+from experiments.execute import CACHE, CELLS, Run, RunWorkshop, check_plan, pending_stages, run_cells, work_of
+from experiments.integrity import DiskFullError
 from experiments.plan import Plan, read_plan
 from experiments.profile import Profile, Request
 from experiments.report.attacks import attack_table
@@ -26,19 +28,22 @@ from experiments.report.matrix import terminal_table
 from experiments.report.page import write_report
 from experiments.report.profile import terminal_profile, write_profile
 from experiments.report.results import load_results, write_rows
+from experiments.schedule import Executor, Serial
 from experiments.store import Store
+from experiments.workers import Processes, Ray, default_workers
 from victims.allocator import keep_freed_memory
 from victims.cuts import find_cuts
 from victims.errors import InvalidInputError, unknown
 from victims.models import SCRATCH, make_network
 
 PLANS = Path(__file__).parent / "plans"
-INVALID_INPUT, FAILED_CELLS, INTERRUPTED = 2, 1, 130
+INVALID_INPUT, FAILED_CELLS, DISK_FULL, INTERRUPTED = 2, 1, 3, 130
 
 console = Console()
 app = App(
     name="splitleak",
     help="Measures what intercepted feature maps of split inference leak, and what each defence costs.",
+    suppress_keyboard_interrupt=False,  # ``main`` says what is kept
 )
 Out = Annotated[Path, Parameter(help="folder of all runs and of the cache that they share")]
 Device = Annotated[
@@ -46,6 +51,11 @@ Device = Annotated[
 ]
 
 Retry = Annotated[Literal["failed"] | None, Parameter(help="compute cells again that failed before")]
+ExecutorName = Annotated[
+    Literal["serial", "processes", "ray"],
+    Parameter(help="serial; processes: workers on this machine; ray: on the cluster that RAY_ADDRESS names, or here"),
+]
+Workers = Annotated[int | None, Parameter(help="how many, sharing the cores; default: one per GPU, or per core")]
 
 
 @app.command
@@ -59,6 +69,8 @@ def run(
         bool, Parameter(negative="", help="show the matrix and what is cached, compute nothing")
     ] = False,
     retry: Retry = None,
+    executor: ExecutorName = "serial",
+    workers: Workers = None,
 ) -> int:
     """Run a plan: a TOML file, or the name of a built-in one (quick).
 
@@ -72,10 +84,11 @@ def run(
         if dry_run:
             _print_dry_run(experiment, store)
             return 0
-        results = run_serial(experiment, store, retry == "failed", display.cell)
-    console.print(display.summary(), highlight=False)
+        with _executor(executor, workers, experiment, store) as working:
+            computed = run_cells(experiment, store, working, retry == "failed", display.cell)
+    console.print(display.summary(computed), highlight=False)
     _print_report(experiment.folder, experiment.ids)
-    return FAILED_CELLS if any(result["status"] == "failed" for result in results) else 0
+    return FAILED_CELLS if display.failed else 0
 
 
 @app.command
@@ -231,6 +244,17 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def _executor(name: str, workers: int | None, experiment: Run, store: Store) -> Executor:
+    if workers is not None and (name == "serial" or workers < 1):
+        raise InvalidInputError(f"workers = {workers}: should be at least 1, with --executor processes or ray")
+    if name == "serial":
+        return Serial(work_of(experiment, store))
+    workshop, count = RunWorkshop.of(experiment, store.device), workers or default_workers(store.device)
+    chosen = Processes(workshop, count) if name == "processes" else Ray(workshop, count, store.device)
+    chosen.progress = store.progress
+    return chosen
+
+
 def _print_dry_run(experiment: Run, store: Store) -> None:
     plan: Plan = experiment.plan
     missing = [cell for cell in experiment.cells if cell.result(experiment.folder) is None]
@@ -243,7 +267,8 @@ def _print_dry_run(experiment: Run, store: Store) -> None:
         state = "to compute" if cell in missing else "stored"
         table.add_row(cell.title, state)
     console.print(table)
-    stages = ", ".join(f"{count} {label}" for label, count in pending_stages(missing, store).items())
+    counts = Counter(stage.label for stage in pending_stages(missing, store).values())
+    stages = ", ".join(f"{count} {label}" for label, count in counts.items())
     console.print(
         f"{len(missing)} of {len(experiment.cells)} cells to compute; stages to compute: {stages or 'none'}"
     )
@@ -254,11 +279,11 @@ def main() -> None:
     keep_freed_memory()
     try:
         code = app(exit_on_error=False, print_error=False)
-    except (InvalidInputError, CycloptsError) as error:
+    except (InvalidInputError, CycloptsError, DiskFullError) as error:
         Console(stderr=True).print(
             f"[red]error:[/red] {escape(' '.join(str(error).split()))}", soft_wrap=True, highlight=False
         )
-        code = INVALID_INPUT
+        code = DISK_FULL if isinstance(error, DiskFullError) else INVALID_INPUT
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; finished cells are stored, the same command goes on from there")
         code = INTERRUPTED

@@ -1,7 +1,7 @@
 """The cells of a plan: victim x defence setting x threat x attack setting x seed, each one JSON file."""
 
+import io
 import json
-import os
 import traceback
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -21,6 +21,7 @@ from torch import Tensor
 from attacks.base import Attack, QueryFree, knowledge_of
 from defenses.base import Defense
 from defenses.fitting import Budget, predict
+from experiments.integrity import DiskFullError, file_digest, write_atomically
 from experiments.judge.doubts import converged, cut_off
 from experiments.judge.metrics import psnr, score
 from experiments.judge.perceptual import lpips
@@ -36,7 +37,7 @@ from experiments.stages.probe import ProbeStage
 from experiments.stages.protect import ProtectStage
 from experiments.stages.strongest import StrongestStage
 from experiments.stages.victim import VictimStage
-from experiments.store import Stage, Store, digest, source_digest, write_atomically
+from experiments.store import Stage, Store, digest, source_digest
 from victims.files import WEIGHTS_VARIABLE, find_file, fingerprint
 from victims.tensors import to_float
 
@@ -113,22 +114,47 @@ class Cell(ABC):
         return digest([stages, self.plan.judge.to_mapping(), backbone, judge])
 
     def result(self, run: Path) -> dict[str, Any] | None:
-        """The stored result, if there is one for exactly this cell."""
-        path = run / "cells" / f"{self.id}.json"
-        if not path.is_file():
+        """The stored result, if there is one for exactly this cell and it is as it was stored."""
+        try:
+            stored: dict[str, Any] = json.loads(self._path(run).read_text())
+            seal = stored.pop("seal")
+        except (OSError, ValueError, KeyError, AttributeError):
             return None
-        stored: dict[str, Any] = json.loads(path.read_text())
-        return stored if stored["key"] == self.key else None
+        whole = seal == digest([stored, self._picture(run)])
+        return stored if whole and stored["key"] == self.key else None
 
     def run(self, run: Path, store: Store) -> dict[str, Any]:
-        """Judge and store the result; an error becomes a stored result too."""
+        """Judge and store the result; an error becomes a stored result too.
+
+        Raises:
+            DiskFullError: which is no fault of the cell's.
+        """
         try:
             outcome = {"status": "ok", "traceback": None, **self.judge(run, store), **self._protected(store)}
+        except DiskFullError:
+            raise
         except Exception:
-            outcome = {"status": "failed", "traceback": traceback.format_exc()}
-        result = {"id": self.id, "key": self.key, **self._identity(), **outcome}
-        write_atomically(run / "cells" / f"{self.id}.json", json.dumps(result, indent=1))
+            return self.fail(run, traceback.format_exc())
+        return self._store(run, outcome)
+
+    def fail(self, run: Path, reason: str) -> dict[str, Any]:
+        """Store that there is no result, and why."""
+        return self._store(run, {"status": "failed", "traceback": reason})
+
+    def _store(self, run: Path, outcome: dict[str, Any]) -> dict[str, Any]:
+        fresh = {"id": self.id, "key": self.key, **self._identity(), **outcome}
+        result: dict[str, Any] = json.loads(json.dumps(fresh))  # as it is read again
+        seal = digest([result, self._picture(run)])
+        write_atomically(self._path(run), json.dumps({**result, "seal": seal}, indent=1))
         return result
+
+    def _path(self, run: Path) -> Path:
+        return run / "cells" / f"{self.id}.json"
+
+    def _picture(self, run: Path) -> str | None:
+        """Digest of the first reconstructions' picture, None where there is none."""
+        picture = self._path(run).with_suffix(".png")
+        return file_digest(picture) if picture.is_file() else None
 
     def _identity(self) -> dict[str, Any]:
         victim, defense = self.plan.victim, self.defense
@@ -205,10 +231,9 @@ class Cell(ABC):
             read = torch.cat([model.tail(chunk.to(store.device)).argmax(1).cpu() for chunk in features.split(BATCH)])
         return Task(labels["target"], read == labels["target"], partial(predict, model, device=store.device))
 
-    def _scored(self, answers: Tensor, scores: Scores, truth: Truth, run: Path) -> dict[str, Any]:
-        """What is stored of scores; pictures are kept beside."""
+    def _scored(self, answers: Tensor, scores: Scores, run: Path) -> dict[str, Any]:
+        """What is stored of scores; the first pictures are kept beside."""
         if scores.pictures is not None:
-            save_strip(run / "targets.png", truth.images)
             save_strip(run / "cells" / f"{self.id}.png", scores.pictures)
         return {"n": len(answers), "metrics": _summaries(scores), "references": scores.references}
 
@@ -243,7 +268,7 @@ class AttackCell(Cell):
         draws = [self.stage.load(store, draw) for draw in range(log["draws"])]
         scores = Scores.over_draws([score_answers(plugin, answers, truth) for answers in draws])
         shuffled = score_control(plugin, self.stage.load_shuffled(store), truth)
-        return self._scored(draws[0], scores, truth, run) | {
+        return self._scored(draws[0], scores, run) | {
             **log,
             "controls": {"shuffled": _summaries(shuffled)},
             "converged": converged(log["history"]),
@@ -274,7 +299,7 @@ class StrongestCell(Cell):
         scores = Scores.over_draws([score_images(answers, truth) for answers in chosen])
         oracle = Scores.over_draws([score_images(self._oracle(store, truth, draw), truth) for draw in draws])
         names = Counter(self.entries[k].attack["label"] for k in self.stage.choice(store))
-        return self._scored(chosen[0], scores, truth, run) | {
+        return self._scored(chosen[0], scores, run) | {
             "oracle": _summaries(oracle),
             "chosen": dict(names.most_common()),
             "draws": len(draws),
@@ -322,10 +347,9 @@ def _with_interval(values: list[float]) -> dict[str, Any]:
 def save_strip(path: Path, images: Tensor) -> None:
     """Write the first photos (n, 3, h, w) uint8 side by side."""
     strip = np.concatenate(list(images[:EXAMPLES].permute(0, 2, 3, 1).numpy()), axis=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    Image.fromarray(strip).save(temporary, "PNG")
-    temporary.replace(path)
+    picture = io.BytesIO()
+    Image.fromarray(strip).save(picture, "PNG")
+    write_atomically(path, picture.getvalue())
 
 
 def cells_of(plan: Plan) -> Iterator[Cell]:

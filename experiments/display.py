@@ -1,6 +1,7 @@
 """What a running plan shows: a live line in a terminal, plain lines elsewhere."""
 
 import time
+from collections import Counter
 from types import TracebackType
 from typing import Any, Self
 
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.cell import Cell
+from experiments.execute import stages_of
 from experiments.judge.statistics import Interval
 from experiments.report.matrix import FORMATS, ranged
 from experiments.report.results import SHOWN_METRICS
@@ -25,6 +27,7 @@ class Display:
         self.console = console
         self.done = self.computed = self.failed = 0
         self.cells = cells
+        self.uses: Counter[str] = Counter()
         self.where = ""
         self.started = self.last_line = time.monotonic()
         self.progress = Progress(
@@ -58,6 +61,8 @@ class Display:
         """A cell is done."""
         self.done += 1
         self.computed += computed
+        if computed:
+            self.uses.update(stage.label for stage in stages_of([cell]).values())
         self.failed += result["status"] == "failed"
         self.progress.update(self.task, completed=self.done)
         if computed or result["status"] == "failed":
@@ -67,12 +72,18 @@ class Display:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
         self.last_line = time.monotonic()
 
-    def summary(self) -> str:
-        """One line for the end."""
+    def summary(self, stages: Counter[str] | None = None) -> str:
+        """One line for the end, and one for what was shared between cells: ``stages`` counts those computed."""
         seconds = time.monotonic() - self.started
         failed = f", {self.failed} failed" if self.failed else ""
         stored = self.cells - self.computed
-        return f"{self.cells} cells: {self.computed} computed{failed}, {stored} already there; {seconds:.0f} s"
+        lines = [f"{self.cells} cells: {self.computed} computed{failed}, {stored} already there; {seconds:.0f} s"]
+        if stages is not None and self.computed:
+            shared = [
+                f"{label} {stages[label]} for {uses}" for label, uses in self.uses.items() if stages[label] < uses
+            ]
+            lines += [f"stages computed for how many cells: {', '.join(shared)}"] if shared else []
+        return "\n".join(lines)
 
 
 def _outcome(result: dict[str, Any]) -> str:

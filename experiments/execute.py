@@ -1,7 +1,11 @@
-"""Run a plan's cells, one after the other."""
+"""Run a plan's cells: what is missing becomes a graph of tasks, which an executor works off."""
 
 import json
-from collections.abc import Callable
+import os
+import tomllib
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,20 +13,22 @@ from typing import Any
 import torch
 
 from attacks.base import Scene
-from experiments.cell import Cell, cells_of
+from experiments.cell import Cell, cells_of, save_strip
+from experiments.integrity import DiskFullError, write_atomically
 from experiments.judge.perceptual import check_lpips
-from experiments.plan import Plan
+from experiments.plan import Plan, parse_plan
+from experiments.schedule import Executor, Graph, Outcome, Progress, Task, Work, execute
 from experiments.stages.embedder import check_embedder
-from experiments.store import Stage, Store, write_atomically
+from experiments.store import Stage, Store
+from experiments.workers import Workshop
 from victims.cuts import split
 from victims.data.parts import divide
 from victims.errors import InvalidInputError
+from victims.files import DATA_VARIABLE, WEIGHTS_VARIABLE
 from victims.models import make_network
 
 CACHE = "cache"
 """Folder, beside the runs, of the stages' results: runs share them."""
-
-
 CELLS = "cells.json"
 """File in a run's folder: the ids of its cells, in the plan's order."""
 
@@ -93,43 +99,143 @@ def check_plan(plan: Plan) -> None:
                 attack.plugin.check(scene)
 
 
-def pending_stages(cells: list[Cell], store: Store) -> dict[str, int]:
-    """How many stages of each kind the cells still need, upstream ones included."""
-    missing: dict[str, Stage] = {}
+def stages_of(cells: Iterable[Cell], wanted: Callable[[Stage], bool] = lambda stage: True) -> dict[str, Stage]:
+    """The stages behind some cells by key, each after those that it builds on.
+
+    ``wanted``: the others are left out, and with them what only they build on.
+    """
+    found: dict[str, Stage] = {}
+
+    def visit(stage: Stage) -> None:
+        if stage.key not in found and wanted(stage):
+            for upstream in stage.upstream:
+                visit(upstream)
+            found[stage.key] = stage
+
     for cell in cells:
-        stages = cell.stages
-        while stages:
-            stage = stages.pop()
-            if not store.has(stage):
-                missing[stage.key] = stage
-                stages += stage.upstream
-    counts: dict[str, int] = {}
-    for stage in missing.values():
-        counts[stage.label] = counts.get(stage.label, 0) + 1
-    return counts
+        for stage in cell.stages:
+            visit(stage)
+    return found
 
 
-def run_serial(
-    run: Run, store: Store, retry_failed: bool, on_cell: Callable[[Cell, dict[str, Any], bool], None]
-) -> list[dict[str, Any]]:
-    """Compute every cell that has no result yet; each result is on disk before the next cell begins.
+def pending_stages(cells: Iterable[Cell], store: Store) -> dict[str, Stage]:
+    """Those that have no result yet."""
+    return stages_of(cells, lambda stage: not store.has(stage))
+
+
+@dataclass(frozen=True)
+class RunWorkshop(Workshop):
+    """All that a worker elsewhere needs to take part in a run."""
+
+    text: str
+    folder: Path
+    name: str
+    out: Path
+    device: str
+    here: Path
+    variables: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, run: Run, device: torch.device) -> "RunWorkshop":
+        """It reads the plan again, with the data and the weights where this process finds them."""
+        variables = tuple(
+            (name, os.environ[name]) for name in (DATA_VARIABLE, WEIGHTS_VARIABLE) if name in os.environ
+        )
+        plan = run.plan
+        out = run.folder.parent.resolve()
+        return cls(plan.text, plan.folder.resolve(), plan.name, out, device.type, Path.cwd(), variables)
+
+    def open(self, number: int, progress: Progress) -> Work:
+        """On the GPU of that number, where there are GPUs."""
+        os.chdir(self.here)
+        os.environ.update(self.variables)
+        plan = parse_plan(tomllib.loads(self.text), self.text, self.folder, self.name)
+        device = torch.device(self.device)
+        if device.type == "cuda":
+            device = torch.device("cuda", number % torch.cuda.device_count())
+        return work_of(Run.of(plan, self.out), Store(self.out / CACHE, device, progress))
+
+
+def work_of(run: Run, store: Store) -> Work:
+    """What does a run's tasks with a store."""
+    cells = {cell.id: cell for cell in run.cells}
+    stages = stages_of(run.cells)
+
+    def work(task: Task) -> Outcome:
+        before, failure = len(store.computed), None
+        try:
+            if task.kind == "cell":
+                cells[task.name].run(run.folder, store)
+            else:
+                store.folder(stages[task.name])
+        except DiskFullError:
+            raise
+        except Exception:
+            failure = traceback.format_exc()
+        return Outcome(failure, tuple(store.computed[before:]))
+
+    return work
+
+
+def run_cells(
+    run: Run,
+    store: Store,
+    executor: Executor,
+    retry_failed: bool,
+    on_cell: Callable[[Cell, dict[str, Any], bool], None],
+) -> Counter[str]:
+    """Compute every cell that has no result yet; each result is on disk as soon as it is there.
 
     Args:
+        store: what the executor's workers use, too.
         retry_failed: compute cells again whose stored result is a failure.
-        on_cell: called after each cell with its result and whether it was computed just now.
+        on_cell: called for each cell with its result and whether it was computed just now.
+
+    Returns:
+        How many stages of each kind were computed.
 
     Raises:
         InvalidInputError: a photo cannot be read; the photos are decoded before the first cell.
+        DiskFullError: there is no room for a result.
     """
-    store.folder(run.cells[0].protect.victim.data)
+    data = run.cells[0].protect.victim.data.load(store)
     write_atomically(run.folder / "plan.toml", run.plan.text)
     write_atomically(run.folder / CELLS, json.dumps(run.ids, indent=1))
-    results = []
+    save_strip(run.folder / "targets.png", data.images["target"])
+    computed, missing = Counter(store.computed), {}
     for cell in run.cells:
         result = cell.result(run.folder)
-        computed = result is None or (retry_failed and result["status"] == "failed")
-        if result is None or computed:
-            result = cell.run(run.folder, store)
-        on_cell(cell, result, computed)
-        results.append(result)
-    return results
+        if result is None or (retry_failed and result["status"] == "failed"):
+            missing[cell.id] = cell
+        else:
+            on_cell(cell, result, False)
+
+    def on_end(task: Task, outcome: Outcome) -> None:
+        computed.update(outcome.computed)
+        if task.kind == "cell":
+            cell = missing[task.name]
+            result = cell.result(run.folder) if outcome.failure is None else cell.fail(run.folder, outcome.failure)
+            if result is None:
+                raise RuntimeError(f"{cell.title}: its result is another cell's; was the source edited meanwhile?")
+            on_cell(cell, result, True)
+
+    execute(_graph(list(missing.values()), store), executor, on_end)
+    return computed
+
+
+def _graph(cells: list[Cell], store: Store) -> Graph:
+    """Each cell after the stages that it still needs; in the plan's order, so that results come early."""
+    needs: dict[Task, set[Task]] = {}
+    groups: dict[Task, str] = {}
+    tasks: dict[str, Task] = {}
+    for cell in cells:
+        pending = pending_stages([cell], store)
+        for key, stage in pending.items():
+            if key not in tasks:
+                tasks[key] = Task("stage", key, f"{stage.label} for {cell.title}")
+                needs[tasks[key]] = {tasks[one.key] for one in stage.upstream if one.key in tasks}
+                groups[tasks[key]] = cell.protect.key
+        last = Task("cell", cell.id, cell.title)
+        needs[last] = {tasks[key] for key in pending}
+        groups[last] = cell.protect.key
+    return Graph(needs, groups)

@@ -127,7 +127,7 @@ class Entry(Generic[P]):
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked plan. ``text`` is the file's, for the run's records."""
+    """A checked plan. ``text`` is the file's, for the run's records; relative plugin files begin at ``folder``."""
 
     name: str
     seeds: tuple[int, ...]
@@ -140,6 +140,7 @@ class Plan:
     defenses: tuple[Entry[Defense], ...]
     attacks: tuple[Entry[Attack[QueryFree]], ...]
     text: str
+    folder: Path
 
     @property
     def threats(self) -> tuple[Threat, ...]:
@@ -215,6 +216,7 @@ def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) ->
         defenses=defenses,
         attacks=attacks,
         text=text,
+        folder=folder,
     )
 
 

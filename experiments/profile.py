@@ -21,10 +21,11 @@ from attacks.networks.residual import NARROWEST
 from experiments import plugins
 from experiments.cell import AttackCell
 from experiments.display import Display
-from experiments.execute import Run, check_plan, run_serial
+from experiments.execute import Run, check_plan, run_cells, work_of
 from experiments.plan import Plan, parse_plan
 from experiments.report.profile import MeasuredProfile, ProfiledCut
 from experiments.report.results import load_results
+from experiments.schedule import Serial
 from experiments.stages.data import DataStage
 from experiments.stages.victim import CLASSES_WITHOUT_TASK
 from experiments.store import Stage, Store
@@ -226,7 +227,8 @@ class Profile:
         for run in self.runs:
             display.where = f"{run.plan.victim.cut}: "
             scratch = self.folder / SCRATCH_FOLDER / run.plan.name
-            run_serial(run, CutStore(store, scratch), retry_failed, display.cell)
+            of_cut = CutStore(store, scratch)
+            run_cells(run, of_cut, Serial(work_of(run, of_cut)), retry_failed, display.cell)
             shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(self.folder / SCRATCH_FOLDER, ignore_errors=True)
 

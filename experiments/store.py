@@ -4,11 +4,11 @@ import ast
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,7 +16,9 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
+from filelock import BaseFileLock, FileLock, Timeout
 
+from experiments.integrity import intact, noticing_full_disk, seal
 from victims.data.base import Source
 from victims.settings import Settings
 from victims.training import Log
@@ -120,8 +122,15 @@ class StageFailedError(RuntimeError):
     """A stage failed earlier in this run; what depends on it fails with the same traceback."""
 
 
+LOCKS, PARTIAL = "locks", ".partial"
+
+
 class Store:
-    """Stage results under one folder: written to a temporary name and renamed, so what is there is whole."""
+    """Stage results under one folder, which any number of processes share.
+
+    A result is made under a lock of its own, in a folder that is renamed when it is whole, and sealed with checksums:
+    what is damaged is made anew. ``computed``: the labels of what this process made, in order.
+    """
 
     def __init__(self, root: Path, device: torch.device, progress: Callable[[str], None] = lambda text: None) -> None:
         self.root = root
@@ -129,6 +138,7 @@ class Store:
         self.progress = progress
         self.computed: list[str] = []
         self._failed: dict[str, BaseException] = {}
+        self._checked: set[Path] = set()
         self._remove_leftovers()
 
     def curve(self, what: str, epochs: int | None) -> Log:
@@ -142,7 +152,7 @@ class Store:
         return show
 
     def has(self, stage: Stage) -> bool:
-        """Whether the stage's result is there."""
+        """Whether the stage's result is there; whether it is intact shows when it is used."""
         return (self.root / stage.label / stage.key).is_dir()
 
     def folder(self, stage: Stage) -> Path:
@@ -152,50 +162,75 @@ class Store:
     def made(self, label: str, key: str, compute: Callable[[Path], None]) -> Path:
         """The folder that ``compute`` filled, now or earlier: ``key`` stands for all that it depends on.
 
+        Waits where another process is at it.
+
         Raises:
             StageFailedError: it failed before in this run.
+            DiskFullError: there is no room for it.
         """
         place = self.root / label / key
-        if place.is_dir():
+        if self._usable(place):
             return place
         if key in self._failed:
             raise StageFailedError(f"{label} failed before") from self._failed[key]
-        temporary = place.with_name(f".{place.name}.{os.getpid()}")
+        with self._locked(label, key):
+            if not self._usable(place):  # another process may have made it in the meantime
+                self._make(place, compute)
+        return place
+
+    def _usable(self, place: Path) -> bool:
+        """Whether a result is there and as it was made, which is looked at once."""
+        if not place.is_dir():
+            return False
+        if place not in self._checked and not intact(place):
+            return False
+        self._checked.add(place)
+        return True
+
+    def _make(self, place: Path, compute: Callable[[Path], None]) -> None:
+        label, key = place.parts[-2:]
+        if place.exists():
+            self.progress(f"{label} {key} is damaged and made again")
+        temporary = place.with_name(f".{key}{PARTIAL}")
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
         self.progress(label)
         try:
-            compute(temporary)
-            self.computed.append(label)
+            with noticing_full_disk(place):
+                temporary.mkdir(parents=True)
+                compute(temporary)
+                seal(temporary)
+            shutil.rmtree(place, ignore_errors=True)
             temporary.rename(place)
         except Exception as error:
             self._failed[key] = error
             raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        return place
+        self._checked.add(place)
+        self.computed.append(label)
+
+    @contextmanager
+    def _locked(self, label: str, key: str) -> Iterator[None]:
+        """Hold the result's lock, which the system lifts when a process dies."""
+        lock = self._lock(key)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self.progress(f"waiting for another process, which computes {label}")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _lock(self, key: str) -> BaseFileLock:
+        folder = self.root / LOCKS
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / key)
 
     def _remove_leftovers(self) -> None:
-        """Temporary folders of processes that were killed."""
-        for temporary in self.root.glob("*/.*.*"):
-            process = temporary.suffix.removeprefix(".")
-            if process.isdigit() and not _alive(int(process)):
+        """Temporary folders of processes that were killed: nobody holds their locks."""
+        for temporary in self.root.glob(f"*/.*{PARTIAL}"):
+            lock = self._lock(temporary.name.removeprefix(".").removesuffix(PARTIAL))
+            with suppress(Timeout), lock.acquire(timeout=0):
                 shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old one or the new one and nothing in between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)

@@ -19,7 +19,7 @@ from torch import Tensor
 from attacks.base import Answer, BlackBox, Linkage, Scene
 from attacks.checks import check_attack, toy_knowledge
 from attacks.reidentify import Reidentify
-from experiments.execute import CACHE, Run, check_plan, pending_stages, run_serial
+from experiments.execute import CACHE, Run, check_plan, pending_stages, run_cells, work_of
 from experiments.judge.identity import FAR, Comparisons, chance_of_rank_1, rank_1, true_accepts
 from experiments.judge.scores import Recogniser, Truth, score_answers, score_images
 from experiments.plan import read_plan
@@ -27,6 +27,7 @@ from experiments.report import write_report
 from experiments.report.matrix import markdown
 from experiments.report.page import verdict
 from experiments.report.results import load_results
+from experiments.schedule import Serial
 from experiments.stages.data import DataStage
 from experiments.stages.embedder import OnnxEmbedderStage, check_embedder
 from experiments.store import Store
@@ -370,7 +371,8 @@ def run_of(folder: Path, attacks: str, identity: str = "none", each: int = 4) ->
 
 def computed(run: Run, folder: Path) -> tuple[dict[str, dict[str, Any]], Store]:
     store = Store(folder / "runs" / CACHE, torch.device("cpu"))
-    results = run_serial(run, store, False, lambda cell, result, fresh: None)
+    run_cells(run, store, Serial(work_of(run, store)), False, lambda cell, result, fresh: None)
+    results = [cell.result(run.folder) for cell in run.cells]
     assert [result["traceback"] for result in results] == [None] * len(results)
     return {result["attack"]["name"]: result for result in results}, store
 
@@ -412,9 +414,9 @@ def test_each_kind_of_attack_has_its_own_metrics(people: People) -> None:
 def test_the_recogniser_is_trained_once(people: People) -> None:
     folder, run, _, store = people
     assert store.computed.count("embedder") == 1
-    assert pending_stages(list(run.cells), store) == {}
+    assert pending_stages(run.cells, store) == {}
     empty = Store(folder / "other", torch.device("cpu"))
-    assert pending_stages(list(run.cells), empty)["embedder"] == 1
+    assert [stage.label for stage in pending_stages(run.cells, empty).values()].count("embedder") == 1
 
 
 def test_the_judge_is_part_of_what_a_result_depends_on(people: People, tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
-"""Stage results: found again exactly when nothing that they depend on has changed."""
+"""Stage results: found again exactly when nothing that they depend on has changed, and whole or not at all."""
 
-import os
+import errno
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
+from filelock import FileLock
 
 from attacks.ridge import Ridge
 from experiments import store as store_module
-from experiments.store import Stage, StageFailedError, Store, source_digest, write_atomically
+from experiments.integrity import SEAL, DiskFullError, write_atomically
+from experiments.store import LOCKS, PARTIAL, Stage, StageFailedError, Store, source_digest
 from victims.settings import Settings
 
 CPU = torch.device("cpu")
@@ -83,12 +88,63 @@ def test_a_failure_leaves_nothing_and_is_not_repeated(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_removed_and_a_living_ones_kept(tmp_path: Path) -> None:
-    dead, alive = (tmp_path / "number" / f".abc.{process}" for process in (2**22 + 1, os.getpid()))
+    dead, alive = (tmp_path / "number" / f".{key}{PARTIAL}" for key in ("dead", "alive"))
     dead.mkdir(parents=True)
     alive.mkdir()
-    Store(tmp_path, CPU)
+    (tmp_path / LOCKS).mkdir()
+    with FileLock(tmp_path / LOCKS / "alive"):
+        Store(tmp_path, CPU)
     assert not dead.exists()
     assert alive.exists()
+
+
+def test_two_at_once_compute_a_stage_once(tmp_path: Path) -> None:
+    made: list[int] = []
+    both = threading.Barrier(2)
+
+    def compute(folder: Path) -> None:
+        made.append(1)
+        time.sleep(0.3)
+        (folder / "value").write_text("7")
+
+    def take() -> str:
+        both.wait()
+        return (Store(tmp_path, CPU).made("number", "key", compute) / "value").read_text()
+
+    with ThreadPoolExecutor(2) as pool:
+        values = [future.result() for future in [pool.submit(take), pool.submit(take)]]
+    assert (values, made) == (["7", "7"], [1])
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "removed", "unsealed"])
+def test_a_damaged_artefact_is_made_again(tmp_path: Path, damage: str) -> None:
+    stage = _Number(3)
+    place = Store(tmp_path, CPU).folder(stage)
+    if damage == "truncated":
+        (place / "value").write_text("")
+    elif damage == "altered":
+        (place / "value").write_text("4")
+    elif damage == "removed":
+        (place / "value").unlink()
+    else:
+        (place / SEAL).write_text('{"value"')
+    store = Store(tmp_path, CPU)
+    assert (store.folder(stage) / "value").read_text() == "3"
+    assert store.computed == ["number"]
+
+
+@pytest.mark.parametrize(
+    "complaint", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("I/O error: (os error 28)")]
+)
+def test_a_full_disk_is_no_failed_stage(tmp_path: Path, complaint: Exception) -> None:
+    def compute(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise complaint
+
+    with pytest.raises(DiskFullError, match=r"the disk is full: no space left for .*key; finished cells are stored"):
+        Store(tmp_path, CPU).made("number", "key", compute)
+    assert list((tmp_path / "number").iterdir()) == []
+    assert Store(tmp_path, CPU).made("number", "key", lambda folder: None).is_dir()
 
 
 def test_writes_are_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

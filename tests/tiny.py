@@ -6,9 +6,10 @@ from typing import Any
 import torch
 
 from experiments.cell import Cell
-from experiments.execute import CACHE, Run, check_plan, run_serial
+from experiments.execute import CACHE, Run, check_plan, run_cells, work_of
 from experiments.plan import FLOOR, UNDEFENDED, read_plan
 from experiments.report import write_report
+from experiments.schedule import Serial
 from experiments.store import Store
 
 HEAD = """
@@ -49,16 +50,16 @@ def run_plan(text: str, folder: Path, retry: bool = False) -> tuple[list[dict[st
     plan = read_plan(path)
     check_plan(plan)
     store = Store(folder / "runs" / CACHE, torch.device("cpu"))
-    named: list[dict[str, Any]] = []
-    fresh: list[bool] = []
+    fresh: dict[str, bool] = {}
+    results: dict[str, dict[str, Any]] = {}
 
     def note(cell: Cell, result: dict[str, Any], computed: bool) -> None:
         controls = {name for name in (UNDEFENDED, FLOOR) if f'"{name}"' not in text}
         if not controls & {result["defence"]["name"], result["attack"]["name"]}:
-            named.append(result)
-            fresh.append(computed)
+            results[cell.id], fresh[cell.id] = result, computed
 
     run = Run.of(plan, folder / "runs")
-    run_serial(run, store, retry, note)
+    run_cells(run, store, Serial(work_of(run, store)), retry, note)
     write_report(run.folder, run.ids)
-    return named, fresh, store
+    order = [name for name in run.ids if name in results]
+    return [results[name] for name in order], [fresh[name] for name in order], store
