@@ -115,6 +115,14 @@ class QueryFree:
         """Shape of one image's release."""
         return tuple(self.intercepted.shape[1:])
 
+    def state_dict(self) -> dict[str, int]:
+        """What was counted so far, for checkpoints."""
+        return {"queries": self.queries}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Count on from there."""
+        self.queries = state["queries"]
+
     def image_batches(self, part: AttackerPart = "auxiliary", batch_size: int = 128) -> Iterator[Tensor]:
         """The photos of a part in order, as floats (b, 3, h, w) in [0, 1]."""
         for chunk in self.images[part].split(batch_size):

@@ -81,7 +81,7 @@ class Decoder(Reconstruction[BlackBox]):
         examples = _SeedNoise(pairs) if self.noise else pairs
         held_out = knows.pairs("validation", shuffle=False)
         form.begin(release for release, _ in knows.pairs(shuffle=False))
-        return learned(form.network, form.recipe, examples, held_out, loss, knows.log)
+        return learned(form.network, form.recipe, examples, held_out, loss, knows)
 
     def _residual(self, knows: BlackBox) -> "_Form":
         height, width = knows.image_shape[1:]

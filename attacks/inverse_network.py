@@ -58,7 +58,7 @@ class InverseNetwork(Reconstruction[BlackBox]):
             return F.mse_loss(model(release).float(), normalise(images))
 
         examples, held_out = (self._batches(knows, part) for part in ("auxiliary", "validation"))
-        return learned(network, self._recipe(), examples, held_out, loss, knows.log)
+        return learned(network, self._recipe(), examples, held_out, loss, knows)
 
     def _batches(self, knows: BlackBox, part: AttackerPart) -> Iterable[Batch]:
         pairs = knows.pairs(part, self.batch_size, shuffle=part == "auxiliary")

@@ -87,7 +87,7 @@ class LatentSearch(Reconstruction[WhiteBox]):
 
         def build() -> dict[str, Tensor]:
             autoencoder.generator.rest.begin_at(knows.image_batches())
-            return learned(autoencoder, recipe, photos["auxiliary"], photos["validation"], loss, knows.log)
+            return learned(autoencoder, recipe, photos["auxiliary"], photos["validation"], loss, knows)
 
         what = f"autoencoder of {self.latent} and {channels} in {recipe.epochs} epochs"
         autoencoder.load_state_dict(knows.remember(what, build, about="images"))
@@ -103,7 +103,7 @@ class LatentSearch(Reconstruction[WhiteBox]):
             return F.mse_loss(model(release), autoencoder.latent_of(images))
 
         what = f"latent encoder of {self.latent} and {self.width} in {recipe.epochs} epochs"
-        state = knows.remember(what, lambda: learned(encoder, recipe, pairs, held_out, loss, knows.log))
+        state = knows.remember(what, lambda: learned(encoder, recipe, pairs, held_out, loss, knows))
         encoder.load_state_dict(state)
         return encoder.eval().requires_grad_(False)
 

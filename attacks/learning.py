@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
+from attacks.base import QueryFree
 from victims.seeding import seeded
-from victims.training import Batch, Log, Recipe, Training, train
+from victims.training import Batch, Recipe, Training, train
 
 
 def learned(
@@ -14,7 +15,7 @@ def learned(
     examples: Iterable[Batch],
     held_out: Iterable[Batch],
     loss: Callable[[nn.Module, Batch], Tensor],
-    log: Log,
+    knows: QueryFree,
 ) -> dict[str, Tensor]:
     """Train ``network`` in place and return its state with the least loss over what was held out.
 
@@ -25,7 +26,7 @@ def learned(
         held_out: batches, iterated anew after each epoch, each time under the same random draws: between epochs
             whose channel or latent drew differently, luck would choose.
         loss: (network, batch) -> mean over the batch's images.
-        log: called with each epoch's row.
+        knows: its log takes each epoch's row; the queries that it counts are part of a checkpoint.
 
     Raises:
         FloatingPointError: the loss stopped being finite.
@@ -36,5 +37,6 @@ def learned(
             losses = [(float(loss(model, batch)), len(batch[0])) for batch in held_out]
         return sum(value * count for value, count in losses) / sum(count for _, count in losses)
 
-    train(Training(network, recipe.optimizer(network.parameters()), examples), recipe, loss, validation, log)
+    training = Training(network, recipe.optimizer(network.parameters()), examples, also={"knows": knows})
+    train(training, recipe, loss, validation, knows.log)
     return network.state_dict()

@@ -1,16 +1,22 @@
 """The contract of a defence as checks, for every plugin and for a user's own file."""
 
+import math
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import fields, replace
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from defenses.base import Calibration, CalibrationBatch, Channel, Defense, Guarantee
+from defenses.base import Calibration, CalibrationBatch, Channel, Defense, Guarantee, labels_of
+from defenses.fitting import Budget, Examples, SplitModel, fit
+from victims.checkpoints import resumable
 from victims.seeding import seeded
-from victims.tensors import to_float
+from victims.tensors import to_bytes, to_float
 from victims.toy import broken_promises, left_as_found, toy_encoder, toy_images, toy_tail
 from victims.training import Shuffled, Training, adamw, train
 
@@ -35,6 +41,7 @@ def check_defense(defense: Defense) -> list[str]:
         _perturbs_images_into_images,
         _adds_a_finite_objective,
         _trains,
+        _goes_on_from_a_checkpoint,
         _strength_moves_its_statistic,
     )
     return broken_promises(checks, defense)
@@ -167,6 +174,39 @@ def _trains(defense: Defense) -> None:
         train(prepared, recipe, lambda network, part: F.cross_entropy(network(part[0]), part[1]))
     moved = any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
     assert moved, "training leaves the given model as it was"
+
+
+def _goes_on_from_a_checkpoint(defense: Defense) -> None:
+    """A training behind the defence that is interrupted ends as one that is not: its objective forgets nothing."""
+    if defense.objective(calibration := toy_calibration(), toy_channel(defense, calibration)[0]) is None:
+        return
+
+    class InterruptedError(Exception):
+        pass
+
+    def trained(interrupted_in: float) -> dict[str, Tensor]:
+        def log(row: dict[str, float]) -> None:
+            if row["epoch"] == interrupted_in:
+                raise InterruptedError
+
+        with seeded("train"):
+            calibration = toy_calibration()
+            channel, _ = toy_channel(defense, calibration)
+            model = SplitModel(calibration.encoder, calibration.tail, channel).requires_grad_(True)
+            batches = list(calibration.batches())
+            labels = torch.cat([labels_of(batch, defense.name) for batch in batches])
+            part = Examples(to_bytes(torch.cat([batch.images for batch in batches])), labels)
+            fit(model, part, part, Budget(3, 32, 1e-3), defense.objective(calibration, channel), log=log)
+        return model.state_dict()
+
+    whole = trained(math.inf)
+    with tempfile.TemporaryDirectory() as folder:
+        with suppress(InterruptedError), resumable(Path(folder), seconds_between=0):
+            trained(2)
+        with resumable(Path(folder)):
+            resumed = trained(math.inf)
+    different = [name for name, value in whole.items() if not torch.equal(value, resumed[name])]
+    assert not different, f"a training that goes on from a checkpoint ends elsewhere: {', '.join(different[:3])}"
 
 
 def _strength_moves_its_statistic(defense: Defense) -> None:

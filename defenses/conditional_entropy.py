@@ -73,6 +73,12 @@ class _Information(nn.Module):
             int(label): _k_means(features[labels == label], settings.clusters) for label in labels.unique()
         }
 
+    def get_extra_state(self) -> dict[int, Tensor]:
+        return self.centres
+
+    def set_extra_state(self, state: dict[int, Tensor]) -> None:
+        self.centres = state
+
     def forward(self, images: Tensor, features: Tensor, release: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         return self.settings.weight * self.told(features, labels)
 

@@ -124,7 +124,8 @@ def fit(
     recipe = adamw(budget.learning_rate, budget.epochs)
     parameters = [parameter for parameter in trainee.parameters() if parameter.requires_grad]
     batches = Shuffled(train_part.tensors, budget.batch_size)
-    training = prepare(Training(trainee, recipe.optimizer(parameters), batches), budget.epochs)
+    also = {} if objective is None else {"objective": objective}
+    training = prepare(Training(trainee, recipe.optimizer(parameters), batches, also=also), budget.epochs)
 
     def loss(network: nn.Module, batch: Batch) -> Tensor:
         inputs, labels, images = batch

@@ -1,6 +1,7 @@
 """A decoder that stands for the attacker while a defence is made."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +55,14 @@ class Surrogate(nn.Module):
         super().__init__()
         self.decoder = decoder
         self.optimizer = torch.optim.Adam(self.decoder.parameters(), LEARNING_RATE)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The optimizer's, for checkpoints."""
+        return self.optimizer.state_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore it."""
+        self.optimizer.load_state_dict(state)
 
     def learn(self, release: Tensor, images: Tensor) -> float:
         """One step on the squared error; no gradient reaches the release."""

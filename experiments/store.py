@@ -19,6 +19,7 @@ import torch
 from filelock import BaseFileLock, FileLock, Timeout
 
 from experiments.integrity import intact, noticing_full_disk, seal
+from victims.checkpoints import resumable
 from victims.data.base import Source
 from victims.settings import Settings
 from victims.training import Log
@@ -122,7 +123,7 @@ class StageFailedError(RuntimeError):
     """A stage failed earlier in this run; what depends on it fails with the same traceback."""
 
 
-LOCKS, PARTIAL = "locks", ".partial"
+LOCKS, CHECKPOINTS, PARTIAL = "locks", "checkpoints", ".partial"
 
 
 class Store:
@@ -192,15 +193,17 @@ class Store:
         if place.exists():
             self.progress(f"{label} {key} is damaged and made again")
         temporary = place.with_name(f".{key}{PARTIAL}")
+        unfinished = self.root / CHECKPOINTS / key
         shutil.rmtree(temporary, ignore_errors=True)
         self.progress(label)
         try:
-            with noticing_full_disk(place):
+            with noticing_full_disk(place), resumable(unfinished):
                 temporary.mkdir(parents=True)
                 compute(temporary)
                 seal(temporary)
             shutil.rmtree(place, ignore_errors=True)
             temporary.rename(place)
+            shutil.rmtree(unfinished, ignore_errors=True)
         except Exception as error:
             self._failed[key] = error
             raise

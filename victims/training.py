@@ -1,12 +1,14 @@
 """The one training loop: victims, fine-tuning and every learned attack run through it."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from victims.checkpoints import Checkpoint, Stateful
 
 Batch = tuple[Tensor, ...]
 Log = Callable[[dict[str, float]], None]
@@ -49,6 +51,8 @@ class Training:
     """Iterated once an epoch; ``len()`` gives the steps."""
     spent: Callable[[], tuple[float, float]] | None = None
     """Where training is differentially private: (epsilon, delta) spent so far."""
+    also: Mapping[str, Stateful] | None = None
+    """What else changes while it runs, a loss with a memory for one. None: it cannot be resumed from a checkpoint."""
 
 
 @dataclass
@@ -83,49 +87,98 @@ def train(
     model.to(memory_format=torch.channels_last)  # convolutions run faster so, on CPUs as on GPUs
     steps = recipe.epochs * len(training.batches)  # type: ignore[arg-type]
     schedule = recipe.schedule(optimizer, steps) if recipe.schedule else None
-    history, best, kept = History(), math.inf, None
-    # Half precision pays on CUDA only; bfloat16 needs no loss scaling.
-    autocast = torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
-    for epoch in range(1, recipe.epochs + 1):
-        model.train()
-        total, count = torch.zeros((), device=device), 0
-        for batch in training.batches:
-            batch = tuple(_placed(part, device) for part in batch)
-            optimizer.zero_grad(set_to_none=True)
-            with autocast:
-                value = loss(model, batch)
-            value.backward()
-            optimizer.step()
-            if schedule and schedule.last_epoch < steps:
-                schedule.step()
-            total, count = total + value.detach().float(), count + 1
-        row = {"epoch": float(epoch), "train_loss": float(total) / max(count, 1)}
+    checkpoint = Checkpoint.of_next_training() if training.also is not None else Checkpoint(None)
+    so_far = _SoFar(training, schedule)
+    if saved := checkpoint.load(device):
+        so_far.load_state_dict(saved)
+        for row in so_far.history.rows:
+            (log or _silent)(row)
+    for epoch in range(len(so_far.history.rows) + 1, recipe.epochs + 1):
+        row = {"epoch": float(epoch), "train_loss": _epoch(training, schedule, steps, loss, device)}
         if not math.isfinite(row["train_loss"]):
             raise FloatingPointError(f"the training loss is {row['train_loss']} in epoch {epoch}")
         if validation:
             model.eval()
             with torch.no_grad():
                 row["validation_loss"] = validation(model)
-            if row["validation_loss"] < best:
-                best, history.best_epoch = row["validation_loss"], epoch
-                kept = _copy(model.state_dict())
-        history.rows.append(row)
-        if log:
-            log(row)
-    if kept is not None:
-        model.load_state_dict(kept)
+        so_far.take(row)
+        (log or _silent)(row)
+        checkpoint.save(so_far.state_dict(), device)
+    if so_far.kept is not None:
+        model.load_state_dict(so_far.kept)
     model.eval()
-    return history
+    return so_far.history
+
+
+def _epoch(
+    training: Training,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None,
+    steps: int,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    device: torch.device,
+) -> float:
+    """One pass; its mean loss."""
+    # Half precision pays on CUDA only; bfloat16 needs no loss scaling.
+    autocast = torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
+    training.model.train()
+    total, count = torch.zeros((), device=device), 0
+    for batch in training.batches:
+        batch = tuple(_placed(part, device) for part in batch)
+        training.optimizer.zero_grad(set_to_none=True)
+        with autocast:
+            value = loss(training.model, batch)
+        value.backward()
+        training.optimizer.step()
+        if schedule and schedule.last_epoch < steps:
+            schedule.step()
+        total, count = total + value.detach().float(), count + 1
+    return float(total) / max(count, 1)
+
+
+@dataclass
+class _SoFar:
+    """All that a training has made of itself: what a checkpoint holds."""
+
+    training: Training
+    schedule: torch.optim.lr_scheduler.LRScheduler | None
+    history: History = field(default_factory=History)
+    best: float = math.inf
+    kept: dict[str, Any] | None = None
+
+    def take(self, row: dict[str, float]) -> None:
+        """Note an epoch; keep its weights if they are the best."""
+        self.history.rows.append(row)
+        if row.get("validation_loss", math.inf) < self.best:
+            self.best, self.history.best_epoch = row["validation_loss"], int(row["epoch"])
+            self.kept = {key: value.detach().clone() for key, value in self.training.model.state_dict().items()}
+
+    @property
+    def _parts(self) -> dict[str, Stateful]:
+        parts: dict[str, Stateful] = {"model": self.training.model, "optimizer": self.training.optimizer}
+        if self.schedule:
+            parts["schedule"] = self.schedule
+        return {**parts, **(self.training.also or {})}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the training and of all that changes with it."""
+        states = {name: part.state_dict() for name, part in self._parts.items()}
+        return {**states, "history": vars(self.history), "best": self.best, "kept": self.kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.history, self.best, self.kept = History(**state["history"]), state["best"], state["kept"]
+
+
+def _silent(row: dict[str, float]) -> None:
+    """Nobody asked for the rows."""
 
 
 def _placed(part: Tensor, device: torch.device) -> Tensor:
     if part.ndim == 4 and part.is_floating_point():
         return part.to(device, non_blocking=True, memory_format=torch.channels_last)
     return part.to(device, non_blocking=True)
-
-
-def _copy(state: dict[str, Any]) -> dict[str, Any]:
-    return {key: value.detach().clone() for key, value in state.items()}
 
 
 class Shuffled:
