@@ -63,7 +63,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Examples:
-    """One part. ``images``: uint8 (n, 3, h, w); ``features``: (n, ...) of a frozen encoder, else None."""
+    """One part. ``images``: uint8 (n, 3, h, w); ``features``: (n, ...) of a frozen encoder, any float, else None."""
 
     images: Tensor
     labels: Tensor
@@ -129,7 +129,7 @@ def fit(
 
     def loss(network: nn.Module, batch: Batch) -> Tensor:
         inputs, labels, images = batch
-        features, release, logits = network(inputs if frozen else to_float(inputs))
+        features, release, logits = network(inputs.float() if frozen else to_float(inputs))
         value = F.cross_entropy(logits.float(), labels)
         if objective is not None:
             value = value + objective(to_float(images), features, release, logits, labels)
@@ -139,7 +139,7 @@ def fit(
         device = next(network.parameters()).device
         total = 0.0
         for inputs, labels in zip(*(part.split(256) for part in validation_part.tensors[:2]), strict=True):
-            inputs = inputs.to(device) if frozen else to_float(inputs.to(device))
+            inputs = inputs.to(device, torch.float32) if frozen else to_float(inputs.to(device))
             total += float(F.cross_entropy(network(inputs)[2].float(), labels.to(device), reduction="sum"))
         return total / len(validation_part.labels)
 

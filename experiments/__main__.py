@@ -1,6 +1,7 @@
 """The command line: ``splitleak``."""
 
 import json
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -55,6 +56,10 @@ ExecutorName = Annotated[
     Literal["serial", "processes", "ray"],
     Parameter(help="serial; processes: workers on this machine; ray: on the cluster that RAY_ADDRESS names, or here"),
 ]
+CacheLimit = Annotated[
+    str | None,
+    Parameter(help="such as 20GB: of what stages leave on disk; what was used least recently goes first"),
+]
 Workers = Annotated[int | None, Parameter(help="how many, sharing the cores; default: one per GPU, or per core")]
 
 
@@ -71,6 +76,7 @@ def run(
     retry: Retry = None,
     executor: ExecutorName = "serial",
     workers: Workers = None,
+    cache_limit: CacheLimit = None,
 ) -> int:
     """Run a plan: a TOML file, or the name of a built-in one (quick).
 
@@ -80,7 +86,7 @@ def run(
     check_plan(checked)
     experiment = Run.of(checked, out)
     with Display(console, len(experiment.cells)) as display:
-        store = Store(out / CACHE, _device(device), display.stage)
+        store = Store(out / CACHE, _device(device), display.stage, _bytes(cache_limit))
         if dry_run:
             _print_dry_run(experiment, store)
             return 0
@@ -244,12 +250,22 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def _bytes(limit: str | None) -> int | None:
+    """``20GB`` as a number."""
+    if limit is None:
+        return None
+    matched = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B", limit.strip())
+    if not matched:
+        raise InvalidInputError(f"cache-limit = {limit!r}: should be a size such as 500MB or 20GB")
+    return int(float(matched[1]) * 10 ** (3 * " kMGT".index(matched[2] or " ")))
+
+
 def _executor(name: str, workers: int | None, experiment: Run, store: Store) -> Executor:
     if workers is not None and (name == "serial" or workers < 1):
         raise InvalidInputError(f"workers = {workers}: should be at least 1, with --executor processes or ray")
     if name == "serial":
         return Serial(work_of(experiment, store))
-    workshop, count = RunWorkshop.of(experiment, store.device), workers or default_workers(store.device)
+    workshop, count = RunWorkshop.of(experiment, store), workers or default_workers(store.device)
     chosen = Processes(workshop, count) if name == "processes" else Ray(workshop, count, store.device)
     chosen.progress = store.progress
     return chosen
@@ -267,10 +283,12 @@ def _print_dry_run(experiment: Run, store: Store) -> None:
         state = "to compute" if cell in missing else "stored"
         table.add_row(cell.title, state)
     console.print(table)
-    counts = Counter(stage.label for stage in pending_stages(missing, store).values())
+    pending = pending_stages(missing, store).values()
+    counts = Counter(stage.label for stage in pending)
     stages = ", ".join(f"{count} {label}" for label, count in counts.items())
     console.print(
-        f"{len(missing)} of {len(experiment.cells)} cells to compute; stages to compute: {stages or 'none'}"
+        f"{len(missing)} of {len(experiment.cells)} cells to compute; stages to compute: {stages or 'none'}; "
+        f"about {sum(stage.expected_bytes() for stage in pending) / 1e9:.2f} GB of disk"
     )
 
 

@@ -228,7 +228,9 @@ class Cell(ABC):
             return None
         features = victim.stored_features("target", store)  # what it reads from the photos needs its tail alone
         with torch.no_grad():
-            read = torch.cat([model.tail(chunk.to(store.device)).argmax(1).cpu() for chunk in features.split(BATCH)])
+            read = torch.cat(
+                [model.tail(chunk.to(store.device, torch.float32)).argmax(1).cpu() for chunk in features.split(BATCH)]
+            )
         return Task(labels["target"], read == labels["target"], partial(predict, model, device=store.device))
 
     def _scored(self, answers: Tensor, scores: Scores, run: Path) -> dict[str, Any]:

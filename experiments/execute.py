@@ -132,18 +132,20 @@ class RunWorkshop(Workshop):
     name: str
     out: Path
     device: str
+    limit: int | None
     here: Path
     variables: tuple[tuple[str, str], ...]
 
     @classmethod
-    def of(cls, run: Run, device: torch.device) -> "RunWorkshop":
+    def of(cls, run: Run, store: Store) -> "RunWorkshop":
         """It reads the plan again, with the data and the weights where this process finds them."""
         variables = tuple(
             (name, os.environ[name]) for name in (DATA_VARIABLE, WEIGHTS_VARIABLE) if name in os.environ
         )
         plan = run.plan
         out = run.folder.parent.resolve()
-        return cls(plan.text, plan.folder.resolve(), plan.name, out, device.type, Path.cwd(), variables)
+        here = Path.cwd()
+        return cls(plan.text, plan.folder.resolve(), plan.name, out, store.device.type, store.limit, here, variables)
 
     def open(self, number: int, progress: Progress) -> Work:
         """On the GPU of that number, where there are GPUs."""
@@ -153,7 +155,7 @@ class RunWorkshop(Workshop):
         device = torch.device(self.device)
         if device.type == "cuda":
             device = torch.device("cuda", number % torch.cuda.device_count())
-        return work_of(Run.of(plan, self.out), Store(self.out / CACHE, device, progress))
+        return work_of(Run.of(plan, self.out), Store(self.out / CACHE, device, progress, self.limit))
 
 
 def work_of(run: Run, store: Store) -> Work:
@@ -164,10 +166,11 @@ def work_of(run: Run, store: Store) -> Work:
     def work(task: Task) -> Outcome:
         before, failure = len(store.computed), None
         try:
-            if task.kind == "cell":
-                cells[task.name].run(run.folder, store)
-            else:
-                store.folder(stages[task.name])
+            with store.task():
+                if task.kind == "cell":
+                    cells[task.name].run(run.folder, store)
+                else:
+                    store.folder(stages[task.name])
         except DiskFullError:
             raise
         except Exception:
@@ -198,10 +201,11 @@ def run_cells(
         InvalidInputError: a photo cannot be read; the photos are decoded before the first cell.
         DiskFullError: there is no room for a result.
     """
-    data = run.cells[0].protect.victim.data.load(store)
+    with store.task():
+        data = run.cells[0].protect.victim.data.load(store)
+        save_strip(run.folder / "targets.png", data.images["target"])
     write_atomically(run.folder / "plan.toml", run.plan.text)
     write_atomically(run.folder / CELLS, json.dumps(run.ids, indent=1))
-    save_strip(run.folder / "targets.png", data.images["target"])
     computed, missing = Counter(store.computed), {}
     for cell in run.cells:
         result = cell.result(run.folder)

@@ -4,8 +4,10 @@ import ast
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 from filelock import BaseFileLock, FileLock, Timeout
 
-from experiments.integrity import intact, noticing_full_disk, seal
+from experiments.integrity import SEAL, intact, noticing_full_disk, seal
 from victims.checkpoints import resumable
 from victims.data.base import Source
 from victims.settings import Settings
@@ -51,6 +53,10 @@ class Stage(ABC):
             value = getattr(self, field.name)
             found += [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, Stage)]
         return found
+
+    def expected_bytes(self) -> int:
+        """About how much its result will take on disk, by-products included; 0 for a few kilobytes."""
+        return 0
 
     @abstractmethod
     def compute(self, folder: Path, store: "Store") -> None:
@@ -123,20 +129,28 @@ class StageFailedError(RuntimeError):
     """A stage failed earlier in this run; what depends on it fails with the same traceback."""
 
 
-LOCKS, CHECKPOINTS, PARTIAL = "locks", "checkpoints", ".partial"
+LOCKS, CHECKPOINTS, RUNNING, PARTIAL = "locks", "checkpoints", "running", ".partial"
 
 
 class Store:
     """Stage results under one folder, which any number of processes share.
 
     A result is made under a lock of its own, in a folder that is renamed when it is whole, and sealed with checksums:
-    what is damaged is made anew. ``computed``: the labels of what this process made, in order.
+    what is damaged is made anew. ``limit``: of its bytes; what was used least recently goes first, and what a running
+    task has used stays. ``computed``: the labels of what this process made, in order.
     """
 
-    def __init__(self, root: Path, device: torch.device, progress: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        device: torch.device,
+        progress: Callable[[str], None] = lambda text: None,
+        limit: int | None = None,
+    ) -> None:
         self.root = root
         self.device = device
         self.progress = progress
+        self.limit = limit
         self.computed: list[str] = []
         self._failed: dict[str, BaseException] = {}
         self._checked: set[Path] = set()
@@ -181,7 +195,9 @@ class Store:
 
     def _usable(self, place: Path) -> bool:
         """Whether a result is there and as it was made, which is looked at once."""
-        if not place.is_dir():
+        try:
+            os.utime(place / SEAL)  # the time of its last use
+        except FileNotFoundError:
             return False
         if place not in self._checked and not intact(place):
             return False
@@ -211,6 +227,43 @@ class Store:
             shutil.rmtree(temporary, ignore_errors=True)
         self._checked.add(place)
         self.computed.append(label)
+        if self.limit is not None:
+            self._evict(self.limit)
+
+    @contextmanager
+    def task(self) -> Iterator[None]:
+        """What is used from now on stays until the end of the block, whoever has a limit."""
+        running = self.root / RUNNING / f"{os.getpid()}-{time.time_ns()}"
+        running.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(running):
+            try:
+                yield
+            finally:
+                running.unlink(missing_ok=True)
+
+    def _evict(self, limit: int) -> None:
+        """Remove what was last used before the oldest running task began, until the limit holds."""
+        since = min((path.stat().st_mtime for path in self._running()), default=time.time())
+        used = {seal.parent: seal.stat().st_mtime for seal in self.root.glob(f"*/[!.]*/{SEAL}")}
+        sizes = {place: sum(path.stat().st_size for path in place.iterdir()) for place in used}
+        total = sum(sizes.values())
+        for place in sorted(used, key=lambda place: used[place]):
+            if total <= limit or used[place] >= since:
+                break
+            with suppress(Timeout), self._lock(place.name).acquire(timeout=0):
+                shutil.rmtree(place, ignore_errors=True)
+                total -= sizes[place]
+        if total > limit:
+            self.progress(f"the cache holds {total / 1e9:.2f} GB, more than its limit: running cells need it")
+
+    def _running(self) -> Iterator[Path]:
+        """Marks of the tasks that run now; those of processes that died are removed."""
+        for mark in list((self.root / RUNNING).glob("*")):
+            try:
+                with FileLock(mark).acquire(timeout=0):
+                    mark.unlink(missing_ok=True)
+            except Timeout:
+                yield mark
 
     @contextmanager
     def _locked(self, label: str, key: str) -> Iterator[None]:

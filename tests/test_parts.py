@@ -17,12 +17,12 @@ from torch import Tensor
 from victims.data.base import Catalog, Labels, Pixels, Source
 from victims.data.parts import (
     PRECEDENCE,
+    Distinct,
     OverlapError,
     Parts,
     PartSizes,
     content_hashes,
     divide,
-    drop_duplicates,
     load_parts,
     refuse_overlap,
 )
@@ -236,17 +236,25 @@ def test_a_copy_is_dropped_from_the_part_of_lower_precedence() -> None:
     images["train"][1] = images["auxiliary"][1]
     images["auxiliary"][2] = images["validation"][0]
     images["validation"][3] = images["validation"][4]
-    distinct = drop_duplicates(images)
-    assert {part: kept.tolist() for part, kept in distinct.positions.items()} == {
+    distinct = Distinct()
+    for part in PRECEDENCE:
+        kept = torch.cat([distinct.admit(part, chunk) for chunk in images[part].split(4)])
+        assert torch.equal(kept, images[part][distinct.positions[part]])
+    assert distinct.positions == {
         "train": [2, 3, 4, 5],
         "auxiliary": [0, 1, 3, 4, 5],
         "validation": [0, 1, 2, 3, 4, 5],
         "target": [0, 1, 2, 3, 4, 5],
     }
     assert distinct.dropped == {"train": 2, "auxiliary": 1, "validation": 0, "target": 0}
-    assert distinct.repeated == {"train": 0, "auxiliary": 0, "validation": 1, "target": 0}
+    assert {part: distinct.repeated(part) for part in images} == {
+        "train": 0,
+        "auxiliary": 0,
+        "validation": 1,
+        "target": 0,
+    }
     for part, kept in distinct.positions.items():
-        assert distinct.hashes[part] == content_hashes(images[part][kept])
+        assert tuple(distinct.hashes[part]) == content_hashes(images[part][kept])
 
 
 def clean() -> tuple[dict[str, Tensor], Tensor, dict[str, list[str]]]:
@@ -335,6 +343,17 @@ def test_load_parts_returns_what_belongs_together() -> None:
     assert_consistent(json.loads(json.dumps(loaded.manifest)))
     assert load_parts(Squares(), SIZES, 8, "kind", 5).manifest == loaded.manifest
     assert load_parts(Squares(), SIZES, 8, "kind", 6).manifest["sha256"] != loaded.manifest["sha256"]
+
+
+def test_load_parts_is_the_same_some_photos_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Squares(tuple(range(1, 60, 6)), copies=True)
+    whole = load_parts(source, SIZES, 8, "kind", 5)
+    monkeypatch.setattr("victims.data.parts.CHUNK_BYTES", 4 * 3 * 8 * 8)
+    chunked = load_parts(source, SIZES, 8, "kind", 5)
+    assert chunked.manifest == whole.manifest
+    for part, images in whole.images.items():
+        assert torch.equal(chunked.images[part], images)
+        assert torch.equal(chunked.labels[part]["kind"], whole.labels[part]["kind"])
 
 
 def test_load_parts_without_a_task_and_without_train_photos() -> None:

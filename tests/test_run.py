@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +11,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny import DECODER, HEAD, MEAN, NOISE, NONE, PRIVATE, RIDGE, SUBSET, run_plan
 
-from experiments.execute import CACHE, Run, pending_stages
+from experiments.execute import CACHE, Run, pending_stages, stages_of
 from experiments.plan import read_plan
 from experiments.store import Store
 
@@ -190,6 +192,49 @@ def test_dry_run_counts_what_is_missing(tmp_path: Path) -> None:
         "victim": 1,
         "data": 1,
     }
+
+
+def test_disk_use_is_predicted(whole: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
+    folder, _ = whole
+    run = Run.of(read_plan(folder / "plan.toml"), tmp_path / "runs")
+    expected = sum(stage.expected_bytes() for stage in stages_of(run.cells).values())
+    used = sum(path.stat().st_size for path in (folder / "runs" / CACHE).rglob("*"))
+    assert 0.6 * used < expected < 1.4 * used
+
+
+def test_whatever_is_truncated_is_noticed_and_made_again(
+    whole: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    folder, results = whole
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    (tmp_path / "plan.toml").write_text((folder / "plan.toml").read_text())
+    artefacts = [path for path in (tmp_path / "runs" / CACHE).glob("*/*/*") if path.stat().st_size]
+    cells = tmp_path / "runs" / "tiny" / "cells"
+    random = np.random.default_rng(0)
+    for path in [*artefacts, *cells.iterdir()]:
+        with path.open("r+b") as file:
+            file.truncate(random.integers(path.stat().st_size))
+    again, fresh, store = run_plan((tmp_path / "plan.toml").read_text(), tmp_path)
+    assert all(fresh)
+    assert [_numbers(result) for result in again] == [_numbers(result) for result in results]
+    stages = stages_of(Run.of(read_plan(tmp_path / "plan.toml"), tmp_path / "runs").cells).values()
+    assert Counter(stage.label for stage in stages) <= Counter(store.computed), "a damaged result was used"
+
+
+def test_two_runs_of_one_plan_at_the_same_time_share_the_work(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text(HEAD + NONE + NOISE + MEAN + RIDGE)
+    command = [sys.executable, "-m", "experiments", "run", str(plan), "--out", str(tmp_path / "runs")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    run = Run.of(read_plan(plan), tmp_path / "runs")
+    stored = [cell.result(run.folder) for cell in run.cells]
+    assert all(result and result["status"] == "ok" for result in stored)
+    (tmp_path / "alone").mkdir()
+    alone, _, _ = run_plan(plan.read_text(), tmp_path / "alone")
+    assert [_numbers(result) for result in alone] == [_numbers(result) for result in stored if result]
+    assert any("waiting for another process" in text for text in said) or "already there" in "".join(said)
 
 
 def test_killed_at_any_moment_it_resumes_to_the_same_result(

@@ -184,7 +184,7 @@ def results_of(folder: Path, executor: str) -> dict[str, Any]:
     path.write_text(PLAN)
     run = Run.of(read_plan(path), folder / "runs")
     store = Store(folder / "runs" / CACHE, torch.device("cpu"))
-    workshop = RunWorkshop.of(run, store.device)
+    workshop = RunWorkshop.of(run, store)
     threads = torch.get_num_threads()
     made: Executor
     if executor == "serial":

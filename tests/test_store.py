@@ -1,6 +1,7 @@
 """Stage results: found again exactly when nothing that they depend on has changed, and whole or not at all."""
 
 import errno
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
@@ -15,8 +17,11 @@ from filelock import FileLock
 from attacks.ridge import Ridge
 from experiments import store as store_module
 from experiments.integrity import SEAL, DiskFullError, write_atomically
+from experiments.stages.data import ArrayFile, MirroredFile
+from experiments.stages.victim import write_features
 from experiments.store import LOCKS, PARTIAL, Stage, StageFailedError, Store, source_digest
 from victims.settings import Settings
+from victims.tensors import to_float
 
 CPU = torch.device("cpu")
 
@@ -145,6 +150,87 @@ def test_a_full_disk_is_no_failed_stage(tmp_path: Path, complaint: Exception) ->
         Store(tmp_path, CPU).made("number", "key", compute)
     assert list((tmp_path / "number").iterdir()) == []
     assert Store(tmp_path, CPU).made("number", "key", lambda folder: None).is_dir()
+
+
+def test_an_array_grows_on_disk(tmp_path: Path) -> None:
+    rows = torch.arange(24.0).view(6, 2, 2)
+    file = ArrayFile(tmp_path / "grown.npy", (2, 2), "float32")
+    for chunk in rows.split(4):
+        file.add(chunk)
+    assert torch.equal(file.tensor(), rows)
+    assert np.array_equal(np.load(tmp_path / "grown.npy"), rows.numpy())
+    empty = ArrayFile(tmp_path / "empty.npy", (2, 2), "float32")
+    assert empty.tensor().shape == (0, 2, 2)
+
+
+def test_mirrored_photos_stand_behind_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.stages.data.MIRRORED_AT_A_TIME", 2)
+    photos = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
+    file = MirroredFile(tmp_path / "photos.npy", (3, 4, 4), "uint8")
+    for chunk in photos.split(2):
+        file.add(chunk)
+    assert torch.equal(file.tensor(), torch.cat([photos, photos.flip(3)]))
+
+
+@pytest.mark.parametrize(("scale", "dtype"), [(1.0, torch.float16), (1e6, torch.float32)])
+def test_features_are_kept_in_half_precision_where_they_fit(tmp_path: Path, scale: float, dtype: torch.dtype) -> None:
+    class Scaled(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return scale * images.mean(1, keepdim=True)
+
+    photos = torch.randint(0, 256, (70, 3, 8, 8), dtype=torch.uint8)
+    features = write_features(tmp_path / "features.npy", Scaled(), photos, Store(tmp_path, CPU))
+    assert features.dtype == dtype
+    torch.testing.assert_close(features.float(), Scaled()(to_float(photos)), rtol=6e-4, atol=0)
+
+
+def _made(store: Store, key: str) -> Path:
+    """A thousand bytes."""
+
+    def compute(folder: Path) -> None:
+        (folder / "value").write_bytes(bytes(1000))
+
+    with store.task():
+        place = store.made("number", key, compute)
+    time.sleep(0.02)  # later uses have later times
+    return place
+
+
+def test_what_was_used_least_recently_goes_first(tmp_path: Path) -> None:
+    store = Store(tmp_path, CPU, limit=2500)  # a seal takes some bytes too
+    first, second = _made(store, "first"), _made(store, "second")
+    assert _made(store, "first") == first
+    third = _made(store, "third")
+    assert [place.exists() for place in (first, second, third)] == [True, False, True]
+    assert _made(store, "second").exists()
+
+
+def test_what_a_running_task_has_used_stays(tmp_path: Path) -> None:
+    said: list[str] = []
+    store, other = Store(tmp_path, CPU, said.append, limit=2500), Store(tmp_path, CPU)
+    old = _made(other, "old")
+    with other.task():
+        time.sleep(0.02)
+        used = [other.made("number", key, lambda folder: None) for key in ("a", "b")]
+        for place in used:
+            (place / "value").write_bytes(bytes(2000))
+        _made(store, "new")
+        assert all(place.exists() for place in used)
+        assert "more than its limit" in said[-1]
+    assert not old.exists()
+    _made(store, "newer")
+    assert not any(place.exists() for place in used)
+
+
+def test_the_mark_of_a_killed_task_does_not_count(tmp_path: Path) -> None:
+    store = Store(tmp_path, CPU, limit=1500)
+    first = _made(store, "first")
+    os.utime(tmp_path / "number" / "first" / SEAL, (1, 1))
+    (tmp_path / "running").mkdir(exist_ok=True)
+    (tmp_path / "running" / "1-1").touch()
+    os.utime(tmp_path / "running" / "1-1", (0, 0))
+    _made(store, "second")
+    assert not first.exists()
 
 
 def test_writes_are_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ DRAWS = 3
 """Interceptions that are answered where the edge is random: the luck of a single one would read as an effect."""
 SHUFFLED = 16
 """Releases of other photos that an attack answers for which each photo is a search of its own."""
+RESIDENT = 4
+"""How many times a part's features must fit the GPU's free memory to stay there."""
 PROBED = 8
 """Photos through which the gradient of a white box is looked at."""
 
@@ -64,8 +66,8 @@ class EdgeDevice(nn.Module):
         self.sends = sends
         self._device = store.device
         # looked up once: a learned attack asks for thousands of batches
-        self._images = cache(lambda part: stage.images(part, store))
-        self._features = cache(lambda part: stage.stored_features(part, store))
+        self._images = cache(lambda part: resident(stage.images(part, store), store.device))
+        self._features = cache(lambda part: resident(stage.stored_features(part, store), store.device))
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode and send; noise on the images is drawn anew for each send."""
@@ -80,13 +82,23 @@ class EdgeDevice(nn.Module):
         stored = self._features(part)
         if stored is None:
             return self.forward(to_float(self._images(part)[rows].to(self._device)))
-        return self._sent(stored[rows].to(self._device))
+        return self._sent(stored[rows].to(self._device, torch.float32))
 
     def _sent(self, features: Tensor) -> Tensor:
         channel = self.model.channel
         if self.sends == 1:
             return channel.send(features)
         return channel.merge(torch.stack([channel.send(features) for _ in range(self.sends)], 1))
+
+
+T = TypeVar("T", Tensor, Tensor | None)
+
+
+def resident(stored: T, device: torch.device) -> T:
+    """The tensor on the GPU if it takes a small part of its free memory: no batch then waits for a copy."""
+    if stored is None or device.type != "cuda" or stored.nbytes * RESIDENT > torch.cuda.mem_get_info(device)[0]:
+        return stored
+    return stored.to(device)
 
 
 @dataclass(frozen=True)
@@ -147,6 +159,12 @@ class AttackStage(Stage):
     def ranks(self) -> bool:
         """Whether it competes for the strongest reconstruction."""
         return isinstance(self.attack, Reconstruction) and not self.attack.floor
+
+    def expected_bytes(self) -> int:
+        """Of an attack that ``ranks``: the reconstructions of all interceptions and of the control."""
+        data = self.protect.victim.data
+        draws = 1 if self.attack.per_image else DRAWS
+        return data.image_bytes((draws + 1) * (self.targets or data.sizes.target) + RANKED) if self.ranks else 0
 
     def load(self, store: Store, draw: int = 0) -> Tensor:
         """Images as uint8 (n, 3, h, w), or embeddings or scores as float32 (n, d), of one interception."""

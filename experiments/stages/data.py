@@ -3,10 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -14,6 +16,8 @@ from torch import Tensor
 from experiments.store import Stage, Store
 from victims.data.base import Source
 from victims.data.parts import LoadedParts, PartSizes, load_parts
+
+MIRRORED_AT_A_TIME = 1000
 
 
 @dataclass(frozen=True)
@@ -61,16 +65,35 @@ class DataStage(Stage):
 
     def compute(self, folder: Path, store: Store) -> None:
         """For each part its photos as one array of bytes and what is known of them; manifest.json, classes.json."""
-        parts = load_parts(self.source, self.sizes, self.size, self.task, self.seed)
+
+        def shelf(part: str) -> ArrayFile:
+            kind = MirroredFile if self.mirror and part == "auxiliary" else ArrayFile
+            return kind(folder / f"{part}.npy", (3, self.size, self.size), np.uint8)
+
+        parts = load_parts(self.source, self.sizes, self.size, self.task, self.seed, shelf)
         if self.mirror:
-            parts = mirrored(parts, "auxiliary")
-        for part, images in parts.images.items():
-            save_array(folder / f"{part}.npy", images)
+            parts = with_mirrored_labels(parts, "auxiliary")
+        for part in parts.images:
             save_file(dict(parts.labels[part]), folder / f"{part}.labels.safetensors")
             if parts.identities is not None:
                 save_file({"identity": parts.identities[part]}, folder / f"{part}.identity.safetensors")
         (folder / "manifest.json").write_text(json.dumps(parts.manifest))
         (folder / "classes.json").write_text(json.dumps(parts.classes))
+
+    @cached_property
+    def class_count(self) -> int:
+        """Of the task, as the catalogue has it; 0 without a task."""
+        return len(self.source.catalog().labels[self.task].classes) if self.task else 0
+
+    def image_bytes(self, photos: int) -> int:
+        """Of so many decoded photos."""
+        return photos * 3 * self.size**2
+
+    def expected_bytes(self) -> int:
+        """The photos."""
+        sizes = self.sizes
+        auxiliary = sizes.auxiliary * (1 + self.mirror)
+        return self.image_bytes(sizes.train + auxiliary + sizes.validation + sizes.target)
 
     def load(self, store: Store) -> Data:
         """The parts, their photos memory-mapped."""
@@ -90,12 +113,54 @@ class DataStage(Stage):
         )
 
 
-def mirrored(parts: LoadedParts, part: str) -> LoadedParts:
-    """The same with each photo of one part twice, as it is and left to right; the manifest names it once."""
-    images, labels, identities = parts.images[part], parts.labels[part], parts.identities
+class ArrayFile:
+    """An .npy file that grows, so that what it holds need not fit the memory."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
+        self.count = 0
+        self.file = path.open("w+b")
+        self._write_header()
+
+    def _write_header(self) -> None:
+        """numpy leaves room in it for a larger count."""
+        facts = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False}
+        self.file.seek(0)
+        np.lib.format.write_array_header_1_0(self.file, {**facts, "shape": (self.count, *self.shape)})
+
+    def add(self, rows: Tensor) -> None:
+        """Append rows (n, *shape)."""
+        assert tuple(rows.shape[1:]) == self.shape, f"{tuple(rows.shape[1:])} in a file of {self.shape}"
+        self.file.write(np.ascontiguousarray(rows.cpu().numpy(), self.dtype).data)
+        self.count += len(rows)
+
+    def tensor(self) -> Tensor:
+        """Finish the file and map it."""
+        self._write_header()
+        self.file.close()
+        return load_array(self.path)
+
+
+class MirroredFile(ArrayFile):
+    """One that holds each photo a second time, left to right, behind all of them."""
+
+    def tensor(self) -> Tensor:
+        """Append the mirrored ones, finish the file and map it."""
+        self.file.flush()
+        pixels = np.memmap(self.path, self.dtype, "r", self.file.tell() - self._bytes(self.count))
+        for rows in np.array_split(pixels.reshape(self.count, *self.shape), -(-self.count // MIRRORED_AT_A_TIME)):
+            self.add(torch.from_numpy(rows[..., ::-1].copy()))
+        return super().tensor()
+
+    def _bytes(self, count: int) -> int:
+        return int(count * np.prod(self.shape) * self.dtype.itemsize)
+
+
+def with_mirrored_labels(parts: LoadedParts, part: str) -> LoadedParts:
+    """The same with what is known of one part's photos a second time; the manifest names each photo once."""
+    labels, identities = parts.labels[part], parts.identities
     return replace(
         parts,
-        images={**parts.images, part: torch.cat([images, images.flip(3)])},
         labels={**parts.labels, part: {name: values.repeat(2) for name, values in labels.items()}},
         identities=identities and {**identities, part: identities[part].repeat(2)},
     )

@@ -74,6 +74,10 @@ class ProtectStage(NetworkStage):
         save_modules(folder / "weights.safetensors", model=model)
         (folder / "facts.json").write_text(json.dumps(facts))
 
+    def expected_bytes(self) -> int:
+        """The weights, and the features where they are not the victim's."""
+        return self.victim.weight_bytes() + (self.victim.feature_bytes() if self.trains_encoder else 0)
+
     def load(self, store: Store) -> SplitModel:
         """The protected network in eval mode on the store's device, its parameters frozen."""
         model = self._assemble(store, self.victim.data.load(store))
@@ -131,7 +135,9 @@ class ProtectStage(NetworkStage):
             for rows in torch.arange(len(images)).split(128):
                 batch = to_float(images[rows].to(store.device))
                 with torch.no_grad():
-                    features = model.features(batch) if stored is None else stored[rows].to(store.device)
+                    features = (
+                        model.features(batch) if stored is None else stored[rows].to(store.device, torch.float32)
+                    )
                 yield CalibrationBatch(batch, features, labels[rows].to(store.device) if labels is not None else None)
 
         return Calibration(batches, model.encoder, model.tail, store.device)

@@ -2,7 +2,9 @@
 
 import copy
 import json
+import math
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from defenses.fitting import Budget, Examples, SplitModel, fit
-from experiments.stages.data import DataStage, load_array, save_array
+from experiments.stages.data import ArrayFile, DataStage, load_array
 from experiments.store import Stage, Store
 from victims.cuts import Halves, split
 from victims.models import make_network
@@ -78,7 +80,10 @@ class VictimStage(NetworkStage):
         if data.labels is not None:
             parts = {}
             for part in ("train", "validation"):
-                features = encode(halves.encoder, data.images[part], store) if self.freeze_encoder else None
+                features, place = None, folder / f"{part}.npy"
+                if self.freeze_encoder:
+                    features = write_features(place, halves.encoder, data.images[part], store)
+                    place.unlink()  # the mapped file goes with the last who uses it
                 parts[part] = Examples(data.images[part], data.labels[part], features)
             with seeded("train victim", self.seed):
                 log = store.curve("training the victim", self.budget.epochs)
@@ -86,6 +91,21 @@ class VictimStage(NetworkStage):
             facts["history"] = outcome.history.rows
         save_modules(folder / "weights.safetensors", encoder=halves.encoder, tail=halves.tail)
         (folder / "facts.json").write_text(json.dumps(facts))
+
+    def expected_bytes(self) -> int:
+        """The weights, and the features of every part."""
+        return self.weight_bytes() + self.feature_bytes()
+
+    def weight_bytes(self) -> int:
+        """Of both halves."""
+        halves = _initial(self, self.data.class_count or CLASSES_WITHOUT_TASK)
+        return sum(value.nbytes for half in (halves.encoder, halves.tail) for value in half.state_dict().values())
+
+    def feature_bytes(self) -> int:
+        """Of the features of every part."""
+        shape = _initial(self, self.data.class_count or CLASSES_WITHOUT_TASK).cut.shape
+        photos = self.data.expected_bytes() // self.data.image_bytes(1)
+        return photos * math.prod(shape) * torch.float16.itemsize
 
     def images(self, part: str, store: Store) -> Tensor:
         """Of the victim's data."""
@@ -120,21 +140,41 @@ class FeaturesStage(Stage):
     part: str
 
     def compute(self, folder: Path, store: Store) -> None:
-        """features.npy, float32 (n, *shape)."""
-        features = encode(self.network.load(store).encoder, self.network.images(self.part, store), store)
-        save_array(folder / "features.npy", features)
+        """features.npy, see ``write_features``."""
+        images = self.network.images(self.part, store)
+        write_features(folder / "features.npy", self.network.load(store).encoder, images, store)
 
     def load(self, store: Store) -> Tensor:
         """Memory-mapped, (n, *shape)."""
         return load_array(store.folder(self) / "features.npy")
 
 
+def write_features(path: Path, encoder: nn.Module, images: Tensor, store: Store) -> Tensor:
+    """Encode photos (n, 3, h, w) uint8 into a file of float16 (n, *shape), which is returned mapped.
+
+    That rounds by a two-thousandth, far below what a defence changes. Features beyond its range stay float32.
+    """
+    for dtype in (torch.float16, torch.float32):
+        file = None
+        for chunk in encode(encoder, images, store):
+            rounded = chunk.to(dtype)
+            if rounded.isinf().any() and not chunk.isinf().any():
+                break
+            file = file or ArrayFile(path, tuple(chunk.shape[1:]), str(dtype).removeprefix("torch."))
+            file.add(rounded)
+        else:
+            break
+    assert file is not None, "no photos"
+    return file.tensor()
+
+
 @torch.no_grad()
-def encode(encoder: nn.Module, images: Tensor, store: Store, batch_size: int = 64) -> Tensor:
-    """Features of photos (n, 3, h, w) uint8, in order, on the CPU."""
-    encoder.to(store.device).eval()
-    chunks = images.split(batch_size)
-    return torch.cat([encoder(to_float(chunk.to(store.device))).cpu() for chunk in chunks])
+def encode(encoder: nn.Module, images: Tensor, store: Store, batch_size: int = 64) -> Iterator[Tensor]:
+    """Features of photos (n, 3, h, w) uint8, in order, on the CPU, some at a time."""
+    encoder.to(store.device).to(memory_format=torch.channels_last).eval()
+    for chunk in images.split(batch_size):
+        batch = to_float(chunk.to(store.device, non_blocking=True)).to(memory_format=torch.channels_last)
+        yield encoder(batch).float().cpu()
 
 
 def save_modules(path: Path, **modules: nn.Module) -> None:

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ PRECEDENCE = ("target", "validation", "auxiliary", "train")
 """The order in which parts are filled, and in which they keep a photo that several of them contain."""
 
 HASH_BYTES = 16
+CHUNK_BYTES = 2**28
+"""Of the photos that are decoded at a time."""
 
 
 class OverlapError(ValueError):
@@ -66,7 +68,7 @@ class Parts:
                 "names": [catalog.names[index] for index in indices.tolist()],
                 "hashes": list(distinct.hashes[part]),
                 "duplicates_dropped": distinct.dropped[part],
-                "duplicates_kept": distinct.repeated[part],
+                "duplicates_kept": distinct.repeated(part),
                 "corrupt": list(corrupt[part]),
             }
             for part, indices in self.indices.items()
@@ -207,36 +209,35 @@ def content_hashes(images: Tensor) -> tuple[str, ...]:
     return tuple(hashlib.blake2b(photo.data, digest_size=HASH_BYTES).hexdigest() for photo in pixels)
 
 
-@dataclass(frozen=True)
 class Distinct:
-    """What is left of each part without photos that a part of higher precedence contains too.
+    """Photos without those whose pixels occur in a part of higher precedence: target, validation, auxiliary, train.
 
-    ``positions``: part -> int64 (k,), which photos are kept. ``hashes``: their content hashes. ``dropped``:
-    how many were not kept. ``repeated``: how many kept ones repeat an earlier photo of their own part.
+    Copies inside one part are counted and kept. ``hashes``: part -> content hashes of the photos that were kept;
+    ``positions``: part -> which of all that were offered they are; ``dropped``: part -> how many were not kept.
     """
 
-    positions: Mapping[str, Tensor]
-    hashes: Mapping[str, tuple[str, ...]]
-    dropped: Mapping[str, int]
-    repeated: Mapping[str, int]
+    def __init__(self) -> None:
+        self.hashes: dict[str, list[str]] = {}
+        self.positions: dict[str, list[int]] = {}
+        self.dropped: dict[str, int] = {}
+        self._offered: dict[str, set[str]] = {}
 
+    def admit(self, part: str, images: Tensor) -> Tensor:
+        """Those of further photos, uint8 (n, 3, h, w), that are new to the part; parts come in their precedence."""
+        hashes, positions = self.hashes.setdefault(part, []), self.positions.setdefault(part, [])
+        before = len(positions) + self.dropped.setdefault(part, 0)
+        seen = set[str]().union(*(codes for other, codes in self._offered.items() if other != part))
+        found = content_hashes(images)
+        new = [row for row, code in enumerate(found) if code not in seen]
+        hashes += [found[row] for row in new]
+        positions += [before + row for row in new]
+        self.dropped[part] += len(found) - len(new)
+        self._offered.setdefault(part, set()).update(found)
+        return images if len(new) == len(found) else images[new]
 
-def drop_duplicates(images: Mapping[str, Tensor]) -> Distinct:
-    """Find photos whose pixels occur in a part of higher precedence: target, validation, auxiliary, train.
-
-    ``images``: part -> uint8 (n, 3, h, w). Copies inside one part are counted and kept.
-    """
-    seen: set[str] = set()
-    positions, hashes, dropped, repeated = {}, {}, {}, {}
-    for part in sorted(images, key=PRECEDENCE.index):
-        found = content_hashes(images[part])
-        kept = [position for position, code in enumerate(found) if code not in seen]
-        hashes[part] = tuple(found[position] for position in kept)
-        positions[part] = torch.tensor(kept, dtype=torch.int64)
-        dropped[part] = len(found) - len(kept)
-        repeated[part] = len(kept) - len(set(hashes[part]))
-        seen.update(found)
-    return Distinct(positions, hashes, dropped, repeated)
+    def repeated(self, part: str) -> int:
+        """How many of the part's photos repeat an earlier one of it."""
+        return len(self.hashes[part]) - len(set(self.hashes[part]))
 
 
 def refuse_overlap(
@@ -271,6 +272,31 @@ def _overlaps(
                 yield kind, first, second, common
 
 
+class Shelf(Protocol):
+    """Takes the photos of a part as they are decoded."""
+
+    def add(self, images: Tensor) -> None:
+        """Further photos, uint8 (n, 3, size, size)."""
+
+    def tensor(self) -> Tensor:
+        """All of them; called once, at the end."""
+
+
+class InMemory:
+    """A shelf that keeps them in memory."""
+
+    def __init__(self, part: str) -> None:
+        self.chunks: list[Tensor] = []
+
+    def add(self, images: Tensor) -> None:
+        """Keep them."""
+        self.chunks.append(images)
+
+    def tensor(self) -> Tensor:
+        """As one tensor."""
+        return torch.cat(self.chunks)
+
+
 @dataclass(frozen=True)
 class LoadedParts:
     """The four parts, decoded.
@@ -287,9 +313,17 @@ class LoadedParts:
     manifest: Mapping[str, Any]
 
 
-def load_parts(source: Source, sizes: PartSizes, size: int, task: str | None, seed: int) -> LoadedParts:
+def load_parts(
+    source: Source,
+    sizes: PartSizes,
+    size: int,
+    task: str | None,
+    seed: int,
+    shelf: Callable[[str], Shelf] = InMemory,
+) -> LoadedParts:
     """Divide a data set, decode its parts at ``size`` pixels, and make sure that they share nothing.
 
+    Photos are decoded some at a time and put on the shelf of their part, so that they need not fit the memory.
     Unreadable photos (where the source skips them) and copies of photos in a part of higher precedence make
     a part smaller than asked for; the manifest has the true numbers.
 
@@ -299,20 +333,23 @@ def load_parts(source: Source, sizes: PartSizes, size: int, task: str | None, se
     """
     catalog = source.catalog()
     parts = divide(catalog, sizes, task, seed)
-    pixels = {part: source.read(indices.tolist(), size) for part, indices in parts.indices.items()}
-    corrupt = {
-        part: [catalog.names[int(parts.indices[part][position])] for position in decoded.corrupt]
-        for part, decoded in pixels.items()
-    }
-    parts = parts.keep({part: _others(parts.indices[part], decoded.corrupt) for part, decoded in pixels.items()})
-    distinct = drop_duplicates({part: decoded.images for part, decoded in pixels.items()})
-    parts = parts.keep(distinct.positions)
+    distinct, images, corrupt, readable = Distinct(), {}, {}, {}
+    for part in PRECEDENCE:
+        chosen, shelved = parts.indices[part], shelf(part)
+        lost: list[int] = []
+        for rows in torch.arange(len(chosen)).split(max(1, CHUNK_BYTES // (3 * size * size))):
+            decoded = source.read(chosen[rows].tolist(), size)
+            lost += [int(rows[position]) for position in decoded.corrupt]
+            shelved.add(distinct.admit(part, decoded.images))
+        images[part] = shelved.tensor()
+        corrupt[part] = [catalog.names[int(chosen[position])] for position in lost]
+        readable[part] = _others(chosen, lost)
+    parts = parts.keep(readable).keep(
+        {part: torch.tensor(kept, dtype=torch.int64) for part, kept in distinct.positions.items()}
+    )
     refuse_overlap(parts.indices, catalog.identity, distinct.hashes)
     return LoadedParts(
-        images={
-            part: decoded.images[distinct.positions[part]] if distinct.dropped[part] else decoded.images
-            for part, decoded in pixels.items()
-        },
+        images=images,
         labels={
             part: {name: labels.values[indices] for name, labels in catalog.labels.items()}
             for part, indices in parts.indices.items()
