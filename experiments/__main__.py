@@ -26,7 +26,7 @@ from experiments.report.attacks import terminal_table as terminal_attacks
 from experiments.report.compare import Comparison
 from experiments.report.compare import terminal_table as terminal_comparison
 from experiments.report.matrix import terminal_table
-from experiments.report.page import write_report
+from experiments.report.page import current_report, write_report
 from experiments.report.profile import terminal_profile, write_profile
 from experiments.report.results import load_results, write_rows
 from experiments.schedule import Executor, Serial
@@ -93,14 +93,14 @@ def run(
         with _executor(executor, workers, experiment, store) as working:
             computed = run_cells(experiment, store, working, retry == "failed", display.cell)
     console.print(display.summary(computed), highlight=False)
-    _print_report(experiment.folder, experiment.ids)
+    _print_report(experiment.folder, experiment.ids, again=False)
     return FAILED_CELLS if display.failed else 0
 
 
 @app.command
 def report(run_folder: Annotated[Path, Parameter(name="run")], /) -> int:
     """Write a run's tables, figures and page again from its stored results."""
-    _print_report(run_folder, _cell_ids(run_folder))
+    _print_report(run_folder, _cell_ids(run_folder), again=True)
     return 0
 
 
@@ -207,8 +207,8 @@ def check(file: Path, /) -> int:
     return 0 if check_file(file, console) else FAILED_CELLS
 
 
-def _print_report(run_folder: Path, ids: list[str]) -> None:
-    page = write_report(run_folder, ids)
+def _print_report(run_folder: Path, ids: list[str], again: bool) -> None:
+    page = (write_report if again else current_report)(run_folder, ids)
     results = load_results(run_folder, ids)
     # a single defence against many attacks reads down, not across
     attacks = attack_table(results) if len(results.rows) == 1 else None

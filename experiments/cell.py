@@ -21,7 +21,7 @@ from torch import Tensor
 from attacks.base import Attack, QueryFree, knowledge_of
 from defenses.base import Defense
 from defenses.fitting import Budget, predict
-from experiments.integrity import DiskFullError, file_digest, write_atomically
+from experiments.integrity import DiskFullError, file_digest, replace_if_other, write_atomically
 from experiments.judge.doubts import converged, cut_off
 from experiments.judge.metrics import psnr, score
 from experiments.judge.perceptual import lpips
@@ -351,7 +351,7 @@ def save_strip(path: Path, images: Tensor) -> None:
     strip = np.concatenate(list(images[:EXAMPLES].permute(0, 2, 3, 1).numpy()), axis=1)
     picture = io.BytesIO()
     Image.fromarray(strip).save(picture, "PNG")
-    write_atomically(path, picture.getvalue())
+    replace_if_other(path, picture.getvalue())
 
 
 def cells_of(plan: Plan) -> Iterator[Cell]:

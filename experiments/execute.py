@@ -14,7 +14,7 @@ import torch
 
 from attacks.base import Scene
 from experiments.cell import Cell, cells_of, save_strip
-from experiments.integrity import DiskFullError, write_atomically
+from experiments.integrity import DiskFullError, replace_if_other
 from experiments.judge.perceptual import check_lpips
 from experiments.plan import Plan, parse_plan
 from experiments.schedule import Executor, Graph, Outcome, Progress, Task, Work, execute
@@ -204,8 +204,8 @@ def run_cells(
     with store.task():
         data = run.cells[0].protect.victim.data.load(store)
         save_strip(run.folder / "targets.png", data.images["target"])
-    write_atomically(run.folder / "plan.toml", run.plan.text)
-    write_atomically(run.folder / CELLS, json.dumps(run.ids, indent=1))
+    replace_if_other(run.folder / "plan.toml", run.plan.text.encode())
+    replace_if_other(run.folder / CELLS, json.dumps(run.ids, indent=1).encode())
     computed, missing = Counter(store.computed), {}
     for cell in run.cells:
         result = cell.result(run.folder)

@@ -50,6 +50,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def replace_if_other(path: Path, content: bytes) -> None:
+    """Write a file atomically unless it holds just that: its time tells when it changed."""
+    if not (path.is_file() and path.read_bytes() == content):
+        write_atomically(path, content)
+
+
 def seal(folder: Path) -> None:
     """Write down what the files of a folder are, so that ``intact`` can tell."""
     (folder / SEAL).write_text(json.dumps(_contents(folder), indent=1))

@@ -91,16 +91,25 @@ def digest(value: Any) -> str:
 @cache
 def source_digest(module: str) -> str:
     """Digest of a module's source and of every module of this project that it imports, directly or not."""
-    found: dict[str, bytes] = {}
+    found: dict[str, str] = {}
     pending = [module]
     while pending:
         name = pending.pop()
-        path = _source_file(name)
-        if name in found or path is None:
-            continue
-        found[name] = path.read_bytes()
-        pending += [imported for imported in _imports(found[name]) if imported.split(".")[0] in PACKAGES]
-    return digest({name: hashlib.sha256(source).hexdigest() for name, source in found.items()})
+        if name not in found and (source := _source(name)):
+            found[name], imported = source
+            pending += imported
+    return digest(found)
+
+
+@cache
+def _source(module: str) -> tuple[str, list[str]] | None:
+    """SHA-256 of a module's source, and what of this project it imports; None for what is no module."""
+    path = _source_file(module)
+    if path is None:
+        return None
+    source = path.read_bytes()
+    imported = [name for name in _imports(source) if name.split(".")[0] in PACKAGES]
+    return hashlib.sha256(source).hexdigest(), imported
 
 
 def _source_file(module: str) -> Path | None:

@@ -74,12 +74,17 @@ def test_the_source_digest_follows_imports(tmp_path: Path, monkeypatch: pytest.M
     (package / "high.py").write_text("from victims_copy import low\nprint(low.value)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(store_module, "PACKAGES", ("victims_copy",))
-    source_digest.cache_clear()
+
+    def forget() -> None:
+        source_digest.cache_clear()
+        store_module._source.cache_clear()
+
+    forget()
     before = source_digest("victims_copy.high")
     (package / "low.py").write_text("value = 2\n")
-    source_digest.cache_clear()
+    forget()
     assert source_digest("victims_copy.high") != before
-    source_digest.cache_clear()
+    forget()
 
 
 def test_a_failure_leaves_nothing_and_is_not_repeated(tmp_path: Path) -> None:

@@ -27,9 +27,14 @@ from experiments.report.results import (
     load_results,
     write_csv,
 )
+from experiments.store import digest, source_digest
+from victims.files import fingerprint
 
 MATCHED_UTILITY = 0.02
 """Defences are compared at equal utility: a setting that loses at most this share counts as equal to none."""
+
+PAGE, MADE_OF = "index.html", ".report"
+TEMPLATES = Path(__file__).parent
 
 STRIP_HEIGHT = 96
 """Pixels of a photo on the page; larger strips are scaled down, the files keep their size."""
@@ -62,9 +67,24 @@ def write_report(run: Path, ids: Sequence[str]) -> Path:
     shown = grids(run, results) if (run / "targets.png").exists() else ()
     for grid in shown:
         save(grid_figure(run / "targets.png", grid), folder / f"grid_{grid.name}", "png")
-    page = run / "index.html"
+    page = run / PAGE
     page.write_text(_render(run, results, curves, shown), encoding="utf-8")
+    (run / MADE_OF).write_text(_made_of(run, ids))
     return page
+
+
+def current_report(run: Path, ids: Sequence[str]) -> Path:
+    """The page as it is if nothing that it shows has changed since, else a new one; see ``write_report``."""
+    page, made_of = run / PAGE, run / MADE_OF
+    if page.is_file() and made_of.is_file() and made_of.read_text() == _made_of(run, ids):
+        return page
+    return write_report(run, ids)
+
+
+def _made_of(run: Path, ids: Sequence[str]) -> str:
+    files = [run / "plan.toml", run / "targets.png", TEMPLATES / "page.html"]
+    files += [run / "cells" / f"{identifier}.{kind}" for identifier in ids for kind in ("json", "png")]
+    return digest([source_digest(__name__), [fingerprint(file) for file in files if file.exists()]])
 
 
 def _write_tradeoff(results: Results, metric: str, folder: Path) -> str | None:
@@ -77,7 +97,7 @@ def _write_tradeoff(results: Results, metric: str, folder: Path) -> str | None:
 
 def _render(run: Path, results: Results, curves: Iterable[tuple[str, str]], shown: Iterable[Grid]) -> str:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
