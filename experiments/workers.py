@@ -1,6 +1,7 @@
 """Executors with workers of their own: processes of this machine, and tasks of a Ray cluster."""
 
 import importlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -168,7 +169,7 @@ class Ray(Executor):
         self.mine = not ray.is_initialized()
         if self.mine:
             local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers * self.threads}
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **local)
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **local)
         needs = {"num_cpus": self.threads, "num_gpus": float(device.type == "cuda")}
         self.remote = ray.remote(max_retries=0, **needs)(_ray_work)
         self.running: dict[Any, Task] = {}

@@ -3,7 +3,7 @@
 import torch
 from rich.console import Console
 
-from experiments.benchmarks import calibration, coverage, judging, seed_decoder
+from experiments.benchmarks import calibration, coverage, faults, judging, memory, scaling, seed_decoder, sharing
 from victims.allocator import keep_freed_memory
 from victims.gaussian import GaussianVictim
 
@@ -12,6 +12,12 @@ if __name__ == "__main__":
     keep_freed_memory()
     console = Console()
     console.print(seed_decoder.compare(sizes=(64, 160, 320)))
+    console.print(seed_decoder.recipe(size=320))
+    console.print(sharing.compare())
+    console.print(scaling.compare())
+    console.print(scaling.overhead())
+    console.print(faults.compare())
+    console.print(memory.compare(photos=20_000))
     console.print(calibration.compare(GaussianVictim(), targets=512))
     console.print(coverage.compare(repeats=1000))
     console.print(judging.compare(images=1000, photos=100_000))
