@@ -18,7 +18,7 @@ PENALTIES = tuple(10.0**power for power in range(-6, 2))
 """Tried in turn, as multiples of the features' mean variance."""
 SUMMED = 4096
 """Features up to which the normal equations are summed over the auxiliary part; beyond, its rows are kept."""
-KEPT_ROWS, KEPT_BYTES = 4096, 2**30
+KEPT_ROWS, KEPT_BYTES = 4096, 2**29
 """No more of them, and no more memory, are kept."""
 
 Map = Callable[[Tensor], Tensor]
@@ -32,7 +32,7 @@ class Ridge(Reconstruction[BlackBox]):
     release's map is not: it may use any feature for any pixel, and needs more photos.
 
     The normal equations are summed over batches, so memory does not grow with the auxiliary part. A whole release of
-    more than 4,096 features is solved in its dual form, over as many photos as fit 1 GiB, 4,096 at most. The penalty
+    more than 4,096 features is solved in its dual form, over as many photos as fit 512 MiB, 4,096 at most. The penalty
     with the least squared error on the validation part is kept. It has no learning rate to get wrong: what it
     recovers is the least that any attack should.
     """

@@ -5,6 +5,7 @@ A decoder that ends in ReLU on normalised targets cannot rebuild any pixel darke
 kept as the reference that stronger attacks are measured against.
 """
 
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -47,20 +48,21 @@ class BicubicDouble(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Enlarge by two."""
-        vertical, horizontal = (_bicubic_matrix(side, x) for side in x.shape[2:])
         count, channels, height, width = x.shape
-        # With the channels last, both products are a few large ones instead of one small one per map.
-        rows = vertical @ x.permute(0, 2, 3, 1).reshape(count, height, width * channels)
-        enlarged = horizontal @ rows.view(count * 2 * height, width, channels)
-        return enlarged.view(count, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
+        vertical, horizontal = (_bicubic_matrix(side, x.device, x.dtype) for side in (height, width))
+        # one large product along the rows; one for each map along the columns
+        rows = x.reshape(-1, width) @ horizontal.T
+        maps = vertical.expand(count * channels, -1, -1) @ rows.view(count * channels, height, 2 * width)
+        return maps.view(count, channels, 2 * height, 2 * width)
 
 
-def _bicubic_matrix(side: int, like: Tensor) -> Tensor:
+@lru_cache(maxsize=64)
+@torch.no_grad()
+def _bicubic_matrix(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(2 side, side): what bicubic upsampling does to each unit vector."""
-    units = torch.eye(side, device=like.device)[None, None]
+    units = torch.eye(side, device=device)[None, None]
     # along one axis only; align_corners is False, as in the published layers
-    enlarged = F.interpolate(units, (2 * side, side), mode="bicubic")
-    return enlarged[0, 0].to(like.dtype)
+    return F.interpolate(units, (2 * side, side), mode="bicubic")[0, 0].to(dtype)
 
 
 def transpose_decoder(channels: int, depth: str) -> nn.Sequential:
