@@ -14,8 +14,9 @@ from victims.settings import doc
 
 START = math.log(0.05**2)
 """Logarithm of the variance that training starts from: hardly any noise."""
-SPEED = 30.0
-"""How much faster than other weights it moves: the way from there to noise alone is long for weights of size one."""
+SPEED = 100.0
+"""How much faster than other weights this and the size of mu move: from there to noise alone is a long way for weights
+of size one, and a fine-tuning has few steps."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class InformationBottleneck(Defense):
         "Regularization, AAAI 2021; Alemi et al., Deep Variational Information Bottleneck, ICLR 2017"
     )
     strength: ClassVar[str] = "beta"
-    strengths: ClassVar[tuple[float, ...]] = (1e-7, 1e-5, 1e-4, 1e-3)
+    strengths: ClassVar[tuple[float, ...]] = (1e-11, 1e-9, 1e-6, 1e-4)
 
     beta: Annotated[float, Ge(0), doc("of the divergence from N(0, 1), in nats per image")] = 1e-3
 
@@ -69,6 +70,7 @@ class _StochasticChannel(Channel):
         self.to_mean = nn.Parameter(torch.eye(channels))
         self.to_logarithm = nn.Parameter(torch.zeros(channels, channels))
         self.logarithm = nn.Parameter(torch.zeros(columns))
+        self.size = nn.Parameter(torch.zeros(columns))
 
     def calibrate(self, calibration: Calibration) -> None:
         total = square = torch.zeros((), dtype=torch.float64, device=calibration.device)
@@ -86,7 +88,8 @@ class _StochasticChannel(Channel):
     def _moments(self, features: Tensor) -> tuple[Tensor, Tensor]:
         standard = (features - self.mean) / self.spread
         logarithm = START + SPEED * self.logarithm + mix_channels(standard, self.to_logarithm, self.axis)
-        return mix_channels(standard, self.to_mean, self.axis), logarithm.clamp(-12, 6)
+        mean = (SPEED * self.size).clamp(-12, 6).exp() * mix_channels(standard, self.to_mean, self.axis)
+        return mean, logarithm.clamp(-12, 6)
 
     def divergence(self, features: Tensor) -> Tensor:
         """From N(0, 1), the mean over images, in nats."""
