@@ -32,9 +32,9 @@ class Ridge(Reconstruction[BlackBox]):
     release's map is not: it may use any feature for any pixel, and needs more photos.
 
     The normal equations are summed over batches, so memory does not grow with the auxiliary part. A whole release of
-    more than 4,096 features is solved in its dual form, over as many photos as fit 512 MiB, 4,096 at most. The penalty
-    with the least squared error on the validation part is kept. It has no learning rate to get wrong: what it
-    recovers is the least that any attack should.
+    more than 4,096 features is solved in its dual form, over as many photos as fit 512 MiB, 4,096 at most. The
+    penalty with the least squared error on the validation part is kept. It has no learning rate to get wrong: what
+    it recovers is the least that any attack should.
     """
 
     paper: ClassVar[str] = "Hoerl & Kennard, Ridge Regression, Technometrics 1970; as an inversion attack: ours"

@@ -15,8 +15,8 @@ from victims.settings import doc
 START = math.log(0.05**2)
 """Logarithm of the variance that training starts from: hardly any noise."""
 SPEED = 100.0
-"""How much faster than other weights this and the size of mu move: from there to noise alone is a long way for weights
-of size one, and a fine-tuning has few steps."""
+"""How much faster than other weights this and the size of mu move: from there to noise alone is a long way for
+weights of size one, and a fine-tuning has few steps."""
 
 
 @dataclass(frozen=True)

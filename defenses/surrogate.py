@@ -12,6 +12,8 @@ from defenses.base import Calibration, Channel
 LEARNING_RATE = 1e-3
 WIDEST, NARROWEST = 128, 16
 GROUPS = 8
+HEAD_START = 100
+"""Steps that a decoder learns before the network that it attacks moves."""
 
 
 class SurrogateDecoder(nn.Module):
@@ -84,6 +86,7 @@ class Surrogate(nn.Module):
 class AdversarialTerm(nn.Module):
     """A term of the training loss: minus how far a decoder is from the photo, while the decoder gets nearer.
 
+    The decoder has a head start on the network as it is: from one that knows nothing yet, there is nothing to hide.
     The error counts in units of the mean image's and at most as one: who decodes worse than that knows nothing, and
     to fool today's decoder further teaches nothing about tomorrow's.
     """
@@ -102,6 +105,10 @@ class AdversarialTerm(nn.Module):
             images = batch.images.double()
             total, square, count = total + images.sum(0), square + images.square().sum(0), count + len(images)
         self.floor = float((square / count - (total / count).square()).mean())
+        for batch in calibration.cycle(HEAD_START):
+            with torch.no_grad():
+                release = channel.send(batch.features)
+            self.surrogate.learn(release, batch.images)
 
     def forward(
         self, images: Tensor, features: Tensor, release: Tensor, logits: Tensor, labels: Tensor | None

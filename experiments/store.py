@@ -237,7 +237,8 @@ class Store:
         self._checked.add(place)
         self.computed.append(label)
         if self.limit is not None:
-            self._evict(self.limit)
+            with suppress(FileNotFoundError):  # another process evicts too: the next result is soon enough
+                self._evict(self.limit)
 
     @contextmanager
     def task(self) -> Iterator[None]:
