@@ -16,6 +16,7 @@ from tiny import HEAD, RIDGE, run_plan
 from torch import Tensor, nn
 
 from defenses.adversarial_perturbation import AdversarialPerturbation
+from defenses.adversarial_training import AdversarialTraining
 from defenses.base import Calibration, CalibrationBatch, Defense
 from defenses.bottleneck import Bottleneck
 from defenses.chain import Chain
@@ -285,6 +286,16 @@ def test_the_divergence_of_the_information_bottleneck() -> None:
     objective = defense.objective(calibration, channel)
     value = objective(features, features, draws[0], torch.zeros(()), None)
     assert float(value.detach()) == pytest.approx(2 * float(expected), rel=0.02)
+
+
+def test_the_decoder_that_a_network_is_trained_against_knows_something_before() -> None:
+    calibration = toy_calibration()
+    batch = next(calibration.batches())
+    with seeded("term"):
+        term = AdversarialTerm(calibration, AdversarialTraining().channel(tuple(batch.features.shape[1:])), 1.0)
+    with torch.no_grad():
+        error = float(term.surrogate.error(batch.features, batch.images).mean())
+    assert error < 0.8 * term.floor
 
 
 def test_the_perturbation_has_its_norm_and_moves_a_decoder_more_than_chance() -> None:
