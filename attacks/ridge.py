@@ -18,7 +18,7 @@ PENALTIES = tuple(10.0**power for power in range(-6, 2))
 """Tried in turn, as multiples of the features' mean variance."""
 SUMMED = 4096
 """Features up to which the normal equations are summed over the auxiliary part; beyond, its rows are kept."""
-KEPT_ROWS, KEPT_BYTES = 4096, 2**29
+KEPT_ROWS, KEPT_BYTES = 4096, 2**30
 """No more of them, and no more memory, are kept."""
 
 Map = Callable[[Tensor], Tensor]
@@ -32,7 +32,7 @@ class Ridge(Reconstruction[BlackBox]):
     release's map is not: it may use any feature for any pixel, and needs more photos.
 
     The normal equations are summed over batches, so memory does not grow with the auxiliary part. A whole release of
-    more than 4,096 features is solved in its dual form, over as many photos as fit 512 MiB, 4,096 at most. The
+    more than 4,096 features is solved in its dual form, over as many photos as fit 1 GiB, 4,096 at most. The
     penalty with the least squared error on the validation part is kept. It has no learning rate to get wrong: what
     it recovers is the least that any attack should.
     """
@@ -134,57 +134,73 @@ class _NormalEquations:
         input_mean, output_mean = self.inputs / self.count, self.outputs / self.count
         gram = self.gram / self.count - torch.outer(input_mean, input_mean)
         cross = self.cross / self.count - torch.outer(input_mean, output_mean)
-        weights = _ridge_solution(gram, cross, penalty, float(gram.diagonal().mean()))
-        if weights is None:
+        factor = _factor(gram, penalty, float(gram.diagonal().mean()))
+        if factor is None:
             return None
+        weights = torch.cholesky_solve(cross, factor)
         intercept = (output_mean - (input_mean + self.offset.double()) @ weights).float()
         factors = weights.float()
         return lambda rows: rows @ factors + intercept
 
 
 class _KeptRows:
-    """The dual form: weights of the rows that were taken in, for more features than rows."""
+    """The dual form, for more features than rows: an answer is a weighted mean of the outputs that were taken in."""
 
     def __init__(self) -> None:
-        self.inputs: list[Tensor] = []
-        self.outputs: list[Tensor] = []
+        self.count = 0
+        self.inputs, self.outputs = torch.empty(0), torch.empty(0)
 
     @property
     def full(self) -> bool:
-        rows = sum(len(kept) for kept in self.inputs)
-        return rows > 0 and rows >= min(KEPT_ROWS, KEPT_BYTES // self.inputs[0][0].nbytes)
+        return 0 < self.count == len(self.inputs)
 
     def add(self, inputs: Tensor, outputs: Tensor) -> None:
-        self.inputs.append(inputs)
-        self.outputs.append(outputs)
+        if not self.count:
+            room = min(KEPT_ROWS, KEPT_BYTES // (inputs[0].nbytes + outputs[0].nbytes))
+            # pages that are never written take no memory
+            self.inputs, self.outputs = (part.new_empty(room, part.shape[1]) for part in (inputs, outputs))
+        taken = min(len(inputs), len(self.inputs) - self.count)
+        rows = slice(self.count, self.count + taken)
+        self.inputs[rows], self.outputs[rows] = inputs[:taken], outputs[:taken]
+        self.count += taken
 
     def mean(self) -> Map:
-        average = torch.cat(self.outputs).mean(0)
+        average = self._taken[3]
         return lambda rows: average.expand(len(rows), -1)
 
     def solve(self, penalty: float) -> Map | None:
-        rows, gram, input_mean, cross, output_mean = self._centred
-        weights = _ridge_solution(gram, cross, penalty, float(gram.diagonal().sum()) / rows.shape[1])
-        if weights is None:
+        rows, input_mean, outputs, output_mean = self._taken
+        factor = _factor(self._gram, penalty, float(self._gram.diagonal().sum()) / rows.shape[1])
+        if factor is None:
             return None
-        factors = weights.float()
-        return lambda inputs: (inputs - input_mean) @ rows.T @ factors + output_mean
+
+        def linear(inputs: Tensor) -> Tensor:
+            weights = torch.cholesky_solve((rows @ (inputs - input_mean).T).double(), factor).T.float()
+            # of outputs less their mean, of which no copy is made
+            return output_mean * (1 - weights.sum(1, keepdim=True)) + weights @ outputs
+
+        return linear
 
     @cached_property
-    def _centred(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Centred inputs (m, d), the products of all their pairs (m, m), their mean; outputs likewise."""
-        rows, outputs = torch.cat(self.inputs), torch.cat(self.outputs)
-        input_mean, output_mean = rows.mean(0), outputs.mean(0)
-        rows -= input_mean
-        return rows, (rows @ rows.T).double(), input_mean, (outputs - output_mean).double(), output_mean
+    def _taken(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Centred inputs (m, d) and their mean; outputs (m, p) and their mean."""
+        rows, outputs = self.inputs[: self.count], self.outputs[: self.count]
+        input_mean = rows.mean(0)
+        return rows.sub_(input_mean), input_mean, outputs, outputs.mean(0)
+
+    @cached_property
+    def _gram(self) -> Tensor:
+        """The products of all pairs of rows, (m, m)."""
+        rows = self._taken[0]
+        return (rows @ rows.T).double()
 
 
-def _ridge_solution(gram: Tensor, right: Tensor, penalty: float, scale: float) -> Tensor | None:
-    """(gram + penalty * scale * I)^-1 right by Cholesky."""
+def _factor(gram: Tensor, penalty: float, scale: float) -> Tensor | None:
+    """Cholesky's of gram + penalty * scale * I; None where rounding makes that indefinite."""
     regular = gram.clone()
     regular.diagonal().add_(penalty * max(scale, torch.finfo(torch.float32).tiny))
     factor, failed = torch.linalg.cholesky_ex(regular)
-    return None if failed else torch.cholesky_solve(right, factor)
+    return None if failed else factor
 
 
 def _patch_size(grid: tuple[int, int], height: int, width: int) -> tuple[int, int]:

@@ -35,7 +35,7 @@ def test_both_forms_equal_an_augmented_least_squares(
 
 
 def test_kept_rows_stop_at_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attacks.ridge.KEPT_BYTES", 100 * 4 * 6)  # a hundred rows of six floats
+    monkeypatch.setattr("attacks.ridge.KEPT_BYTES", 100 * 4 * 8)  # a hundred rows of six floats and two
     sums = _KeptRows()
     assert not sums.full
     sums.add(torch.rand(99, 6), torch.rand(99, 2))
