@@ -21,6 +21,9 @@ from experiments.schedule import Died, Executor, Outcome, Progress, Task, Work
 from victims.allocator import keep_freed_memory
 from victims.errors import InvalidInputError
 
+LEAVING_SECONDS = 10.0
+"""Granted to an idle worker; one that is killed leaves warnings behind."""
+
 
 class Workshop(ABC):
     """What a worker needs to begin: it travels to it by pickle and is hashable."""
@@ -95,10 +98,14 @@ class Processes(Executor):
                 return task, said
 
     def __exit__(self, *_: object) -> None:
-        """Stop them at once: what they had not finished is not there."""
+        """Idle ones leave; what busy ones had not finished is not there."""
         for worker in self.workers.values():
+            worker.connection.close()
+            if worker.task is not None:
+                worker.process.kill()
+        for worker in self.workers.values():
+            worker.process.join(LEAVING_SECONDS)
             worker.process.kill()
-        for worker in self.workers.values():
             worker.process.join()
         self.workers.clear()
 

@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from experiments.__main__ import main
+from experiments.store import LOCKS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 
@@ -183,8 +184,8 @@ def test_a_file_that_is_no_photo_is_one_line(terminal: Terminal) -> None:
     line = terminal.refusal("run", "bad.toml", "--out", "out")
     assert "a/0.png" in line
     assert 'on_corrupt = "skip"' in line
-    # photos are decoded into the cache, so its folder is there; a run is not, and nothing half done is
-    assert [path for path in Path("out").rglob("*") if path.is_file()] == []
+    # photos are decoded into the cache, so its folder is there, and its locks; a run is not, and nothing half done is
+    assert [path for path in Path("out").rglob("*") if path.is_file() and path.parent.name != LOCKS] == []
     assert not Path("out/bad").exists()
 
 

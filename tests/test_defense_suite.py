@@ -412,8 +412,10 @@ def test_the_adversary_learns_and_its_error_counts_up_to_the_floor() -> None:
     everything = torch.cat([batch.images for batch in calibration.batches()])
     assert term.floor == pytest.approx(float(everything.var(0, correction=0).mean()), rel=1e-4)
     release = features.clone().requires_grad_()
+    noise = (torch.rand_like(images) > 0.5).float()  # farther from any answer than photos are from their mean
+    assert float(term(noise, features, release, torch.zeros(()), None).detach()) == pytest.approx(-2.0)
     values = [float(term(images, features, release, torch.zeros(()), None).detach()) for _ in range(80)]
-    assert values[0] < -1.8  # at first it knows nothing
+    assert values[0] < values[-1] - 0.1
     assert values[-1] > -1.2
     term(images, features, release, torch.zeros(()), None).backward()
     assert release.grad is not None

@@ -217,7 +217,7 @@ def with_attack(lines: str) -> str:
         (with_defense('name = "channel_subset"\nkeep = [0.5, 1.5]'), ["keep = 1.5", "less than or equal to 1"]),
         (with_defense('name = "gaussian_noise"\nsigma = -0.5'), ["gaussian_noise.sigma = -0.5", "greater than"]),
         (with_defense('name = "gaussian_noise"\nsigma = nan'), ["gaussian_noise.sigma = nan"]),
-        (with_attack('name = "ridge"\nwindow = 2'), ["ridge.window = 2", "1 or 3"]),
+        (with_attack('name = "ridge"\nwindow = 2'), ["ridge.window = 2", "1, 3 or"]),
         (with_attack('name = "decoder"\narchitecture = "unet"'), ["decoder.architecture = 'unet'", "residual"]),
         (with_attack('name = "decoder"\nepochs = 0'), ["decoder.epochs = 0", "greater than 0"]),
         (with_attack('name = "decoder"\nnoise = true'), ["decoder.noise", "only the seed study's decoders"]),

@@ -225,7 +225,8 @@ def test_two_runs_of_one_plan_at_the_same_time_share_the_work(tmp_path: Path) ->
     plan = tmp_path / "plan.toml"
     plan.write_text(HEAD + NONE + NOISE + MEAN + RIDGE)
     command = [sys.executable, "-m", "experiments", "run", str(plan), "--out", str(tmp_path / "runs")]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     run = Run.of(read_plan(plan), tmp_path / "runs")

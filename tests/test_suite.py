@@ -11,6 +11,7 @@ from tiny import DECODER, HEAD, MEAN, NONE, RIDGE, run_plan
 
 from experiments.cell import cells_of
 from experiments.execute import CACHE
+from experiments.integrity import seal
 from experiments.plan import read_plan
 from experiments.stages.strongest import Prediction, _line, choose
 from experiments.store import Store
@@ -50,6 +51,7 @@ def test_the_time_of_a_recalled_training_is_counted(tmp_path: Path) -> None:
     run_plan(HEAD + NONE + DECODER, tmp_path)
     (facts,) = (tmp_path / "runs" / CACHE / "memory").glob("*/facts.json")
     facts.write_text(json.dumps(json.loads(facts.read_text()) | {"seconds": 1e6}))
+    seal(facts.parent)
     results, _, _ = run_plan(HEAD + NONE + REFINE, tmp_path)
     assert results[0]["seconds"]["fit"] > 1e6
 
