@@ -23,7 +23,7 @@ PRECEDENCE = ("target", "validation", "auxiliary", "train")
 """The order in which parts are filled, and in which they keep a photo that several of them contain."""
 
 HASH_BYTES = 16
-CHUNK_BYTES = 2**28
+CHUNK_BYTES = 2**27
 """Of the photos that are decoded at a time."""
 
 
