@@ -177,6 +177,15 @@ def test_the_usual_attack_stays_unless_another_promises_more_than_the_doubt() ->
     assert choose([other, usual]).tolist() == [1, 0, 1, 0, 1, 1]
 
 
+def test_a_search_on_a_few_easy_photos_is_compared_on_those_alone() -> None:
+    made = np.concatenate([np.full(32, -6.0), np.full(96, -4.0)])  # the first ones are easy
+    usual = Prediction(np.full(4, -4.5), made, np.zeros(128))
+    search = Prediction(np.full(2, -4.5), made[:32] + 0.2, np.zeros(32))
+    assert choose([usual, search]).tolist() == [0, 0, 0, 0]
+    better = search._replace(made=made[:32] - 0.2)
+    assert choose([usual, better]).tolist() == [1, 1, 0, 0]
+
+
 def test_the_line_that_ranks_attacks() -> None:
     x = np.random.default_rng(0).normal(size=200)
     slope, offset = _line(x, 0.7 * x + 2)

@@ -67,8 +67,8 @@ class StrongestStage(Stage):
 class Prediction(NamedTuple):
     """Of one attack, logarithms of errors.
 
-    ``expected``: on the t target photos that it tried. ``made``: on the v validation photos. ``missed``: what it made
-    there less what was expected.
+    ``expected``: on the t target photos that it tried. ``made``: on the first validation photos. ``missed``: what it
+    made there less what was expected.
     """
 
     expected: Numbers
@@ -82,16 +82,25 @@ def choose(predictions: Sequence[Prediction]) -> npt.NDArray[np.int64]:
     expected = np.stack(
         [np.pad(one.expected, (0, tried - len(one.expected)), constant_values=np.inf) for one in predictions]
     )
-    ranking = np.array([np.exp(prediction.made).mean() for prediction in predictions])
+    ranking = _ranking([prediction.made for prediction in predictions])
     usual = np.where(np.isfinite(expected), ranking[:, None], np.inf).argmin(0)
-    promising = expected.argmin(0)
-    missed = np.stack([prediction.missed for prediction in predictions])
-    # what two attacks miss together, on a photo that is hard for both, does not make the choice doubtful
-    doubt = (missed[promising] - missed[usual]).std(1)
-    photos = np.arange(tried)
+    promising, photos = expected.argmin(0), np.arange(tried)
+    doubt = np.array([[_doubt(one, other) for other in predictions] for one in predictions])
     gain = expected[usual, photos] - expected[promising, photos]
-    choice: npt.NDArray[np.int64] = np.where(gain > doubt, promising, usual)
+    choice: npt.NDArray[np.int64] = np.where(gain > doubt[promising, usual], promising, usual)
     return choice
+
+
+def _ranking(made: Sequence[Numbers]) -> Numbers:
+    """Each attack's mean error less that of one which rebuilt most photos, over the photos that both rebuilt."""
+    widest = max(made, key=len)
+    return np.array([(one - widest[: len(one)]).mean() for one in made])
+
+
+def _doubt(one: Prediction, other: Prediction) -> float:
+    """Spread of what they miss apart: a photo that is hard for both does not make the choice doubtful."""
+    shared = min(len(one.missed), len(other.missed))
+    return float((one.missed[:shared] - other.missed[:shared]).std())
 
 
 @dataclass(frozen=True)
