@@ -146,6 +146,12 @@ class Entry:
         return shown or ("no score",)
 
     @property
+    def worth(self) -> float | None:
+        """What a table is sorted by: the first score."""
+        scores = self.group.scores if self.group else {}
+        return next((score.mean for score in scores.values()), None)
+
+    @property
     def brief(self) -> tuple[str, ...]:
         """What a terminal has room for: scores, and a sign where there is a flag."""
         return (*self.scores, *([FLAG] if self.flags else []))

@@ -414,8 +414,9 @@ class Results:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The attacks in the order of the plan."""
-        return tuple(dict.fromkeys(cell.column for cell in self.cells))
+        """The suite's choice, then the attacks in the order of the plan."""
+        ordered = sorted(self.cells, key=lambda cell: cell.attack.name != STRONGEST)
+        return tuple(dict.fromkeys(cell.column for cell in ordered))
 
     @cached_property
     def rows(self) -> tuple[DefenceRow, ...]:

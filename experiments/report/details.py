@@ -1,0 +1,79 @@
+"""What a page tells of one cell when it is opened."""
+
+from typing import TypedDict
+
+from experiments.judge.flags import FLAGS
+from experiments.report import matrix
+from experiments.report.results import DefenceRow, Group, Results, last_line, mean_of_known
+
+
+class Details(TypedDict):
+    """``facts``: names and values; ``picture``: the id of its strip on the page; ``file``: of its first seed."""
+
+    title: str
+    facts: list[tuple[str, str]]
+    flags: list[tuple[str, str]]
+    picture: str
+    file: str
+
+
+def details(results: Results) -> dict[str, Details]:
+    """By the ids of the matrix' cells, see ``cell_id``."""
+    return {
+        cell_id(i, results.columns.index(group.column)): _of(results, row, group, i)
+        for i, row in enumerate(results.rows)
+        for group in row.groups.values()
+    }
+
+
+def cell_id(row: int, column: int) -> str:
+    """Of a defence setting and an attack by their positions."""
+    return f"{row}-{column}"
+
+
+def _of(results: Results, row: DefenceRow, group: Group, position: int) -> Details:
+    errors = [("error", last_line(cell.traceback) or "no message") for cell in group.cells if not cell.ok]
+    return Details(
+        title=f"{group.column} on {row.defence.label}",
+        facts=[*_scores(group), *_context(results, row, group), *errors],
+        flags=[(name, FLAGS[name].means) for name in results.raised(row.defence, group.column)],
+        picture=f"p{cell_id(position, results.columns.index(group.column))}",
+        file=f"cells/{group.cells[0].id}",
+    )
+
+
+def _scores(group: Group) -> list[tuple[str, str]]:
+    """Every metric that has a form."""
+    found = []
+    for metric in filter(matrix.known, group.metrics):
+        chance = group.reference(metric, "chance")
+        beside = "" if chance is None else f", chance {matrix.form(metric).bare(chance)}"
+        found.append((matrix.heading(metric), matrix.bare_range(metric, group.pooled(metric)) + beside))
+    found += [("PSNR, had the truth chosen (dB)", matrix.bare_range("psnr", group.oracle.get("psnr")))] * bool(
+        group.oracle
+    )
+    shuffled = group.table("psnr", "shuffled")
+    if shuffled is not None:
+        found.append(("PSNR, given other photos' releases (dB)", matrix.FORMATS["psnr"].bare(float(shuffled.mean()))))
+    return found
+
+
+def _context(results: Results, row: DefenceRow, group: Group) -> list[tuple[str, str]]:
+    """What the scores rest on."""
+    cells = group.finished
+    if not cells:
+        return []
+    relative, seconds = results.relative(row, group), [cell.seconds for cell in cells if cell.seconds]
+    facts = [
+        ("of the undefended gain", f"{100 * relative.mean:.0f} %" if relative else ""),
+        (results.utility_name or "utility", matrix.percent(row.utility) if row.utility else ""),
+        ("bytes per photo", matrix.thousands(row.bytes)),
+        ("edge time ratio", matrix.decimals(row.edge_ratio)),
+        ("photos x seeds", f"{group.photos} x {len(cells)}"),
+        ("knowledge", cells[0].attack.knowledge),
+        ("queries", matrix.thousands(mean_of_known(cell.queries for cell in cells))),
+        ("seconds to fit", matrix.decimals(mean_of_known(one.fit for one in seconds), 1)),
+        ("seconds to answer", matrix.decimals(mean_of_known(one.reconstruct for one in seconds), 1)),
+        ("photos that went to", ", ".join(f"{name} {count}" for name, count in group.chosen.items())),
+    ]
+    return [(name, value) for name, value in facts if value not in ("", matrix.ABSENT)]
