@@ -21,6 +21,7 @@ import torch
 from filelock import BaseFileLock, FileLock, Timeout
 
 from experiments.integrity import SEAL, intact, noticing_full_disk, seal
+from victims.allocator import give_back_freed_memory
 from victims.checkpoints import resumable
 from victims.data.base import Source
 from victims.settings import Settings
@@ -234,6 +235,7 @@ class Store:
             raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            give_back_freed_memory()
         self._checked.add(place)
         self.computed.append(label)
         if self.limit is not None:

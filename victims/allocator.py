@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from collections.abc import Callable
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 LARGEST_BLOCK, LARGEST_REST = 1 << 30, (1 << 31) - 1
@@ -13,10 +14,27 @@ def keep_freed_memory() -> bool:
     Each step of a training allocates and frees the same large blocks. glibc gives these back to the system at
     once and has them zeroed page by page when they are needed again, which takes a fifth of the step.
     """
+    mallopt = _of_glibc("mallopt")
+    return mallopt is not None and bool(
+        mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK) and mallopt(M_TRIM_THRESHOLD, LARGEST_REST)
+    )
+
+
+def give_back_freed_memory() -> bool:
+    """Give the system what is kept, of all threads; returns whether anything was given.
+
+    For the end of a stage: the next one has blocks of other sizes, which would come on top.
+    """
+    trim = _of_glibc("malloc_trim")
+    return trim is not None and bool(trim(0))
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    """A function of the C library; None where that is not glibc."""
     if not sys.platform.startswith("linux"):
-        return False
+        return None
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # a C library that is not glibc
-        return False
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK) and mallopt(M_TRIM_THRESHOLD, LARGEST_REST))
+        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError):
+        return None
+    return found
