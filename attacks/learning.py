@@ -37,6 +37,7 @@ def learned(
             losses = [(float(loss(model, batch)), len(batch[0])) for batch in held_out]
         return sum(value * count for value, count in losses) / sum(count for _, count in losses)
 
-    training = Training(network, recipe.optimizer(network.parameters()), examples, also={"knows": knows})
+    optimizer = recipe.optimizer(network.parameters())
+    training = Training(network, optimizer, examples, also={"knows": knows}, plain=True)
     train(training, recipe, loss, validation, knows.log)
     return network.state_dict()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from victims.seeding import seed_of, seeded
-from victims.training import Batch, History, Recipe, Shuffled, Training, adamw, train
+from victims.training import Batch, History, Recipe, Shuffled, Training, _compiler, adamw, train
 
 
 class Counter(nn.Module):
@@ -253,3 +253,29 @@ def test_seeds_depend_on_meaning_and_fit_torch() -> None:
     assert seed_of("a", "b") != seed_of("ab")
     for number in range(100):
         assert 0 <= seed_of(number) < 2**63
+
+
+@pytest.mark.skipif(not _compiler(), reason="no C++ compiler here")
+def test_a_long_training_is_compiled_and_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or compile_(model))
+
+    def trained() -> tuple[list[float], nn.Module]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1))
+        images = torch.rand(32, 3, 8, 8)
+        recipe = adamw(1e-2, epochs=3)
+        training = Training(model, recipe.optimizer(model.parameters()), Shuffled((images,), 8), plain=True)
+        history = train(training, recipe, lambda network, batch: network(batch[0]).square().mean())
+        return [row["train_loss"] for row in history.rows], model
+
+    plain, model = trained()
+    assert not compiled  # a dozen steps
+    monkeypatch.setattr("victims.training.COMPILED_STEPS", 12)
+    fast, same = trained()
+    assert compiled == [same]
+    assert fast == pytest.approx(plain, rel=1e-4)
+    assert list(same.state_dict()) == list(model.state_dict())
+    for one, other in zip(same.parameters(), model.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-4)

@@ -3,7 +3,17 @@
 import torch
 from rich.console import Console
 
-from experiments.benchmarks import calibration, coverage, faults, judging, memory, scaling, seed_decoder, sharing
+from experiments.benchmarks import (
+    calibration,
+    compiled,
+    coverage,
+    faults,
+    judging,
+    memory,
+    scaling,
+    seed_decoder,
+    sharing,
+)
 from victims.allocator import keep_freed_memory
 from victims.gaussian import GaussianVictim
 
@@ -13,6 +23,7 @@ if __name__ == "__main__":
     console = Console()
     console.print(seed_decoder.compare(sizes=(64, 160, 320)))
     console.print(seed_decoder.recipe(size=320))
+    console.print(compiled.compare(sizes=(64, 160)))
     console.print(sharing.compare())
     console.print(scaling.compare())
     console.print(scaling.overhead())
