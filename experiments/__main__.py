@@ -19,6 +19,7 @@ from experiments.checking import check_file
 from experiments.display import Display
 from experiments.execute import CACHE, CELLS, Run, RunWorkshop, check_plan, pending_stages, run_cells, work_of
 from experiments.integrity import DiskFullError
+from experiments.new import new_plugin
 from experiments.plan import Plan, read_plan
 from experiments.profile import Profile, Request
 from experiments.report.attacks import attack_table
@@ -205,6 +206,21 @@ def profile(
 def check(file: Path, /) -> int:
     """Check the attacks and defences that a Python file defines against their contracts."""
     return 0 if check_file(file, console) else FAILED_CELLS
+
+
+@app.command
+def new(
+    kind: Literal["attack", "defense"],
+    name: str,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(help="the file to write; default: NAME.py here")] = None,
+) -> int:
+    """Write a commented attack or defence that works, to be edited: one file, which ``check`` accepts."""
+    path = output or Path(f"{name}.py")
+    reference = new_plugin(kind, name, path)
+    console.print(f'wrote {path}; in a plan: name = "{reference}"', markup=False, highlight=False, soft_wrap=True)
+    return 0
 
 
 def _print_report(run_folder: Path, ids: list[str], again: bool) -> None:

@@ -66,11 +66,7 @@ def plugin(name: str) -> Group:
     Raises:
         InvalidInputError: there is none of this name.
     """
-    known: dict[str, type[Any]] = {
-        **plugins.source_classes(),
-        **plugins.defense_classes(),
-        **plugins.attack_classes(),
-    }
+    known = plugins.all_classes()
     if name not in known:
         raise unknown("plugin", name, known)
     cls = known[name]
