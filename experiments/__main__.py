@@ -17,10 +17,12 @@ from rich.text import Text
 from experiments import describe
 from experiments.checking import check_file
 from experiments.display import Display
+from experiments.examples import add_examples
 from experiments.execute import CACHE, CELLS, Run, RunWorkshop, check_plan, pending_stages, run_cells, work_of
 from experiments.integrity import DiskFullError
 from experiments.new import new_plugin
 from experiments.plan import Plan, read_plan
+from experiments.portrait import portrait
 from experiments.profile import Profile, Request
 from experiments.report.attacks import attack_table
 from experiments.report.attacks import terminal_table as terminal_attacks
@@ -47,6 +49,7 @@ app = App(
     help="Measures what intercepted feature maps of split inference leak, and what each defence costs.",
     suppress_keyboard_interrupt=False,  # ``main`` says what is kept
 )
+app.register_install_completion_command(help="Install completion of commands and options for bash, zsh or fish.")
 Out = Annotated[Path, Parameter(help="folder of all runs and of the cache that they share")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], Parameter(help="where networks run; auto takes a GPU if there is one")
@@ -139,8 +142,8 @@ def list_(kind: Literal["attacks", "defenses", "data", "victims", "plans"], /) -
 
 @app.command
 def show(name: str, /) -> int:
-    """Show an attack's, a defence's or a data set's settings, threat model and source."""
-    console.print(describe.plugin(name))
+    """Show an attack's, a defence's or a data set's settings, threat model, costs and source."""
+    console.print(portrait(name))
     return 0
 
 
@@ -221,6 +224,9 @@ def new(
     reference = new_plugin(kind, name, path)
     console.print(f'wrote {path}; in a plan: name = "{reference}"', markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+add_examples(app)
 
 
 def _print_report(run_folder: Path, ids: list[str], again: bool) -> None:
