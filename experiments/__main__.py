@@ -95,6 +95,7 @@ def run(
             _print_dry_run(experiment, store)
             return 0
         with _executor(executor, workers, experiment, store) as working:
+            working.watcher = display
             computed = run_cells(experiment, store, working, retry == "failed", display.cell)
     console.print(display.summary(computed), highlight=False)
     _print_report(experiment.folder, experiment.ids, again=False)
@@ -288,9 +289,7 @@ def _executor(name: str, workers: int | None, experiment: Run, store: Store) -> 
     if name == "serial":
         return Serial(work_of(experiment, store))
     workshop, count = RunWorkshop.of(experiment, store), workers or default_workers(store.device)
-    chosen = Processes(workshop, count) if name == "processes" else Ray(workshop, count, store.device)
-    chosen.progress = store.progress
-    return chosen
+    return Processes(workshop, count) if name == "processes" else Ray(workshop, count, store.device)
 
 
 def _print_dry_run(experiment: Run, store: Store) -> None:
