@@ -5,7 +5,7 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from cyclopts import App, CycloptsError, Parameter
@@ -15,10 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments import describe
+from experiments.cell import Cell
 from experiments.checking import check_file
+from experiments.curves import Curves
 from experiments.display import Display
 from experiments.examples import add_examples
 from experiments.execute import CACHE, CELLS, Run, RunWorkshop, check_plan, pending_stages, run_cells, work_of
+from experiments.export import export_to_mlflow
 from experiments.integrity import DiskFullError
 from experiments.new import new_plugin
 from experiments.plan import Plan, read_plan
@@ -81,6 +84,9 @@ def run(
     executor: ExecutorName = "serial",
     workers: Workers = None,
     cache_limit: CacheLimit = None,
+    tensorboard: Annotated[
+        bool, Parameter(negative="", help="write curves and scores to RUN/tensorboard as cells finish")
+    ] = False,
 ) -> int:
     """Run a plan: a TOML file, or the name of a built-in one (quick).
 
@@ -94,9 +100,16 @@ def run(
         if dry_run:
             _print_dry_run(experiment, store)
             return 0
+        curves = Curves(experiment.folder, store) if tensorboard else None
+
+        def on_cell(cell: Cell, result: dict[str, Any], fresh: bool) -> None:
+            display.cell(cell, result, fresh)
+            if curves:
+                curves.cell(cell)
+
         with _executor(executor, workers, experiment, store) as working:
             working.watcher = display
-            computed = run_cells(experiment, store, working, retry == "failed", display.cell)
+            computed = run_cells(experiment, store, working, retry == "failed", on_cell)
     console.print(display.summary(computed), highlight=False)
     _print_report(experiment.folder, experiment.ids, again=False)
     return FAILED_CELLS if display.failed else 0
@@ -106,6 +119,25 @@ def run(
 def report(run_folder: Annotated[Path, Parameter(name="run")], /) -> int:
     """Write a run's tables, figures and page again from its stored results."""
     _print_report(run_folder, _cell_ids(run_folder), again=True)
+    return 0
+
+
+@app.command
+def export(
+    run_folder: Annotated[Path, Parameter(name="run")],
+    /,
+    *,
+    to: Annotated[Literal["mlflow"], Parameter(help="the tracking store's kind")] = "mlflow",
+    tracking_uri: Annotated[
+        str, Parameter(help="a folder, which gets a database and the artefacts, or any URI that MLflow takes")
+    ] = "mlruns",
+) -> int:
+    """Write a run's results to a tracking store: one entry for each cell, below one for the plan.
+
+    What is there already is not written again, and a cell whose result has changed replaces the one of before.
+    """
+    written, kept = export_to_mlflow(run_folder, _cell_ids(run_folder), tracking_uri)
+    console.print(f"{written} cells written to {to}, {kept} already there", highlight=False)
     return 0
 
 

@@ -20,8 +20,13 @@ EXAMPLES: Mapping[str, Examples] = {
         ("splitleak run mine.toml --retry failed", "the failed cells again"),
         ("splitleak run mine.toml --executor processes --workers 4", "four at a time"),
         ("splitleak run mine.toml --cache-limit 20GB", "give disk back while it runs"),
+        ("splitleak run mine.toml --tensorboard", "curves and scores: tensorboard --logdir runs/mine"),
     ],
     "report": [("splitleak report runs/quick", "write runs/quick/index.html again")],
+    "export": [
+        ("splitleak export runs/quick", "to MLflow, in the folder mlruns"),
+        ("splitleak export runs/quick --tracking-uri http://localhost:5000", "to a server"),
+    ],
     "compare": [
         ("splitleak compare runs/quick runs/changed", "which cells changed"),
         ("splitleak compare runs/quick runs/changed --csv changes.csv", "every comparison, in a file"),
