@@ -3,7 +3,7 @@
 import importlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,11 @@ class Curves:
         name: str,
         made_of: str,
         group: str,
-        history: Iterable[Mapping[str, float]],
+        history: Sequence[Mapping[str, float]],
         scores: Mapping[str, float] | None = None,
     ) -> None:
+        if not history and not scores:
+            return
         folder = self.run / FOLDER / name.replace("/", "_")
         mark = folder / MADE_OF
         if mark.exists() and mark.read_text() == made_of:

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 from experiments.report.page import current_report
 from experiments.report.results import SETTINGS, Cell, Results, Scalar, csv_row, load_results, measured
+from experiments.store import digest
 from victims.errors import InvalidInputError
 
 EXPERIMENT = "splitleak"
 RUN, CELL, STATE = "splitleak.run", "splitleak.cell", "splitleak.state"
-"""Tags by which what was exported before is found again: the run's folder, the cell's id, and which result it is."""
+"""Tags by which what was exported before is found again: the run's folder (a digest: a path may hold what a query may
+not), the cell's id, and which result it is."""
 PARENT = "mlflow.parentRunId"
 AT_A_TIME = 1000
 """Metrics that MLflow takes in one call."""
@@ -55,6 +57,8 @@ def export_to_mlflow(folder: Path, ids: list[str], uri: str) -> Exported:
     except mlflow.exceptions.MlflowException as error:
         reason = str(error).partition("\n")[0]
         raise InvalidInputError(f"MLflow cannot use the store {uri}: {reason}") from error
+    except OSError as error:
+        raise InvalidInputError(f"--tracking-uri {uri} is no folder to write to: {error.strerror}") from error
 
 
 class _Exporter:
@@ -71,14 +75,10 @@ class _Exporter:
         self.experiment = found.experiment_id if found else self.client.create_experiment(EXPERIMENT, artefacts)
 
     def run(self, folder: Path, ids: list[str], results: Results) -> Exported:
-        name = str(folder.resolve())
-        parent = self._found({RUN: name}) or self._made(results.cells[0].plan or folder.name, {RUN: name})
-        for file in (
-            current_report(folder, ids),
-            folder / "results.csv",
-            folder / "plan.toml",
-            folder / "targets.png",
-        ):
+        tags = {RUN: digest(str(folder.resolve()))}
+        parent = self._found(tags) or self._made(results.cells[0].plan or folder.name, tags)
+        page = current_report(folder, ids)
+        for file in (page, *(folder / name for name in ("results.csv", "plan.toml", "targets.png"))):
             if file.exists():
                 self.client.log_artifact(parent.info.run_id, str(file))
         written = 0
@@ -109,13 +109,10 @@ class _Exporter:
 
     def _log(self, run: str, row: Mapping[str, Scalar], cell: Cell) -> None:
         entities, now, scores = self.mlflow.entities, int(time.time() * 1000), measured(row)
-        steps = [
-            (0, scores),
-            *enumerate(({f"fit/{name}": value for name, value in row.items()} for row in cell.history), 1),
-        ]
+        curve = [{f"fit/{name}": value for name, value in of_step.items()} for of_step in cell.history]
         metrics = [
             entities.Metric(name, value, now, step)
-            for step, values in steps
+            for step, values in enumerate([scores, *curve])
             for name, value in values.items()
             if math.isfinite(value)
         ]

@@ -40,10 +40,10 @@ from defenses.base import Defense
 from defenses.fitting import SplitModel
 from experiments.cell import AttackCell, cells_of
 from experiments.execute import CACHE, check_plan
-from experiments.plan import FLOOR, UNDEFENDED, Entry, parse_plan
+from experiments.plan import FLOOR, TABLES, UNDEFENDED, Entry, parse_plan
 from experiments.report.results import Cell, load_results
 from experiments.store import Store
-from victims.errors import InvalidInputError
+from victims.errors import InvalidInputError, unknown
 from victims.settings import Settings
 
 
@@ -64,6 +64,9 @@ class Experiment:
     def __init__(
         self, folder: Path | None = None, device: str = "cpu", seed: int = 0, **tables: Mapping[str, Any]
     ) -> None:
+        for name in tables:
+            if name not in TABLES:
+                raise unknown("table", name, TABLES)
         controls = {"defenses": [{"name": UNDEFENDED}], "attacks": [{"name": FLOOR}]}
         self.plan = parse_plan({**tables, "seeds": [seed], **controls}, "", Path.cwd(), "experiment")
         if len(self.plan.threats) > 1:
@@ -143,7 +146,8 @@ class Attacked:
             RuntimeError: they cannot be scored.
         """
         run = self.experiment.run
-        if self.cell.result(run) is None:
+        stored = self.cell.result(run)
+        if stored is None or stored["status"] == "failed":
             self.cell.run(run, self.experiment.store)
         (judged,) = load_results(run, [self.cell.id]).cells
         if not judged.ok:

@@ -170,6 +170,9 @@ def test_a_failed_cell_is_a_failed_run_with_its_traceback(folder: Path, tmp_path
 def test_what_cannot_be_is_one_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInputError, match="MLflow cannot use the store nowhere://x: "):
         export_to_mlflow(folder, ids(folder), "nowhere://x")
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidInputError, match="file is no folder to write to: File exists"):
+        export_to_mlflow(folder, ids(folder), str(tmp_path / "file"))
     (tmp_path / "cells").mkdir()
     with pytest.raises(InvalidInputError, match="no cell has a result yet"):
         export_to_mlflow(tmp_path, ["absent"], str(tmp_path / "store"))

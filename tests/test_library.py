@@ -92,8 +92,10 @@ def test_a_temporary_folder_goes_with_the_experiment() -> None:
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InvalidInputError, match="unknown key of the plan: 'victims'; did you mean victim"):
+    with pytest.raises(InvalidInputError, match="unknown table 'victims'; did you mean victim"):
         Experiment(tmp_path, victims={})
+    with pytest.raises(InvalidInputError, match="unknown table 'defenses'"):
+        Experiment(tmp_path, defenses={})
     with pytest.raises(InvalidInputError, match="an experiment has one threat"):
         Experiment(tmp_path, **{**TABLES, "attacker": {"adaptive": [True, False]}})
     monkeypatch.setitem(sys.modules, "notebook", ModuleType("notebook"))
