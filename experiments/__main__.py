@@ -5,7 +5,7 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from cyclopts import App, CycloptsError, Parameter
@@ -15,11 +15,17 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments import describe
+from experiments.cell import Cell
 from experiments.checking import check_file
+from experiments.curves import Curves
 from experiments.display import Display
+from experiments.examples import add_examples
 from experiments.execute import CACHE, CELLS, Run, RunWorkshop, check_plan, pending_stages, run_cells, work_of
+from experiments.export import export_to_mlflow
 from experiments.integrity import DiskFullError
+from experiments.new import new_plugin
 from experiments.plan import Plan, read_plan
+from experiments.portrait import portrait
 from experiments.profile import Profile, Request
 from experiments.report.attacks import attack_table
 from experiments.report.attacks import terminal_table as terminal_attacks
@@ -46,6 +52,7 @@ app = App(
     help="Measures what intercepted feature maps of split inference leak, and what each defence costs.",
     suppress_keyboard_interrupt=False,  # ``main`` says what is kept
 )
+app.register_install_completion_command(help="Install completion of commands and options for bash, zsh or fish.")
 Out = Annotated[Path, Parameter(help="folder of all runs and of the cache that they share")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], Parameter(help="where networks run; auto takes a GPU if there is one")
@@ -77,6 +84,9 @@ def run(
     executor: ExecutorName = "serial",
     workers: Workers = None,
     cache_limit: CacheLimit = None,
+    tensorboard: Annotated[
+        bool, Parameter(negative="", help="write curves and scores to RUN/tensorboard as cells finish")
+    ] = False,
 ) -> int:
     """Run a plan: a TOML file, or the name of a built-in one (quick).
 
@@ -90,8 +100,16 @@ def run(
         if dry_run:
             _print_dry_run(experiment, store)
             return 0
+        curves = Curves(experiment.folder, store) if tensorboard else None
+
+        def on_cell(cell: Cell, result: dict[str, Any], fresh: bool) -> None:
+            display.cell(cell, result, fresh)
+            if curves:
+                curves.cell(cell)
+
         with _executor(executor, workers, experiment, store) as working:
-            computed = run_cells(experiment, store, working, retry == "failed", display.cell)
+            working.watcher = display
+            computed = run_cells(experiment, store, working, retry == "failed", on_cell)
     console.print(display.summary(computed), highlight=False)
     _print_report(experiment.folder, experiment.ids, again=False)
     return FAILED_CELLS if display.failed else 0
@@ -101,6 +119,25 @@ def run(
 def report(run_folder: Annotated[Path, Parameter(name="run")], /) -> int:
     """Write a run's tables, figures and page again from its stored results."""
     _print_report(run_folder, _cell_ids(run_folder), again=True)
+    return 0
+
+
+@app.command
+def export(
+    run_folder: Annotated[Path, Parameter(name="run")],
+    /,
+    *,
+    to: Annotated[Literal["mlflow"], Parameter(help="the tracking store's kind")] = "mlflow",
+    tracking_uri: Annotated[
+        str, Parameter(help="a folder, which gets a database and the artefacts, or any URI that MLflow takes")
+    ] = "mlruns",
+) -> int:
+    """Write a run's results to a tracking store: one entry for each cell, below one for the plan.
+
+    What is there already is not written again, and a cell whose result has changed replaces the one of before.
+    """
+    written, kept = export_to_mlflow(run_folder, _cell_ids(run_folder), tracking_uri)
+    console.print(f"{written} cells written to {to}, {kept} already there", highlight=False)
     return 0
 
 
@@ -138,8 +175,8 @@ def list_(kind: Literal["attacks", "defenses", "data", "victims", "plans"], /) -
 
 @app.command
 def show(name: str, /) -> int:
-    """Show an attack's, a defence's or a data set's settings, threat model and source."""
-    console.print(describe.plugin(name))
+    """Show an attack's, a defence's or a data set's settings, threat model, costs and source."""
+    console.print(portrait(name))
     return 0
 
 
@@ -207,6 +244,24 @@ def check(file: Path, /) -> int:
     return 0 if check_file(file, console) else FAILED_CELLS
 
 
+@app.command
+def new(
+    kind: Literal["attack", "defense"],
+    name: str,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(help="the file to write; default: NAME.py here")] = None,
+) -> int:
+    """Write a commented attack or defence that works, to be edited: one file, which ``check`` accepts."""
+    path = output or Path(f"{name}.py")
+    reference = new_plugin(kind, name, path)
+    console.print(f'wrote {path}; in a plan: name = "{reference}"', markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+add_examples(app)
+
+
 def _print_report(run_folder: Path, ids: list[str], again: bool) -> None:
     page = (write_report if again else current_report)(run_folder, ids)
     results = load_results(run_folder, ids)
@@ -266,9 +321,7 @@ def _executor(name: str, workers: int | None, experiment: Run, store: Store) -> 
     if name == "serial":
         return Serial(work_of(experiment, store))
     workshop, count = RunWorkshop.of(experiment, store), workers or default_workers(store.device)
-    chosen = Processes(workshop, count) if name == "processes" else Ray(workshop, count, store.device)
-    chosen.progress = store.progress
-    return chosen
+    return Processes(workshop, count) if name == "processes" else Ray(workshop, count, store.device)
 
 
 def _print_dry_run(experiment: Run, store: Store) -> None:

@@ -1,23 +1,17 @@
 """Tables that tell a user what there is: plugins, networks, cuts."""
 
-import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
-from annotated_types import BaseMetadata, DocInfo
-from rich.console import Group
 from rich.table import Table
 
-from attacks.base import Attack, knowledge_of
-from defenses.base import Defense
 from experiments import plugins
 from experiments.judge.flags import FLAGS
 from experiments.plan import read_plan
+from experiments.portrait import paragraphs, prose
 from victims import models
 from victims.cuts import Cut
-from victims.data.base import Source
 from victims.errors import unknown
 from victims.settings import Settings
 
@@ -48,81 +42,12 @@ def _rows(kind: Kind, plans: Path) -> list[tuple[str, str]]:
         "data": plugins.source_classes,
     }
     classes = discover[kind]()
-    return [(name, _summary(cls)) for name, cls in sorted(classes.items())]
-
-
-def _summary(cls: type[Settings]) -> str:
-    return inspect.getdoc(cls).partition("\n")[0] if cls.__doc__ else ""  # type: ignore[union-attr]
+    return [(name, prose(paragraphs(cls)[0])) for name, cls in sorted(classes.items())]
 
 
 def _first_comment(path: Path) -> str:
     read_plan(path)
     return path.read_text().partition("\n")[0].removeprefix("# ")
-
-
-def plugin(name: str) -> Group:
-    """Everything about one plugin.
-
-    Raises:
-        InvalidInputError: there is none of this name.
-    """
-    known: dict[str, type[Any]] = {
-        **plugins.source_classes(),
-        **plugins.defense_classes(),
-        **plugins.attack_classes(),
-    }
-    if name not in known:
-        raise unknown("plugin", name, known)
-    cls = known[name]
-    return Group(
-        f"[bold]{name}[/bold]  {_threat_model(cls)}", "", inspect.getdoc(cls) or "", "", _settings_table(cls)
-    )
-
-
-def _threat_model(cls: type[Settings]) -> str:
-    if issubclass(cls, Attack):
-        return f"attack; knowledge: {knowledge_of(cls).__name__}\nsource: {cls.paper}"
-    if issubclass(cls, Defense):
-        sweep = f"; strength: {cls.strength}" if cls.strength else ""
-        return f"defence; trains the {cls.retrains}{sweep}\nsource: {cls.paper}"
-    assert issubclass(cls, Source)
-    return f"data set; {cls.summary}"
-
-
-def _settings_table(cls: type[Settings]) -> Table:
-    table = Table("setting", "type and range", "default", "meaning", box=None, pad_edge=False)
-    hints = get_type_hints(cls, include_extras=True)
-    for field in fields(cls):
-        bounds, meaning = _metadata(hints[field.name])
-        table.add_row(field.name, bounds, _default(field), meaning)
-    return table
-
-
-def _metadata(hint: Any) -> tuple[str, str]:
-    if get_origin(hint) is not Annotated:
-        return _type_name(hint), ""
-    base, *extras = get_args(hint)
-    meaning = " ".join(extra.documentation for extra in extras if isinstance(extra, DocInfo))
-    symbols = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    bounds = [
-        f"{symbol} {getattr(extra, bound)}"
-        for extra in extras
-        for bound, symbol in symbols.items()
-        if isinstance(extra, BaseMetadata) and hasattr(extra, bound)
-    ]
-    return " ".join([_type_name(base), *bounds]), meaning
-
-
-def _type_name(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return " | ".join(str(value) for value in get_args(hint))
-    return hint.__name__ if isinstance(hint, type) else str(hint)
-
-
-def _default(field: "Field[Any]") -> str:
-    if field.default is not MISSING:
-        return str(field.default)
-    return "required" if field.default_factory is MISSING else str(field.default_factory())
 
 
 def cuts_table(model: str, cuts: list[Cut]) -> Table:

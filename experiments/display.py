@@ -1,26 +1,39 @@
-"""What a running plan shows: a live line in a terminal, plain lines elsewhere."""
+"""What a running plan shows: a live table in a terminal, plain lines elsewhere."""
 
 import time
 from collections import Counter
+from collections.abc import Collection
+from datetime import timedelta
+from operator import itemgetter
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from experiments.cell import Cell
 from experiments.execute import stages_of
 from experiments.judge.statistics import Interval
-from experiments.report.matrix import FORMATS, ranged
+from experiments.remaining import Remaining
+from experiments.report.matrix import FORMATS, number, ranged
 from experiments.report.results import SHOWN_METRICS
+from experiments.schedule import Task, Watcher
 
 SECONDS_BETWEEN_LINES = 10.0
+BAR = 16
+"""Columns of the bar: with the numbers behind it, it fits 80."""
+HEADLINE = "psnr"
+PREPARING = Task("stage", "preparing", "preparing")
+"""What this process does while no task runs."""
 
 
-class Display:
-    """Counts cells, prints one line for each that is computed, and shows the stage at work.
+class Display(Watcher):
+    """Counts cells, prints one line for each that is computed, and shows a table of what goes on.
 
-    ``where``: put in front of both by a caller that runs several plans.
+    ``where``: put in front of what is at work by a caller that runs several plans.
     """
 
     def __init__(self, console: Console, cells: int) -> None:
@@ -30,32 +43,46 @@ class Display:
         self.uses: Counter[str] = Counter()
         self.where = ""
         self.started = self.last_line = time.monotonic()
-        self.progress = Progress(
-            BarColumn(24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self.task = self.progress.add_task("", total=cells)
+        self.remaining = Remaining()
+        self.at_work: dict[Task, str] = {}
+        self.leakage: dict[str, tuple[float, str]] = {}
+        self.floor: tuple[float, str] | None = None
+        self.live = Live(console=console, get_renderable=self.table, transient=True)
 
     def __enter__(self) -> Self:
-        self.progress.start()
+        if self.console.is_terminal:
+            self.live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.progress.stop()
+        self.live.stop()
+
+    def planned(self, tasks: Collection[Task]) -> None:
+        """What is left is estimated from these."""
+        self.remaining.planned(tasks)
+
+    def began(self, task: Task) -> None:
+        """Show it."""
+        self.at_work.pop(PREPARING, None)
+        self.remaining.began(task)
+        self.at_work[task] = ""
+        self._log(task.title)
+
+    def said(self, task: Task, text: str) -> None:
+        """Show it beside the task."""
+        self.at_work[task] = text
+        self._log(text)
+
+    def ended(self, task: Task) -> None:
+        """Show it no longer."""
+        self.at_work.pop(task, None)
+        self.remaining.ended(task)
 
     def stage(self, text: str) -> None:
-        """What is being computed; in a log file at most one line in a while."""
-        text = f"{self.where}{text}"
-        self.progress.update(self.task, description=text)
-        if not self.console.is_terminal and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
-            self._line(f"  {text}")
+        """What this process computes, which does one thing at a time."""
+        self.said(next(iter(self.at_work), PREPARING), text)
 
     def cell(self, cell: Cell, result: dict[str, Any], computed: bool) -> None:
         """A cell is done."""
@@ -64,9 +91,54 @@ class Display:
         if computed:
             self.uses.update(stage.label for stage in stages_of([cell]).values())
         self.failed += result["status"] == "failed"
-        self.progress.update(self.task, completed=self.done)
+        self._note_leakage(result)
         if computed or result["status"] == "failed":
             self._line(f"[{self.done}/{self.cells}] {self.where}{cell.title}: {_outcome(result)}")
+
+    def _note_leakage(self, result: dict[str, Any]) -> None:
+        """Of the strongest attack on each defence so far, the latest defence last."""
+        if HEADLINE not in result.get("metrics", {}):
+            return
+        attack, defence = result["attack"], result["defence"]["label"]
+        reached = (result["metrics"][HEADLINE]["mean"], attack["label"])
+        if attack["floor"]:
+            self.floor = reached
+        else:
+            so_far = self.leakage.pop(defence, reached)
+            self.leakage[defence] = max(so_far, reached, key=itemgetter(0))
+
+    def table(self) -> Group:
+        """What a terminal shows: how far it is, what is at work, and what leaks so far."""
+        head = Table.grid(padding=(0, 1))
+        head.add_row(ProgressBar(self.cells, self.done, BAR), self._how_far())
+        body = Table.grid(padding=(0, 2))
+        body.add_column(no_wrap=True)
+        at_work, leakage = tuple(self.at_work.items()), tuple(self.leakage.items())
+        for row, (task, text) in enumerate(at_work):
+            said = self.where + task.title + ("" if task.title.startswith(text) else f": {text}")
+            # a single one has room for a second line
+            body.add_row("at work" if row == 0 else "", Text(said, overflow="ellipsis", no_wrap=len(at_work) > 1))
+        room = max(1, self.console.height - len(at_work) - 5)
+        for row, (defence, reached) in enumerate(leakage[-room:]):
+            body.add_row("strongest so far" if row == 0 else "", _reached(defence, reached))
+        if self.floor:
+            body.add_row("" if leakage else "so far", _reached("the floor", self.floor))
+        return Group(head, body)
+
+    def _how_far(self) -> str:
+        elapsed = time.monotonic() - self.started
+        facts = [f"{self.done}/{self.cells} cells", str(timedelta(seconds=round(elapsed)))]
+        if self.computed:
+            facts.append(f"{60 * self.computed / elapsed:.1f} a minute")
+        left, unknown = self.remaining.estimate()
+        if left:
+            facts.append(f"{'at least' if unknown else 'about'} {_roughly(left)} left")
+        return ", ".join(facts)
+
+    def _log(self, text: str) -> None:
+        """In a log file, at most one line in a while."""
+        if not self.console.is_terminal and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+            self._line(f"  {self.where}{text}")
 
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -95,3 +167,15 @@ def _outcome(result: dict[str, Any]) -> str:
     facts += [f"accuracy {result['utility']['mean']:.1%}"] if result["utility"] else []
     facts += [f"fitted in {result['seconds']['fit']:.1f} s"] if "seconds" in result else []
     return ", ".join(facts)
+
+
+def _reached(against: str, by: tuple[float, str]) -> Text:
+    score, attack = by
+    return Text(f"{number(HEADLINE, score)}  {against}, by {attack}", overflow="ellipsis", no_wrap=True)
+
+
+def _roughly(seconds: float) -> str:
+    """As exact as an estimate is."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

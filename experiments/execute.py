@@ -6,7 +6,7 @@ import tomllib
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from victims.data.parts import divide
 from victims.errors import InvalidInputError
 from victims.files import DATA_VARIABLE, WEIGHTS_VARIABLE
 from victims.models import make_network
+from victims.settings import Settings
 
 CACHE = "cache"
 """Folder, beside the runs, of the stages' results: runs share them."""
@@ -236,10 +237,16 @@ def _graph(cells: list[Cell], store: Store) -> Graph:
         pending = pending_stages([cell], store)
         for key, stage in pending.items():
             if key not in tasks:
-                tasks[key] = Task("stage", key, f"{stage.label} for {cell.title}")
+                tasks[key] = Task("stage", key, f"{stage.label} for {cell.title}", _sort(stage))
                 needs[tasks[key]] = {tasks[one.key] for one in stage.upstream if one.key in tasks}
                 groups[tasks[key]] = cell.protect.key
-        last = Task("cell", cell.id, cell.title)
+        last = Task("cell", cell.id, f"judging {cell.title}", f"judging {cell.attack['name']}")
         needs[last] = {tasks[key] for key in pending}
         groups[last] = cell.protect.key
     return Graph(needs, groups)
+
+
+def _sort(stage: Stage) -> str:
+    """Its label and the plugin that it runs."""
+    values = [getattr(stage, field.name) for field in fields(stage)]
+    return " ".join([stage.label, *(value.name for value in values if isinstance(value, Settings))])

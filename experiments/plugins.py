@@ -39,6 +39,11 @@ def source_classes() -> dict[str, type[Source]]:
     return _discover(victims.data, Source, "splitleak.data")  # type: ignore[type-abstract]
 
 
+def all_classes() -> dict[str, type[Settings]]:
+    """Every attack, defence and data set by name."""
+    return {**source_classes(), **defense_classes(), **attack_classes()}
+
+
 def find(kind: str, name: str, known: dict[str, type[S]], base: type[S]) -> type[S]:
     """The plugin called ``name``: a known one, or ``path/to/file.py:Class``.
 

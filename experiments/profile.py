@@ -228,7 +228,9 @@ class Profile:
             display.where = f"{run.plan.victim.cut}: "
             scratch = self.folder / SCRATCH_FOLDER / run.plan.name
             of_cut = CutStore(store, scratch)
-            run_cells(run, of_cut, Serial(work_of(run, of_cut)), retry_failed, display.cell)
+            executor = Serial(work_of(run, of_cut))
+            executor.watcher = display
+            run_cells(run, of_cut, executor, retry_failed, display.cell)
             shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(self.folder / SCRATCH_FOLDER, ignore_errors=True)
 

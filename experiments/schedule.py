@@ -3,7 +3,7 @@
 import graphlib
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
@@ -16,11 +16,15 @@ ATTEMPTS = 2
 
 @dataclass(frozen=True)
 class Task:
-    """One stage, by its key, or one cell, by its id. ``title``: for the display."""
+    """One stage, by its key, or one cell, by its id.
+
+    ``title``: for the display. ``sort``: tasks that share it take about as long.
+    """
 
     kind: Literal["stage", "cell"]
     name: str
     title: str = field(default="", compare=False)
+    sort: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,27 @@ class Died:
     reason: str
 
 
+class Watcher:
+    """Is told what becomes of tasks. This one does not care."""
+
+    def planned(self, tasks: Collection[Task]) -> None:
+        """These will be done."""
+
+    def began(self, task: Task) -> None:
+        """A worker has it now."""
+
+    def said(self, task: Task, text: str) -> None:
+        """Its worker tells what it is at."""
+
+    def ended(self, task: Task) -> None:
+        """It is done, or has failed."""
+
+
 class Executor(ABC):
     """Executes tasks, several at a time or one."""
 
-    progress: Progress = staticmethod(lambda text: None)
-    """Called with what it is at; whoever makes an executor may replace it."""
+    watcher = Watcher()
+    """Whoever makes an executor may replace it."""
 
     @property
     @abstractmethod
@@ -114,10 +134,12 @@ def execute(graph: Graph, executor: Executor, on_end: Callable[[Task, Outcome], 
     running: list[Task] = []
     attempts: Counter[Task] = Counter()
     failures: dict[Task, str] = {}
+    executor.watcher.planned(graph.needs)
 
     def end(task: Task, outcome: Outcome) -> None:
         if outcome.failure is not None:
             failures[task] = outcome.failure
+        executor.watcher.ended(task)
         on_end(task, outcome)
         sorter.done(task)
 
@@ -135,7 +157,7 @@ def execute(graph: Graph, executor: Executor, on_end: Callable[[Task, Outcome], 
             running.append(task)
             busy[graph.groups[task]] += 1
             attempts[task] += 1
-            executor.progress(task.title)
+            executor.watcher.began(task)
             executor.submit(task)
         if not running:
             continue  # all that was ready failed with what it needs

@@ -90,7 +90,7 @@ class Processes(Executor):
                 except (EOFError, OSError):
                     return worker.task, self._buried(number)
                 if isinstance(said, str):
-                    self.progress(said)
+                    self.watcher.said(worker.task, said)
                     continue
                 if isinstance(said, DiskFullError):
                     raise said

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tiny import DECODER, HEAD, MEAN, NOISE, NONE, RIDGE, SUBSET
 from experiments.execute import CACHE, Run, RunWorkshop, run_cells, work_of
 from experiments.integrity import DiskFullError
 from experiments.plan import read_plan
-from experiments.schedule import Died, Executor, Graph, Outcome, Progress, Serial, Task, Work, execute
+from experiments.schedule import Died, Executor, Graph, Outcome, Progress, Serial, Task, Watcher, Work, execute
 from experiments.store import Store
 from experiments.workers import Processes, Ray, Workshop
 
@@ -128,14 +129,33 @@ def test_workers(which: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             ended(alike({Task("stage", "fill the disk"): set()}), executor)
 
 
+class Hearing(Watcher):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, Any]] = []
+
+    def planned(self, tasks: Collection[Task]) -> None:
+        self.all.append(("planned", [*tasks]))
+
+    def began(self, task: Task) -> None:
+        self.all.append(("began", task))
+
+    def said(self, task: Task, text: str) -> None:
+        self.all.append((text, task))
+
+    def ended(self, task: Task) -> None:
+        self.all.append(("ended", task))
+
+
 def test_workers_say_what_they_are_at_and_end_when_they_are_told(tmp_path: Path) -> None:
-    said: list[str] = []
+    one, heard = Task("stage", "one"), Hearing()
     with Processes(Toy(tmp_path), 2) as executor:
-        executor.progress = said.append
-        ended(alike({Task("stage", "one"): set()}), executor)
+        executor.watcher = heard
+        ended(alike({one: set()}), executor)
         processes = [worker.process for worker in executor.workers.values()]
         assert len(processes) == 1
-    assert "at one" in said
+    assert heard.all == [("planned", [one]), ("began", one), ("at one", one), ("ended", one)]
     assert not processes[0].is_alive()
 
 

@@ -142,6 +142,7 @@ class Cell:
     """One victim x defence setting x attack setting x seed. A failed one may lack what has a default.
 
     ``n``: how many photos were scored, the first of the target part; ``targets``: a digest of that whole part.
+    ``history``: of fitting the attack, one row of numbers for each step or epoch.
     """
 
     status: Literal["ok", "failed"]
@@ -178,6 +179,7 @@ class Cell:
     oracle: dict[str, Score] = field(default_factory=dict)
     chosen: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    history: tuple[dict[str, float], ...] = ()
     finished: str | None = None
 
     @property
@@ -663,6 +665,22 @@ def csv_row(cell: Cell, flags: Sequence[str] = ()) -> dict[str, Scalar]:
     row |= {f"version_{name}": version for name, version in cell.versions.items()}
     row |= {"finished": cell.finished, "error": last_line(cell.traceback)}
     return row
+
+
+SETTINGS = ("plan", "seed", "adaptive", "sends", "victim_", "defence", "strength", "attack", "knowledge", "budget_")
+"""How the columns begin that are known before anything is measured."""
+
+
+def measured(row: Mapping[str, Scalar]) -> dict[str, float]:
+    """The numbers of a cell's row that are no settings, where they are finite."""
+    return {
+        name: float(value)
+        for name, value in row.items()
+        if not name.startswith(SETTINGS)
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    }
 
 
 def last_line(traceback: str | None) -> str | None:

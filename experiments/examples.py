@@ -1,0 +1,78 @@
+"""What ``--help`` ends with: commands that work."""
+
+from collections.abc import Mapping, Sequence
+
+from cyclopts import App
+
+Examples = Sequence[tuple[str, str]]
+"""Commands, each with what it does."""
+
+FIRST: Examples = [
+    ("splitleak run quick", "the built-in plan: a few minutes"),
+    ("splitleak list attacks", "what a plan can name"),
+    ("splitleak run --help", "each command has examples of its own"),
+]
+EXAMPLES: Mapping[str, Examples] = {
+    "run": [
+        ("splitleak run quick", "a built-in plan"),
+        ("splitleak run mine.toml --dry-run", "the matrix, and what would be computed"),
+        ("splitleak run mine.toml", "run it; again, to go on where it stopped"),
+        ("splitleak run mine.toml --retry failed", "the failed cells again"),
+        ("splitleak run mine.toml --executor processes --workers 4", "four at a time"),
+        ("splitleak run mine.toml --cache-limit 20GB", "give disk back while it runs"),
+        ("splitleak run mine.toml --tensorboard", "curves and scores: tensorboard --logdir runs/mine"),
+    ],
+    "report": [("splitleak report runs/quick", "write runs/quick/index.html again")],
+    "export": [
+        ("splitleak export runs/quick", "to MLflow, in the folder mlruns"),
+        ("splitleak export runs/quick --tracking-uri http://localhost:5000", "to a server"),
+    ],
+    "compare": [
+        ("splitleak compare runs/quick runs/changed", "which cells changed"),
+        ("splitleak compare runs/quick runs/changed --csv changes.csv", "every comparison, in a file"),
+    ],
+    "list": [
+        ("splitleak list defenses", "names, and what each is"),
+        ("splitleak list data", "data sets"),
+        ("splitleak list plans", "the built-in plans"),
+    ],
+    "show": [
+        ("splitleak show gaussian_noise", "a defence: its settings, its strength, its bytes"),
+        ("splitleak show ridge", "an attack: its settings, what its adversary holds"),
+    ],
+    "explain": [
+        ("splitleak explain", "every flag of a doubtful number"),
+        ("splitleak explain not-converged", "one of them"),
+    ],
+    "cuts": [
+        ("splitleak cuts mobilenet_v3_large --size 64", "where it can be split"),
+        ("splitleak cuts resnet18", "at 224 pixels"),
+    ],
+    "profile": [
+        ("splitleak profile mobilenet_v3_large", "every block's end, on the built-in faces"),
+        ("splitleak profile resnet18 --data photos.zip --cuts layer1 layer2", "two cuts, on own photos"),
+    ],
+    "check": [("splitleak check mine.py", "do its attacks and defences keep their contract?")],
+    "new": [
+        ("splitleak new defense my_noise", "my_noise.py, a defence that works"),
+        ("splitleak new attack my_net --output attacks/my_net.py", "an attack, in a file of another name"),
+    ],
+    "--install-completion": [
+        ("splitleak --install-completion", "for the shell that this is typed in"),
+        ("splitleak --install-completion --shell fish", "for another one"),
+    ],
+}
+
+
+def add_examples(app: App) -> None:
+    """Give the application and its commands their examples."""
+    app.help_epilogue = _block(FIRST)
+    for command, examples in EXAMPLES.items():
+        app[command].help_epilogue = _block(examples)
+
+
+def _block(examples: Examples) -> str:
+    """Markdown."""
+    width = max(len(command) for command, _ in examples)
+    lines = [f"{command:<{width}}  # {what}" for command, what in examples]
+    return "\n".join(["Examples:", "", "```", *lines, "```"])

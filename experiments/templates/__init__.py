@@ -1,0 +1,1 @@
+"""What ``splitleak new`` writes: plugins that work as they are, for an author to edit."""
