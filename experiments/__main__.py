@@ -1,8 +1,10 @@
 """The command line: ``splitleak``."""
 
 import json
+import math
 import re
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments import describe
+from experiments.audit import Audit
+from experiments.audit import Request as AuditRequest
 from experiments.checking import check_file
 from experiments.display import Display
 from experiments.execute import CACHE, CELLS, Run, RunWorkshop, check_plan, pending_stages, run_cells, work_of
@@ -39,6 +43,9 @@ from victims.models import SCRATCH, make_network
 
 PLANS = Path(__file__).parent / "plans"
 INVALID_INPUT, FAILED_CELLS, DISK_FULL, INTERRUPTED = 2, 1, 3, 130
+
+REPORT_MINUTES = 0.2
+"""Of an audit's budget, for the report at its end."""
 
 console = Console()
 app = App(
@@ -77,11 +84,13 @@ def run(
     executor: ExecutorName = "serial",
     workers: Workers = None,
     cache_limit: CacheLimit = None,
+    stop_after: Annotated[float | None, Parameter(help="minutes after which nothing more is begun")] = None,
 ) -> int:
     """Run a plan: a TOML file, or the name of a built-in one (quick).
 
     Finished cells are kept: the same command goes on where it stopped.
     """
+    started = time.monotonic()
     checked = read_plan(_plan_file(plan))
     check_plan(checked)
     experiment = Run.of(checked, out)
@@ -90,9 +99,14 @@ def run(
         if dry_run:
             _print_dry_run(experiment, store)
             return 0
+        until = math.inf if stop_after is None else started + 60 * stop_after
         with _executor(executor, workers, experiment, store) as working:
-            computed = run_cells(experiment, store, working, retry == "failed", display.cell)
+            computed = run_cells(
+                experiment, store, working, retry == "failed", display.cell, lambda: time.monotonic() > until
+            )
     console.print(display.summary(computed), highlight=False)
+    if left := len(experiment.cells) - display.done:
+        console.print(f"time is up: {left} cells are left; the same command goes on with them", style="yellow")
     _print_report(experiment.folder, experiment.ids, again=False)
     return FAILED_CELLS if display.failed else 0
 
@@ -199,6 +213,37 @@ def profile(
         console.print(note, style="yellow")
     console.print(f"profile: {(profiled.folder / 'profile.png').resolve()}", soft_wrap=True, highlight=False)
     return FAILED_CELLS if display.failed else 0
+
+
+@app.command
+def audit(
+    *,
+    model: Annotated[str, Parameter(help="a torchvision network, timm:NAME, or file.py:function that returns yours")],
+    cut: Annotated[str, Parameter(help="where it is split; splitleak cuts MODEL lists all places")],
+    data: Annotated[str, Parameter(help="the path of a folder of photos, a zip or a CSV file; a data set's name")],
+    weights: Annotated[str, Parameter(help="a file; a torchvision name; scratch: as they are made")] = SCRATCH,
+    task: Annotated[
+        str | None, Parameter(help="the label that it predicts, or none; default: the photos' only one")
+    ] = None,
+    size: Annotated[int, Parameter(help="side of the images in pixels")] = 160,
+    budget: Annotated[float, Parameter(help="minutes that it may take on this machine")] = 15.0,
+    out: Out = Path("runs"),
+    device: Device = "auto",
+    retry: Retry = None,
+) -> int:
+    """Evaluate your own network on your own photos: the standard attacks and defences that a time budget allows.
+
+    Says what the budget buys, stores that as a plan, and runs it. The same command goes on where it stopped.
+    """
+    started = time.monotonic()
+    request = AuditRequest(model, cut, data, weights, task, size, budget)
+    audited = Audit.of(request, out, _device(device), console.print)
+    for line in audited.lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    stored = audited.write(out)
+    console.print(f"plan: {stored.resolve()}", soft_wrap=True, highlight=False)
+    left = budget - (time.monotonic() - started) / 60
+    return run(str(stored), out=out, device=device, retry=retry, stop_after=max(0.0, left - REPORT_MINUTES))
 
 
 @app.command
