@@ -25,13 +25,16 @@ from experiments.execute import CACHE, CELLS, Run, RunWorkshop, check_plan, pend
 from experiments.integrity import DiskFullError
 from experiments.plan import Plan, read_plan
 from experiments.profile import Profile, Request
+from experiments.reconstruct import Question, file_name
 from experiments.report.attacks import attack_table
 from experiments.report.attacks import terminal_table as terminal_attacks
 from experiments.report.compare import Comparison
 from experiments.report.compare import terminal_table as terminal_comparison
+from experiments.report.figures import save
 from experiments.report.matrix import terminal_table
 from experiments.report.page import current_report, write_report
 from experiments.report.profile import terminal_profile, write_profile
+from experiments.report.reconstructed import reconstructed_figure
 from experiments.report.results import load_results, write_rows
 from experiments.schedule import Executor, Serial
 from experiments.store import Store
@@ -244,6 +247,39 @@ def audit(
     console.print(f"plan: {stored.resolve()}", soft_wrap=True, highlight=False)
     left = budget - (time.monotonic() - started) / 60
     return run(str(stored), out=out, device=device, retry=retry, stop_after=max(0.0, left - REPORT_MINUTES))
+
+
+@app.command
+def reconstruct(
+    run_folder: Annotated[Path, Parameter(name="run")],
+    /,
+    *photos: Annotated[Path, Parameter(help="files; cropped and resized as the run's photos were")],
+    defenses: Annotated[
+        list[str] | None, Parameter(consume_multiple=True, negative="", help="only these, by name or label")
+    ] = None,
+    attacks: Annotated[
+        list[str] | None, Parameter(consume_multiple=True, negative="", help="only these, by name or label")
+    ] = None,
+    output: Annotated[Path | None, Parameter(help="a PNG file; by default in the run's folder")] = None,
+    device: Device = "auto",
+) -> int:
+    """Attack your own photos: what each attack of a finished run rebuilds of them behind each defence, as a picture.
+
+    Attacks are fitted again, to what the run has cached. What they made of a photo is kept for the next call.
+    """
+    if not photos:
+        raise InvalidInputError("no photo given: splitleak reconstruct RUN photo.jpg")
+    question = Question.of(run_folder, photos, defenses or [], attacks or [])
+    with Display(console, len(question.cells)) as display:
+        store = Store(run_folder.parent / CACHE, _device(device), display.stage)
+        rebuilt = question.answers(store, display.told)
+    path = (output or run_folder / file_name(question.names)).with_suffix(".png")
+    try:
+        save(reconstructed_figure(question, rebuilt), path.with_suffix(""), "png")
+    except OSError as error:
+        raise InvalidInputError(f"--output {path} cannot be written: {error.strerror}; name a file") from error
+    console.print(f"picture: {path.resolve()}", soft_wrap=True, highlight=False)
+    return 0
 
 
 @app.command

@@ -68,6 +68,12 @@ class Display:
         if computed or result["status"] == "failed":
             self._line(f"[{self.done}/{self.cells}] {self.where}{cell.title}: {_outcome(result)}")
 
+    def told(self, text: str) -> None:
+        """Something other than a cell is done, which counts like one."""
+        self.done += 1
+        self.progress.update(self.task, completed=self.done)
+        self._line(f"[{self.done}/{self.cells}] {self.where}{text}")
+
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
         self.last_line = time.monotonic()

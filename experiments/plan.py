@@ -178,8 +178,10 @@ _ATTACK: type[Attack[QueryFree]] = Attack  # type: ignore[type-abstract]
 _SOURCE: type[Source] = Source  # type: ignore[type-abstract]
 
 
-def read_plan(path: Path) -> Plan:
-    """Read and check a plan file; relative plugin files are looked for from the plan's folder too.
+def read_plan(path: Path, name: str | None = None) -> Plan:
+    """Read and check a plan file; relative Python files are looked for from the plan's folder too.
+
+    ``name``: of a plan that does not say its own; by default the file's.
 
     Raises:
         InvalidInputError: no file, no TOML, an unknown name or key, a value of a wrong type or out of range.
@@ -191,7 +193,7 @@ def read_plan(path: Path) -> Plan:
         tables = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{path} is no TOML: {error}") from None
-    return parse_plan(tables, text, path.parent, path.stem)
+    return parse_plan(tables, text, path.parent, name or path.stem)
 
 
 def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) -> Plan:
