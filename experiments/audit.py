@@ -25,7 +25,7 @@ from experiments.integrity import replace_if_other
 from experiments.judge.bounds import PROBES, principal
 from experiments.judge.scores import Truth, score_images
 from experiments.plan import Plan, parse_plan, parse_source
-from experiments.profile import data_name, data_setting, decoder_width, folder_name
+from experiments.profile import LEAST_EPOCHS, data_name, data_setting, decoder_width, folder_name
 from experiments.stages import bounds
 from experiments.stages.attack import DRAWS, RANKED, SHUFFLED
 from experiments.stages.protect import TIMED_REPEATS, WARM_UPS
@@ -47,6 +47,8 @@ SECONDS_PER_CELL, SECONDS_PER_RUN = 1.0, 10.0
 CALIBRATED_ON, LEARNED_ON, REPEATS = 16, 32, 4
 """Photos that the calibration encodes, those that it fits attacks to, and how often it does each."""
 DECODER_BATCH, TAIL_EPOCHS, TAIL_BATCH, SEARCH_DRAWS = 8, 2, 32, 2
+MOST_EPOCHS = 100
+"""Of the decoder: where photos are few, more passes over the same teach it these alone."""
 SHARES = PartSizes(train=20, auxiliary=50, validation=10, target=20)
 """Per cent of the photos, where these are fewer than the budget would buy."""
 LEAST = PartSizes(train=8, auxiliary=16, validation=4, target=4)
@@ -223,7 +225,8 @@ class Offer:
     @property
     def epochs(self) -> int:
         """Of the decoder."""
-        return max(2, math.ceil(self.scale.decoder_steps * DECODER_BATCH / self.sizes.auxiliary))
+        wanted = math.ceil(self.scale.decoder_steps * DECODER_BATCH / self.sizes.auxiliary)
+        return min(max(LEAST_EPOCHS, wanted), MOST_EPOCHS)
 
     @property
     def strengths(self) -> dict[str, tuple[float, ...]]:
@@ -252,7 +255,7 @@ class Offer:
         bounding = speed.search * PROBES * bounds.PHOTOS + speed.prior * min(bounds.PRIOR, sizes.auxiliary) ** 2
         linear = speed.solve + speed.linear * sizes.auxiliary
         answering = (draws + 1) * sizes.target + ranked
-        learning = scale.decoder_steps * DECODER_BATCH + (self.epochs * sizes.validation + answering) / 3
+        learning = self.epochs * (sizes.auxiliary + sizes.validation / 3) + answering / 3
         tried = min(TRIED, sizes.validation) * len(WEIGHTS)
         moved = scale.search_steps * (tried + scale.searched + min(SHUFFLED, scale.searched) + ranked)
         searching = moved * (SEARCH_DRAWS if random else 1) * (speed.search + speed.learn) if scale.searched else 0.0
