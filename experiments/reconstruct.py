@@ -48,7 +48,8 @@ class Question:
         """Choose a run's cells by the names or labels of their defences and attacks, all where none is named.
 
         Raises:
-            InvalidInputError: no run there, no such defence or attack in it, no photo, an unreadable one.
+            InvalidInputError: no run there, no such defence or attack in it, none that rebuilds photos, no photo, an
+                unreadable one.
         """
         if not (run / CELLS).is_file():
             raise InvalidInputError(f"no run at {run.absolute()}: no {CELLS} there; give a folder like runs/quick")
@@ -57,6 +58,8 @@ class Question:
         cells = [
             cell for cell in cells if cell.seed == plan.seeds[0] and isinstance(cell.entry.plugin, Reconstruction)
         ]
+        if not cells:
+            raise InvalidInputError(f"{run} has no attack that rebuilds photos")
         by_defense = [(cell, (cell.defense.plugin.name, cell.defense.label)) for cell in cells]
         wanted = _named("defence", by_defense, defenses)
         by_attack = [(cell, (cell.entry.plugin.name, cell.entry.label)) for cell in wanted]
