@@ -35,6 +35,7 @@ class Refine(Reconstruction[WhiteBox]):
 
     width: Annotated[int, Ge(16), doc("of the residual decoder")] = 128
     epochs: Annotated[int | None, Gt(0), doc("of the residual decoder; default as there")] = None
+    batch_size: Annotated[int | None, Gt(0), doc("of the residual decoder; default as there")] = None
     steps: Annotated[int, Gt(0), doc("of the search, at most")] = 200
     learning_rate: Annotated[float, Gt(0), doc("of Adam, in standard deviations of a feature")] = 0.02
     weight: Annotated[float | None, Ge(0), doc("of the shift; none: the best on a few validation photos")] = None
@@ -42,7 +43,7 @@ class Refine(Reconstruction[WhiteBox]):
 
     def fit(self, knows: WhiteBox) -> Reconstructor:
         """Train or recall the decoder, then choose the weight."""
-        decode = Decoder(width=self.width, epochs=self.epochs).fit(knows)
+        decode = Decoder(width=self.width, epochs=self.epochs, batch_size=self.batch_size).fit(knows)
         matcher = Matcher.measure(knows, draws=self.draws)
         schedule = Schedule(self.steps, self.learning_rate)
 

@@ -1,8 +1,10 @@
 """The command line: ``splitleak``."""
 
 import json
+import math
 import re
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments import describe
+from experiments.audit import Audit
+from experiments.audit import Request as AuditRequest
 from experiments.cell import Cell
 from experiments.checking import check_file
 from experiments.curves import Curves
@@ -27,13 +31,16 @@ from experiments.new import new_plugin
 from experiments.plan import Plan, read_plan
 from experiments.portrait import portrait
 from experiments.profile import Profile, Request
+from experiments.reconstruct import Question, file_name
 from experiments.report.attacks import attack_table
 from experiments.report.attacks import terminal_table as terminal_attacks
 from experiments.report.compare import Comparison
 from experiments.report.compare import terminal_table as terminal_comparison
+from experiments.report.figures import save
 from experiments.report.matrix import terminal_table
 from experiments.report.page import current_report, write_report
 from experiments.report.profile import terminal_profile, write_profile
+from experiments.report.reconstructed import reconstructed_figure
 from experiments.report.results import load_results, write_rows
 from experiments.schedule import Executor, Serial
 from experiments.store import Store
@@ -45,6 +52,9 @@ from victims.models import SCRATCH, make_network
 
 PLANS = Path(__file__).parent / "plans"
 INVALID_INPUT, FAILED_CELLS, DISK_FULL, INTERRUPTED = 2, 1, 3, 130
+
+REPORT_MINUTES = 0.2
+"""Of an audit's budget, for the report at its end."""
 
 console = Console()
 app = App(
@@ -84,6 +94,7 @@ def run(
     executor: ExecutorName = "serial",
     workers: Workers = None,
     cache_limit: CacheLimit = None,
+    stop_after: Annotated[float | None, Parameter(help="minutes after which nothing more is begun")] = None,
     tensorboard: Annotated[
         bool, Parameter(negative="", help="write curves and scores to RUN/tensorboard as cells finish")
     ] = False,
@@ -92,6 +103,7 @@ def run(
 
     Finished cells are kept: the same command goes on where it stopped.
     """
+    started = time.monotonic()
     checked = read_plan(_plan_file(plan))
     check_plan(checked)
     experiment = Run.of(checked, out)
@@ -101,6 +113,7 @@ def run(
             _print_dry_run(experiment, store)
             return 0
         curves = Curves(experiment.folder, store) if tensorboard else None
+        until = math.inf if stop_after is None else started + 60 * stop_after
 
         def on_cell(cell: Cell, result: dict[str, Any], fresh: bool) -> None:
             display.cell(cell, result, fresh)
@@ -109,8 +122,12 @@ def run(
 
         with _executor(executor, workers, experiment, store) as working:
             working.watcher = display
-            computed = run_cells(experiment, store, working, retry == "failed", on_cell)
+            computed = run_cells(
+                experiment, store, working, retry == "failed", on_cell, lambda: time.monotonic() > until
+            )
     console.print(display.summary(computed), highlight=False)
+    if left := len(experiment.cells) - display.done:
+        console.print(f"time is up: {left} cells are left; the same command goes on with them", style="yellow")
     _print_report(experiment.folder, experiment.ids, again=False)
     return FAILED_CELLS if display.failed else 0
 
@@ -236,6 +253,70 @@ def profile(
         console.print(note, style="yellow")
     console.print(f"profile: {(profiled.folder / 'profile.png').resolve()}", soft_wrap=True, highlight=False)
     return FAILED_CELLS if display.failed else 0
+
+
+@app.command
+def audit(
+    *,
+    model: Annotated[str, Parameter(help="a torchvision network, timm:NAME, or file.py:function that returns yours")],
+    cut: Annotated[str, Parameter(help="where it is split; splitleak cuts MODEL lists all places")],
+    data: Annotated[str, Parameter(help="the path of a folder of photos, a zip or a CSV file; a data set's name")],
+    weights: Annotated[str, Parameter(help="a file; a torchvision name; scratch: as they are made")] = SCRATCH,
+    task: Annotated[
+        str | None, Parameter(help="the label that it predicts, or none; default: the photos' only one")
+    ] = None,
+    size: Annotated[int, Parameter(help="side of the images in pixels")] = 160,
+    budget: Annotated[float, Parameter(help="minutes that it may take on this machine")] = 15.0,
+    out: Out = Path("runs"),
+    device: Device = "auto",
+    retry: Retry = None,
+) -> int:
+    """Evaluate your own network on your own photos: the standard attacks and defences that a time budget allows.
+
+    Says what the budget buys, stores that as a plan, and runs it. The same command goes on where it stopped.
+    """
+    started = time.monotonic()
+    request = AuditRequest(model, cut, data, weights, task, size, budget)
+    audited = Audit.of(request, out, _device(device), console.print)
+    for line in audited.lines:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    stored = audited.write(out)
+    console.print(f"plan: {stored.resolve()}", soft_wrap=True, highlight=False)
+    left = budget - (time.monotonic() - started) / 60
+    return run(str(stored), out=out, device=device, retry=retry, stop_after=max(0.0, left - REPORT_MINUTES))
+
+
+@app.command
+def reconstruct(
+    run_folder: Annotated[Path, Parameter(name="run")],
+    /,
+    *photos: Annotated[Path, Parameter(help="files; cropped and resized as the run's photos were")],
+    defenses: Annotated[
+        list[str] | None, Parameter(consume_multiple=True, negative="", help="only these, by name or label")
+    ] = None,
+    attacks: Annotated[
+        list[str] | None, Parameter(consume_multiple=True, negative="", help="only these, by name or label")
+    ] = None,
+    output: Annotated[Path | None, Parameter(help="a PNG file; by default in the run's folder")] = None,
+    device: Device = "auto",
+) -> int:
+    """Attack your own photos: what each attack of a finished run rebuilds of them behind each defence, as a picture.
+
+    Attacks are fitted again, to what the run has cached. What they made of a photo is kept for the next call.
+    """
+    if not photos:
+        raise InvalidInputError("no photo given: splitleak reconstruct RUN photo.jpg")
+    question = Question.of(run_folder, photos, defenses or [], attacks or [])
+    with Display(console, len(question.cells)) as display:
+        store = Store(run_folder.parent / CACHE, _device(device), display.stage)
+        rebuilt = question.answers(store, display.told)
+    path = (output or run_folder / file_name(question.names)).with_suffix(".png")
+    try:
+        save(reconstructed_figure(question, rebuilt), path.with_suffix(""), "png")
+    except OSError as error:
+        raise InvalidInputError(f"--output {path} cannot be written: {error.strerror}; name a file") from error
+    console.print(f"picture: {path.resolve()}", soft_wrap=True, highlight=False)
+    return 0
 
 
 @app.command

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,13 @@ from experiments.stages.embedder import EmbedderStage, embedder_stage
 from experiments.stages.probe import ProbeStage
 from experiments.stages.protect import ProtectStage
 from experiments.stages.strongest import StrongestStage
-from experiments.stages.victim import VictimStage
+from experiments.stages.victim import CLASSES_WITHOUT_TASK, VictimStage
 from experiments.store import Stage, Store, digest, source_digest
+from victims.cuts import content_digest
+from victims.errors import InvalidInputError
 from victims.files import WEIGHTS_VARIABLE, find_file, fingerprint
+from victims.models import in_file, make_network
+from victims.seeding import seeded
 from victims.tensors import to_float
 
 EXAMPLES = 8
@@ -362,7 +366,8 @@ def cells_of(plan: Plan) -> Iterator[Cell]:
     for seed in plan.seeds:
         network = VictimStage(
             data=data,
-            model=victim.model,
+            model=plan.model,
+            model_fingerprint=model_fingerprint(plan.model, victim.size),
             cut=victim.cut,
             weights=victim.weights,
             weights_fingerprint=weights_fingerprint(victim.weights),
@@ -385,6 +390,26 @@ def _budget(plan: Plan, defense: Defense) -> Budget:
         epochs = plan.defender.anew_epochs or plan.victim.epochs
         return Budget(epochs, plan.victim.batch_size, plan.victim.learning_rate)
     return Budget(plan.defender.epochs, plan.defender.batch_size, plan.defender.learning_rate)
+
+
+@cache
+def model_fingerprint(model: str, size: int) -> str:
+    """Of a network in a file: the file's content, and what its function returns; empty for any other.
+
+    Raises:
+        InvalidInputError: the function returns another network each time, so no result could be found again.
+    """
+    if not in_file(model):
+        return ""
+    digests = []
+    for _ in range(2):
+        with seeded("fingerprint"):
+            digests.append(content_digest(make_network(model, CLASSES_WITHOUT_TASK, size), size))
+    if digests[0] != digests[1]:
+        raise InvalidInputError(
+            f"{model} returns other weights each time: draw them from torch's generator, or load them from a file"
+        )
+    return digest([file_digest(Path(model.partition(":")[0])), digests[0]])
 
 
 def weights_fingerprint(weights: str) -> str:

@@ -33,6 +33,7 @@ def _rows(kind: Kind, plans: Path) -> list[tuple[str, str]]:
         return [
             *((name, "torchvision") for name in models.names()),
             ("timm:NAME", "any network of timm, an extra"),
+            ("file.py:function", "your own: what the function returns"),
         ]
     if kind == "plans":
         return [(path.stem, _first_comment(path)) for path in sorted(plans.glob("*.toml"))]

@@ -140,6 +140,11 @@ class Display(Watcher):
         if not self.console.is_terminal and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self._line(f"  {self.where}{text}")
 
+    def told(self, text: str) -> None:
+        """Something other than a cell is done, which counts like one."""
+        self.done += 1
+        self._line(f"[{self.done}/{self.cells}] {self.where}{text}")
+
     def _line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
         self.last_line = time.monotonic()

@@ -52,6 +52,14 @@ EXAMPLES: Mapping[str, Examples] = {
         ("splitleak profile mobilenet_v3_large", "every block's end, on the built-in faces"),
         ("splitleak profile resnet18 --data photos.zip --cuts layer1 layer2", "two cuts, on own photos"),
     ],
+    "audit": [
+        ("splitleak audit --model resnet18 --weights mine.pth --cut layer2 --data photos", "your weights and photos"),
+        ("splitleak audit --model net.py:make --cut block3 --data photos.zip --budget 30", "your own network"),
+    ],
+    "reconstruct": [
+        ("splitleak reconstruct runs/quick me.jpg", "your photo behind each defence"),
+        ("splitleak reconstruct runs/quick me.jpg --defenses none --attacks decoder", "one attack"),
+    ],
     "check": [("splitleak check mine.py", "do its attacks and defences keep their contract?")],
     "new": [
         ("splitleak new defense my_noise", "my_noise.py, a defence that works"),

@@ -21,7 +21,7 @@ from experiments.schedule import Executor, Graph, Outcome, Progress, Task, Work,
 from experiments.stages.embedder import check_embedder
 from experiments.store import Stage, Store
 from experiments.workers import Workshop
-from victims.cuts import split
+from victims.cuts import Halves, split
 from victims.data.parts import divide
 from victims.errors import InvalidInputError
 from victims.files import DATA_VARIABLE, WEIGHTS_VARIABLE
@@ -83,8 +83,11 @@ def check_plan(plan: Plan) -> None:
         raise InvalidInputError(
             f"victim.task = '{victim.task}': it has a single class, so there is nothing to predict"
         )
-    network = make_network(victim.model, classes, victim.size, victim.weights)
-    shape = split(network, victim.model, victim.cut, victim.size).cut.shape
+    network = make_network(plan.model, classes, victim.size, victim.weights)
+    halves = split(network, victim.model, victim.cut, victim.size)
+    shape = halves.cut.shape
+    if victim.task:
+        check_outputs(halves, classes)
     for defense in plan.defenses:
         channel = defense.plugin.channel(shape)
         release = tuple(channel.send(torch.zeros(1, *shape)).shape[1:])
@@ -98,6 +101,21 @@ def check_plan(plan: Plan) -> None:
             )
             for attack in plan.attacks:
                 attack.plugin.check(scene)
+
+
+@torch.no_grad()
+def check_outputs(halves: Halves, classes: int) -> None:
+    """Whether the network says as much as the task asks.
+
+    Raises:
+        InvalidInputError: it has another number of outputs, or another shape of them.
+    """
+    outputs = tuple(halves.tail(torch.zeros(1, *halves.cut.shape)).shape[1:])
+    if outputs != (classes,):
+        raise InvalidInputError(
+            f"the network's outputs have the shape {outputs}, but the task has {classes} classes: "
+            "let the network's function take the parameter 'classes', or leave the task out"
+        )
 
 
 def stages_of(cells: Iterable[Cell], wanted: Callable[[Stage], bool] = lambda stage: True) -> dict[str, Stage]:
@@ -187,6 +205,7 @@ def run_cells(
     executor: Executor,
     retry_failed: bool,
     on_cell: Callable[[Cell, dict[str, Any], bool], None],
+    time_is_up: Callable[[], bool] = lambda: False,
 ) -> Counter[str]:
     """Compute every cell that has no result yet; each result is on disk as soon as it is there.
 
@@ -194,6 +213,7 @@ def run_cells(
         store: what the executor's workers use, too.
         retry_failed: compute cells again whose stored result is a failure.
         on_cell: called for each cell with its result and whether it was computed just now.
+        time_is_up: no stage and no cell begins after that; what is left has no result yet.
 
     Returns:
         How many stages of each kind were computed.
@@ -224,7 +244,7 @@ def run_cells(
                 raise RuntimeError(f"{cell.title}: its result is another cell's; was the source edited meanwhile?")
             on_cell(cell, result, True)
 
-    execute(_graph(list(missing.values()), store), executor, on_end)
+    execute(_graph(list(missing.values()), store), executor, on_end, time_is_up)
     return computed
 
 

@@ -17,7 +17,7 @@ from experiments.stages.attack import Threat
 from victims.data.base import Source
 from victims.data.parts import PartSizes
 from victims.errors import InvalidInputError, unknown
-from victims.models import SCRATCH
+from victims.models import SCRATCH, in_file
 from victims.settings import Settings, doc, validated
 
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -33,12 +33,12 @@ class VictimTable(Settings):
 
     data: Annotated[str | dict[str, Any], doc("a data set's name, or a table with its name and settings")] = "faces"
     task: Annotated[str | None, doc("the label that the victim predicts; none: only the encoder matters")] = None
-    model: Annotated[str, doc("a torchvision network, or timm:NAME")] = "mobilenet_v3_large"
+    model: Annotated[str, doc("a torchvision network, timm:NAME, or file.py:function")] = "mobilenet_v3_large"
     cut: Annotated[str, doc("where the network is split")] = "C4"
     size: Annotated[int, Ge(16), doc("side of the square images in pixels")] = 64
     weights: Annotated[str, doc("scratch, a torchvision weights name, or a file")] = SCRATCH
     freeze_encoder: Annotated[bool, doc("train the tail only")] = False
-    epochs: Annotated[int, Gt(0), doc("passes over the train part")] = 8
+    epochs: Annotated[int, Ge(0), doc("passes over the train part; 0: the weights stay as they are")] = 8
     batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32
     learning_rate: Annotated[float, Gt(0), doc("peak of the one-cycle schedule")] = 2e-3
 
@@ -127,7 +127,7 @@ class Entry(Generic[P]):
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked plan. ``text`` is the file's, for the run's records; relative plugin files begin at ``folder``."""
+    """A checked plan. ``text`` is the file's, for the run's records; relative Python files begin at ``folder``."""
 
     name: str
     seeds: tuple[int, ...]
@@ -141,6 +141,14 @@ class Plan:
     attacks: tuple[Entry[Attack[QueryFree]], ...]
     text: str
     folder: Path
+
+    @property
+    def model(self) -> str:
+        """The victim's network as every process finds it, wherever it runs."""
+        if not in_file(self.victim.model):
+            return self.victim.model
+        path, colon, function = _located(self.victim.model, self.folder).partition(":")
+        return f"{Path(path).expanduser().resolve()}{colon}{function}"
 
     @property
     def threats(self) -> tuple[Threat, ...]:
@@ -170,8 +178,10 @@ _ATTACK: type[Attack[QueryFree]] = Attack  # type: ignore[type-abstract]
 _SOURCE: type[Source] = Source  # type: ignore[type-abstract]
 
 
-def read_plan(path: Path) -> Plan:
-    """Read and check a plan file; relative plugin files are looked for from the plan's folder too.
+def read_plan(path: Path, name: str | None = None) -> Plan:
+    """Read and check a plan file; relative Python files are looked for from the plan's folder too.
+
+    ``name``: of a plan that does not say its own; by default the file's.
 
     Raises:
         InvalidInputError: no file, no TOML, an unknown name or key, a value of a wrong type or out of range.
@@ -183,7 +193,7 @@ def read_plan(path: Path) -> Plan:
         tables = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{path} is no TOML: {error}") from None
-    return parse_plan(tables, text, path.parent, path.stem)
+    return parse_plan(tables, text, path.parent, name or path.stem)
 
 
 def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) -> Plan:
@@ -208,7 +218,7 @@ def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) ->
         name=name,
         seeds=tuple(dict.fromkeys(seeds)),
         victim=victim,
-        source=_source(victim.data, folder),
+        source=parse_source(victim.data, folder),
         parts=PartsTable.from_mapping(_table(tables, "parts")),
         defender=DefenderTable.from_mapping(_table(tables, "defender")),
         attacker=AttackerTable.from_mapping(_table(tables, "attacker")),
@@ -227,7 +237,8 @@ def _table(tables: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return table
 
 
-def _source(data: str | dict[str, Any], folder: Path) -> Source:
+def parse_source(data: str | dict[str, Any], folder: Path) -> Source:
+    """What ``[victim]`` says of its data as a data set; raises as ``read_plan`` does."""
     settings = {"name": data} if isinstance(data, str) else dict(data)
     entry = _entry(settings, "data set", plugins.source_classes(), _SOURCE, folder)
     if len(entry) != 1:
@@ -255,9 +266,7 @@ def _entry(
     name = settings.get("name")
     if not isinstance(name, str):
         raise InvalidInputError(f'a {kind} needs name = "..."; known: {", ".join(sorted(known))}')
-    if ".py" in name and not Path(name.partition(":")[0]).is_file():
-        name = str(folder / name)
-    plugin = plugins.find(kind, name, known, base)
+    plugin = plugins.find(kind, _located(name, folder) if ".py" in name else name, known, base)
     given = {key: value for key, value in settings.items() if key != "name"}
     if empty := [key for key, value in given.items() if value == []]:
         raise InvalidInputError(f"{plugin.name}.{empty[0]} = []: a sweep needs at least one value")
@@ -269,6 +278,11 @@ def _entry(
         )
         for choice in itertools.product(*sweeps)
     )
+
+
+def _located(name: str, folder: Path) -> str:
+    """``file.py:member`` with the file's path from here, where it is none yet from the plan's folder."""
+    return name if Path(name.partition(":")[0]).expanduser().is_file() else str(folder / name)
 
 
 def _choices(

@@ -1,11 +1,8 @@
 """Plugins by name: built in, installed by third parties, or in a file."""
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import pkgutil
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +15,7 @@ from attacks.base import Attack, QueryFree
 from defenses.base import Defense
 from victims.data.base import Source
 from victims.errors import InvalidInputError, unknown
+from victims.files import load_module
 from victims.settings import Settings
 
 S = TypeVar("S", bound=Settings)
@@ -75,22 +73,7 @@ def in_file(path: Path, base: type[S]) -> list[type[S]]:
     Raises:
         InvalidInputError: there is no such file. An error inside it is the author's and keeps its traceback.
     """
-    if not path.is_file():
-        raise InvalidInputError(f"no plugin file at {path.absolute()}")
-    # the same file is the same module, however often and under whatever relative name it is asked for
-    name = f"plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise InvalidInputError(f"{path} is no Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return _defined_in(sys.modules[name], base)
+    return _defined_in(load_module(path, "plugin file"), base)
 
 
 def _discover(package: ModuleType, base: type[S], group: str) -> dict[str, type[S]]:

@@ -33,7 +33,7 @@ from victims.cuts import ALIASES, Cut, find_cuts, split
 from victims.data.photos import INDEX_FILE, Files, FolderFiles, ZipFiles
 from victims.errors import InvalidInputError, unknown
 from victims.files import DATA_VARIABLE, find_file
-from victims.models import SCRATCH, Network, make_network
+from victims.models import SCRATCH, Network, in_file, make_network
 from victims.settings import Settings, doc
 
 DECODER_STEPS, DECODER_BATCH, LEAST_EPOCHS, LEARNING_RATE = 375, 8, 2, 5e-3
@@ -53,7 +53,7 @@ class Request(Settings):
 
     name: ClassVar[str] = "profile"
 
-    model: Annotated[str, doc("a torchvision network, or timm:NAME")]
+    model: Annotated[str, doc("a torchvision network, timm:NAME, or file.py:function")]
     weights: Annotated[str, doc("scratch, a torchvision weights name, or a file")] = SCRATCH
     data: Annotated[str, doc("a data set's name, a path, or a table as in a plan")] = "faces"
     size: Annotated[int, Ge(16), doc("side of the square images in pixels")] = 160
@@ -72,8 +72,7 @@ class Request(Settings):
     @cached_property
     def folder(self) -> str:
         """Name of the profile's folder: other networks, weights, data and sizes have others."""
-        facts = ["profile", self.model, Path(self.weights).stem, Path(self.data).resolve().stem, str(self.size)]
-        return "-".join(re.sub(r"\W+", "_", fact).strip("_") for fact in facts)
+        return folder_name("profile", self.model, Path(self.weights).stem, data_name(self.data), str(self.size))
 
     def plan(self, cut: Cut) -> Plan:
         """The plan that attacks this cut; its text is one that ``splitleak run`` takes.
@@ -133,6 +132,16 @@ epochs = {epochs}
 batch_size = {batch_size}
 learning_rate = {learning_rate}
 """
+
+
+def folder_name(*facts: str) -> str:
+    """Facts in a form that every file system takes."""
+    return "-".join(re.sub(r"\W+", "_", fact).strip("_") for fact in facts)
+
+
+def data_name(data: str) -> str:
+    """What ``data_setting`` takes, for people: a data set's name, or the last part of a path."""
+    return Path(data).resolve().stem
 
 
 def decoder_width(shape: tuple[int, ...], size: int) -> int:
@@ -304,7 +313,7 @@ def trained_cuts(every: list[Cut], network: Network) -> list[Cut]:
 
 
 def _notes(request: Request, trained: bool) -> Iterator[str]:
-    if request.weights == SCRATCH:
+    if request.weights == SCRATCH and not in_file(request.model):
         yield "UNTRAINED ENCODER: its weights are random; a trained one may leak more or less."
     elif not trained:
         yield "The deepest cuts lie behind layers that the weights file does not hold: these are random."

@@ -122,10 +122,15 @@ class Graph:
     groups: Mapping[Task, Hashable]
 
 
-def execute(graph: Graph, executor: Executor, on_end: Callable[[Task, Outcome], None]) -> None:
+def execute(
+    graph: Graph,
+    executor: Executor,
+    on_end: Callable[[Task, Outcome], None],
+    time_is_up: Callable[[], bool] = lambda: False,
+) -> None:
     """Do every task once those that it needs are done; one that needs a failed task fails for the same reason.
 
-    ``on_end``: called once for each task, in the order in which they end.
+    ``on_end``: called once for each task, in the order in which they end. ``time_is_up``: no task begins after that.
     """
     sorter = graphlib.TopologicalSorter(graph.needs)
     sorter.prepare()
@@ -151,7 +156,7 @@ def execute(graph: Graph, executor: Executor, on_end: Callable[[Task, Outcome], 
             else:
                 end(task, Outcome(failed))
         busy = Counter(graph.groups[task] for task in running)
-        while ready and len(running) < executor.slots:
+        while ready and len(running) < executor.slots and not time_is_up():
             task = min(ready, key=lambda task: (busy[graph.groups[task]], rank[task]))
             ready.remove(task)
             running.append(task)
@@ -160,6 +165,8 @@ def execute(graph: Graph, executor: Executor, on_end: Callable[[Task, Outcome], 
             executor.watcher.began(task)
             executor.submit(task)
         if not running:
+            if ready:
+                return  # time is up
             continue  # all that was ready failed with what it needs
         task, outcome = executor.wait()
         running.remove(task)

@@ -6,6 +6,7 @@ have to be sent as well.
 """
 
 import copy
+import hashlib
 import math
 import operator
 from collections.abc import Callable
@@ -99,6 +100,15 @@ def split(network: Network, model: str, cut: str, size: int) -> Halves:
     return Halves(Encoder(encoder, network.mean, network.std), tail, trace.describe(node))
 
 
+def content_digest(network: Network, size: int) -> str:
+    """Of what a network computes: its operations, its layers' settings, its weights and its normalisation."""
+    graph = _Trace(network.module, size).nodes[0].graph
+    digest = hashlib.sha256(repr([str(graph), str(network.module), network.mean, network.std]).encode())
+    for name, value in network.module.state_dict().items():
+        digest.update(name.encode() + value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 class _Trace:
     """One traced network with, per node, what it depends on, its shape and its cost."""
 
@@ -107,7 +117,7 @@ class _Trace:
         tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), leaf_modules=_operations())
         try:
             graph = tracer.trace(module)
-        except (fx.proxy.TraceError, TypeError) as error:
+        except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
             raise InvalidInputError(f"this network cannot be traced, so no cut can be checked: {error}") from None
         self.paths: dict[fx.Node, str] = {node: tracer.node_to_qualname.get(node, node.name) for node in graph.nodes}
         for node in graph.nodes:
@@ -116,6 +126,8 @@ class _Trace:
         self.nodes: list[fx.Node] = list(graph.nodes)
         self.input = next(node for node in self.nodes if node.op == "placeholder")
         self.output = self.nodes[-1]
+        if not isinstance(self.output.args[0], fx.Node):
+            raise InvalidInputError("this network returns more than one tensor: let it return its logits alone")
         self.before = self._dependencies()
         self.shapes, self.macs = _measure(fx.GraphModule(module, graph), self.nodes, size)
 

@@ -1,7 +1,11 @@
 """Where files and folders named in a plan are looked for."""
 
+import hashlib
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 from victims.errors import InvalidInputError
 
@@ -42,3 +46,31 @@ def fingerprint(place: Path) -> str:
     """Size and time of a file: changes when the file does, without reading it."""
     facts = place.stat()
     return f"{facts.st_size}-{facts.st_mtime_ns}"
+
+
+def load_module(path: Path, wanted: str) -> ModuleType:
+    """The module that a Python file is; what lies beside the file can be imported, as where Python runs it.
+
+    The same file is the same module, however often and under whatever relative name it is asked for.
+
+    Raises:
+        InvalidInputError: there is no such file; ``wanted`` says of what. An error inside it is the author's and
+            keeps its traceback.
+    """
+    if not path.is_file():
+        raise InvalidInputError(f"no {wanted} at {path.absolute()}")
+    name = f"plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise InvalidInputError(f"{path} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        if (folder := str(path.resolve().parent)) not in sys.path:
+            sys.path.append(folder)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]

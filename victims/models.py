@@ -1,8 +1,10 @@
 """Networks by name and their weights."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlparse
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from victims.errors import InvalidInputError, unknown
-from victims.files import WEIGHTS_VARIABLE, find_file
+from victims.files import WEIGHTS_VARIABLE, find_file, load_module
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH_NORM_MOMENTUM = 0.1
@@ -44,18 +46,24 @@ def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) ->
     """Build a classification network in eval mode.
 
     Args:
-        model: a torchvision name, or ``timm:NAME`` (needs the extra ``timm``).
+        model: a torchvision name, ``timm:NAME`` (needs the extra ``timm``), or ``path/to/file.py:function``, where
+            the function returns the network: a module that takes photos normalised with ImageNet's statistics, or a
+            ``Network`` that says otherwise. It is given ``classes`` and ``size`` if it takes these parameters.
         classes: number of outputs.
         size: side of the square input, in pixels; transformers fix their positions to it.
-        weights: ``scratch``, a torchvision weights name such as ``IMAGENET1K_V2``, or the path of a
-            .safetensors or .pth file; relative paths are also looked for in $SPLITLEAK_WEIGHTS.
+        weights: ``scratch`` (of a network in a file: as its function made them), a torchvision weights name such as
+            ``IMAGENET1K_V2``, or the path of a .safetensors or .pth file; relative paths are also looked for in
+            $SPLITLEAK_WEIGHTS.
 
     Raises:
         InvalidInputError: unknown network, missing file, or weights of another network.
     """
-    network = (
-        _from_timm(model, classes, size) if model.startswith("timm:") else _from_torchvision(model, classes, size)
-    )
+    if in_file(model):
+        network = _from_file(model, classes, size)
+    elif model.startswith("timm:"):
+        network = _from_timm(model, classes, size)
+    else:
+        network = _from_torchvision(model, classes, size)
     for module in network.module.modules():
         # In-place activations would write into tensors that are cached, and break Opacus' hooks.
         if getattr(module, "inplace", False):
@@ -70,6 +78,61 @@ def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) ->
     if model in TRAINED_ON_HALVES and not Path(weights).suffix:
         return Network(network.module, (0.5,) * 3, (0.5,) * 3, untrained=missing)
     return Network(network.module, network.mean, network.std, untrained=missing)
+
+
+def in_file(model: str) -> bool:
+    """Whether this names a function in a Python file."""
+    return ".py" in model
+
+
+@torch.no_grad()
+def forget(module: nn.Module) -> None:
+    """Draw all weights anew, whoever trained them; those of a kind that torch cannot reset are shuffled."""
+    for part in module.modules():
+        if callable(reset := getattr(part, "reset_parameters", None)):
+            reset()
+        else:
+            for value in part.parameters(recurse=False):
+                value.copy_(value.flatten()[torch.randperm(value.numel())].view_as(value))
+
+
+def _from_file(model: str, classes: int, size: int) -> Network:
+    path, _, name = model.partition(":")
+    file = load_module(Path(path).expanduser(), "model file")
+    function = getattr(file, name, None) if name else None
+    if not callable(function):
+        held = ", ".join(_defined_in(file)) or "none"
+        raise InvalidInputError(
+            f"model = '{model}': name a function that returns the network, as in {path}:make_model; "
+            f"functions of this file: {held}"
+        )
+    made = function(**_arguments(function, model, {"classes": classes, "size": size}))
+    network = Network(made) if isinstance(made, nn.Module) else made
+    if not isinstance(network, Network):
+        raise InvalidInputError(
+            f"{model} returned {type(made).__name__}: it should return a torch.nn.Module or a victims.models.Network"
+        )
+    return Network(network.module.cpu().eval(), network.mean, network.std)
+
+
+def _defined_in(file: ModuleType) -> list[str]:
+    """Names of the functions, and of the networks' classes, that a file does not import."""
+    return [
+        name
+        for name, member in vars(file).items()
+        if getattr(member, "__module__", None) == file.__name__
+        and (inspect.isfunction(member) or (inspect.isclass(member) and issubclass(member, nn.Module)))
+    ]
+
+
+def _arguments(function: Callable[..., object], model: str, offered: Mapping[str, int]) -> dict[str, int]:
+    """Those of the offered arguments that a function takes."""
+    parameters = inspect.signature(function).parameters
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    for name, parameter in parameters.items():
+        if name not in offered and parameter.default is parameter.empty and parameter.kind not in optional:
+            raise InvalidInputError(f"{model} needs '{name}', but is given {' and '.join(offered)} only")
+    return {name: value for name, value in offered.items() if name in parameters}
 
 
 def _from_torchvision(model: str, classes: int, size: int) -> Network:
@@ -106,8 +169,8 @@ def _from_timm(model: str, classes: int, size: int) -> Network:
 
 
 def _torchvision_state(model: str, weights: str) -> Mapping[str, Tensor]:
-    if model.startswith("timm:"):
-        raise InvalidInputError(f"weights = '{weights}': give timm networks 'scratch' or the path of a weights file")
+    if model.startswith("timm:") or in_file(model):
+        raise InvalidInputError(f"weights = '{weights}' of {model}: give 'scratch' or the path of a weights file")
     offered = torchvision.models.get_model_weights(model)
     if weights != "DEFAULT" and weights not in offered.__members__:
         raise unknown(f"weights of {model}:", weights, [*offered.__members__, SCRATCH, "a .safetensors or .pth file"])
@@ -179,8 +242,9 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], origin: str) ->
 
 
 def _classifier(module: nn.Module) -> str:
-    """The last child with parameters: what a change of the number of classes replaces."""
-    return [name for name, child in module.named_children() if next(child.parameters(), None) is not None][-1]
+    """The last child with parameters: what a change of the number of classes replaces; empty where there is none."""
+    children = [name for name, child in module.named_children() if next(child.parameters(), None) is not None]
+    return children[-1] if children else ""
 
 
 def _some(keys: list[str], most: int = 4) -> str:

@@ -216,6 +216,23 @@ class AttackStage(Stage):
             releases = torch.cat([protected.resend(part, rows) for rows in torch.arange(count).split(BATCH)])
             return releases if self.threat.adaptive else protected.model.channel.receive(releases)
 
+    def again(self, images: Tensor, store: Store) -> Tensor:
+        """Fit the attack once more, to the same, and let it answer for other photos, uint8 (n, 3, h, w).
+
+        Each is sent and answered as if it were the only one.
+        """
+        knows = self._knowledge(store, [])
+        protected, answers = EdgeDevice(self.protect, store, self.threat.sends), []
+        with seeded("attack", self.protect.seed, self.attack.name):
+            answer = self.attack.fit(knows)
+            for photo in images.split(1):
+                with torch.no_grad(), seeded("intercept", self.protect.seed):
+                    release = protected(to_float(photo.to(store.device)))
+                    release = release if self.threat.adaptive else protected.model.channel.receive(release)
+                with torch.random.fork_rng(range(torch.cuda.device_count())):
+                    answers.append(self._answers(answer, release))
+        return torch.cat(answers)
+
     def _knowledge(self, store: Store, history: list[dict[str, float]]) -> QueryFree:
         """Build the one object that the attack declares, and nothing beyond it."""
         victim, edge = self.protect.victim, self.edge(store)

@@ -18,7 +18,7 @@ from defenses.fitting import Budget, Examples, SplitModel, fit
 from experiments.stages.data import ArrayFile, DataStage, load_array
 from experiments.store import Stage, Store
 from victims.cuts import Halves, split
-from victims.models import make_network
+from victims.models import forget, in_file, make_network
 from victims.seeding import seeded
 from victims.tensors import to_float
 
@@ -46,7 +46,7 @@ class NetworkStage(Stage):
 class VictimStage(NetworkStage):
     """Train the whole network, or the tail behind a frozen encoder; without a task nothing is trained.
 
-    ``weights_fingerprint`` changes when a weights file does.
+    ``weights_fingerprint`` changes when a weights file does, ``model_fingerprint`` when a network from a file does.
     """
 
     label: ClassVar[str] = "victim"
@@ -59,6 +59,7 @@ class VictimStage(NetworkStage):
     freeze_encoder: bool
     budget: Budget
     seed: int
+    model_fingerprint: str = ""
 
     def initial(self, classes: int) -> Halves:
         """The halves before any training, in eval mode: the same for the same seed."""
@@ -69,6 +70,8 @@ class VictimStage(NetworkStage):
         """An encoder of this architecture with weights of its own, untrained; drawn from torch's global state."""
         classes = len(self.data.load(store).classes) or CLASSES_WITHOUT_TASK
         network = make_network(self.model, classes, self.data.size)
+        if in_file(self.model):
+            forget(network.module)  # its function may have loaded the victim's weights
         return split(network, self.model, self.cut, self.data.size).encoder
 
     def compute(self, folder: Path, store: Store) -> None:
@@ -77,7 +80,7 @@ class VictimStage(NetworkStage):
         halves = self.initial(len(data.classes) or CLASSES_WITHOUT_TASK)
         model = SplitModel(halves.encoder, halves.tail).to(store.device).eval()
         facts: dict[str, Any] = {"cut": asdict(halves.cut), "history": []}
-        if data.labels is not None:
+        if data.labels is not None and self.budget.epochs:
             parts = {}
             for part in ("train", "validation"):
                 features, place = None, folder / f"{part}.npy"

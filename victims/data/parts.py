@@ -40,6 +40,11 @@ class PartSizes(Settings):
     validation: Annotated[int, Ge(1), doc("photos for model selection, on both sides")]
     target: Annotated[int, Ge(1), doc("photos whose reconstructions are scored; nobody trains on them")]
 
+    @property
+    def total(self) -> int:
+        """Of all parts."""
+        return self.train + self.auxiliary + self.validation + self.target
+
 
 @dataclass(frozen=True)
 class Parts:

@@ -85,6 +85,25 @@ def decode(content: bytes, size: int) -> npt.NDArray[np.uint8]:
         return square(ImageOps.exif_transpose(image), size)
 
 
+def read_photo(path: Path, size: int) -> npt.NDArray[np.uint8]:
+    """One photo file as photos of a data set are read: uint8 (size, size, 3).
+
+    Raises:
+        InvalidInputError: there is no such file, or it is unreadable.
+    """
+    if not path.is_file():
+        raise InvalidInputError(f"no photo at {path.absolute()}")
+    try:
+        return decode(FolderFiles(path.parent).content(path.name), size)
+    except UNREADABLE as error:
+        raise InvalidInputError(f"photo {path} is unreadable ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> object:
+    """Why a photo is unreadable; Pillow's own words for a file that is none only name an object in memory."""
+    return f"no {', '.join(FORMATS)} image" if isinstance(error, UnidentifiedImageError) else error
+
+
 def decode_photos(names: Sequence[str], content: Callable[[str], bytes], size: int, on_corrupt: OnCorrupt) -> Pixels:
     """Decode photos in a few threads (Pillow releases the interpreter while it decodes), keeping their order.
 
@@ -102,10 +121,8 @@ def decode_photos(names: Sequence[str], content: Callable[[str], bytes], size: i
         except UNREADABLE as error:
             if on_corrupt == "skip":
                 return False
-            # Pillow's own words for this one only name an object in memory
-            reason = f"no {', '.join(FORMATS)} image" if isinstance(error, UnidentifiedImageError) else error
             raise InvalidInputError(
-                f"photo '{names[position]}' is unreadable ({reason}); "
+                f"photo '{names[position]}' is unreadable ({_reason(error)}); "
                 'repair or remove it, or set on_corrupt = "skip"'
             ) from error
         rows[position] = photo.transpose(2, 0, 1)

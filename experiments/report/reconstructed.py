@@ -1,0 +1,55 @@
+"""The picture of one's own photos: a row for each defence setting, a column for each attack."""
+
+import textwrap
+from collections.abc import Mapping
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from experiments.reconstruct import Question, Rebuilt
+from experiments.report.figures import DPI, STYLE
+from experiments.report.matrix import number
+
+SIDE, LABEL_HEIGHT, HEADING_HEIGHT, NAME_WIDTH, GAP = 1.25, 0.2, 0.55, 1.5, 0.08
+"""Inches: of a picture, of the number below it, of the attacks' names, of the defences' names, between pictures."""
+LETTERS = 18
+"""Of a name before it is broken."""
+
+
+def reconstructed_figure(question: Question, rebuilt: Mapping[tuple[str, str], Rebuilt]) -> Figure:
+    """Each photo with its rows below one another; what an attack did not try is left empty."""
+    rows = [(photo, defense) for photo in range(len(question.photos)) for defense in question.defenses]
+    width = NAME_WIDTH + (1 + len(question.attacks)) * (SIDE + GAP)
+    height = HEADING_HEIGHT + len(rows) * (SIDE + LABEL_HEIGHT + GAP)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        FigureCanvasAgg(figure)
+        for column, name in enumerate(["the photo", *question.attacks]):
+            left = (NAME_WIDTH + column * (SIDE + GAP) + SIDE / 2) / width
+            figure.text(left, 1 - HEADING_HEIGHT / 2 / height, _broken(name), ha="center", va="center", fontsize=8)
+        for row, (photo, defense) in enumerate(rows):
+            bottom = height - HEADING_HEIGHT - (row + 1) * (SIDE + LABEL_HEIGHT + GAP) + LABEL_HEIGHT
+            figure.text(GAP / width, (bottom + SIDE / 2) / height, _broken(defense), va="center", fontsize=8)
+
+            def place(column: int, bottom: float = bottom) -> Axes:
+                left = NAME_WIDTH + column * (SIDE + GAP)
+                return figure.add_axes((left / width, bottom / height, SIDE / width, SIDE / height))
+
+            _show(place(0), question.photos[photo], question.names[photo])
+            for column, attack in enumerate(question.attacks, 1):
+                if answer := rebuilt.get((defense, attack)):
+                    _show(place(column), answer.images[photo], number("psnr", answer.psnr[photo]))
+    return figure
+
+
+def _show(axes: Axes, image: Tensor, label: str) -> None:
+    axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axes.set_axis_off()
+    axes.text(0.5, -0.03, label, transform=axes.transAxes, ha="center", va="top", fontsize=7)
+
+
+def _broken(name: str) -> str:
+    return "\n".join(textwrap.wrap(name, LETTERS))
