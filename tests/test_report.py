@@ -21,7 +21,7 @@ from experiments.judge.flags import FLAGS
 from experiments.judge.statistics import interval
 from experiments.report import write_report
 from experiments.report.figures import PAPER, grids, tradeoff
-from experiments.report.matrix import markdown, matrix_rows, terminal_table
+from experiments.report.matrix import matrix_rows, table, terminal_table
 from experiments.report.page import verdict
 from experiments.report.results import Results, load_results
 
@@ -285,7 +285,7 @@ def test_a_group_that_lost_a_seed_says_so(tmp_path: Path) -> None:
             fail(cell)
 
     results = load_results(tmp_path, write_run(tmp_path, fail_second_seed))
-    assert "1 of 2 seeds" in markdown(results).splitlines()[2]
+    assert "1 of 2 seeds" in table(results).markdown().splitlines()[2]
 
 
 def test_unaware_attackers_have_their_own_column(tmp_path: Path) -> None:

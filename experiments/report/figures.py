@@ -21,8 +21,9 @@ from PIL import Image
 
 from experiments.judge.statistics import Array, Interval
 from experiments.report.matched import matched_rows
-from experiments.report.matrix import FLAG, FORMATS, number
+from experiments.report.matrix import FORMATS, number
 from experiments.report.results import Cell, DefenceRow, Family, Results
+from experiments.report.table import FLAG
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933", "#8C6BB1")
 """Told apart with any colour vision: Okabe & Ito, Color Universal Design, 2008, without its black and its

@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 
 from experiments.judge.flags import FLAGS
 from experiments.report import matched, matrix
-from experiments.report.attacks import attack_table, markdown
+from experiments.report.attacks import attack_table
 from experiments.report.details import cell_id, details
 from experiments.report.figures import INK, PAPER, grid_figure, grids, save, tradeoff, vertical_scale
 from experiments.report.gallery import gallery, glance
 from experiments.report.proved import PROVED_HEADINGS, proved
 from experiments.report.results import SHOWN_METRICS, Cell, Results, last_line, load_results, write_csv
+from experiments.report.tables import write_tables
 from experiments.report.verdict import verdict
 from experiments.store import digest, source_digest
 from victims.files import fingerprint
@@ -45,13 +46,7 @@ def write_report(run: Path, ids: Sequence[str]) -> Path:
     """
     results = load_results(run, ids)
     write_csv(results, run / "results.csv")
-    tables = [matrix.markdown(results)]
-    if attacks := attack_table(results):
-        tables.append(markdown(attacks))
-    if stated := proved(results):
-        rule = ("---",) * len(PROVED_HEADINGS)
-        tables.append("\n".join(matrix.markdown_line(line) for line in (PROVED_HEADINGS, rule, *stated)) + "\n")
-    (run / "matrix.md").write_text("\n".join(tables), encoding="utf-8")
+    write_tables(results, run)
     folder = run / "figures"
     folder.mkdir(exist_ok=True)
     for stale in (*folder.glob("tradeoff_*"), *folder.glob("grid_*")):
