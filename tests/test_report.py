@@ -373,10 +373,11 @@ def test_figures_are_written_and_old_ones_removed(tmp_path: Path) -> None:
     ids = write_run(tmp_path)
     write_report(tmp_path, ids[:18])
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
-        "tradeoff_psnr.png",
-        "tradeoff_psnr.svg",
-        "tradeoff_ssim.png",
-        "tradeoff_ssim.svg",
+        *(
+            f"{name}.{kind}"
+            for name in ("tradeoff_psnr", "tradeoff_ssim", "cost_psnr", "cost_ssim", "training")
+            for kind in ("png", "svg")
+        ),
         "grid_undefended.png",
         "grid_01_gaussian_noise.png",
     }
@@ -514,7 +515,7 @@ def test_the_seeds_convention_is_explained_where_it_shows(tmp_path: Path) -> Non
     assert "48.13 dB" in (with_it / "matrix.md").read_text()
     plain = write_report(without, write_run(without, lambda cell: None)).read_text()
     assert "convention" not in plain
-    assert "48.13" not in plain
+    assert "48.13 dB" not in plain
 
 
 def test_of_several_seeds_the_worst_gradient_counts(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.judge.statistics import Interval
-from experiments.report.figures import DPI, GREY, INK, MARKERS, PALETTE, PAPER, STYLE, save
+from experiments.report.figures.style import DPI, GREY, INK, MARKERS, PALETTE, PAPER, STYLE, save
 from experiments.report.matrix import number, plus_minus
 from experiments.report.results import LEAKAGE_METRICS, Group, Results, Scalar, write_rows
 from experiments.report.table import ABSENT
