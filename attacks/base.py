@@ -21,6 +21,19 @@ Answer = Callable[[Tensor], Tensor]
 Reconstructor = Answer
 """Release (n, ...) -> images (n, 3, h, w) in [0, 1]."""
 
+
+class Staged(ABC):
+    """A reconstructor that can show what it makes on the way from release to images."""
+
+    @abstractmethod
+    def __call__(self, release: Tensor) -> Tensor:
+        """Release (n, ...) -> images (n, 3, h, w) in [0, 1]."""
+
+    @abstractmethod
+    def stages(self, release: Tensor) -> list[Tensor]:
+        """What stands after each stage, (n, channels, rows, columns); the last are its answer."""
+
+
 AttackerPart = Literal["auxiliary", "validation"]
 """The attacker fits on the auxiliary part and selects models on the validation part."""
 

@@ -17,6 +17,7 @@ from attacks.base import (
     QueryFree,
     Reconstruction,
     Scene,
+    Staged,
     WhiteBox,
     knowledge_of,
 )
@@ -79,7 +80,7 @@ def _checks_of_kind(attack: Attack[Any]) -> tuple[Check, ...]:
     match attack:
         case Reconstruction():
             beats = () if attack.by_distribution else (_beats_the_mean_image,)
-            return _answers_with_images, _falls_to_the_floor_with_shuffled_releases, *beats
+            return _answers_with_images, _shows_its_stages_truly, _falls_to_the_floor_with_shuffled_releases, *beats
         case Linkage():
             return (
                 _answers_with_embeddings,
@@ -161,6 +162,7 @@ class _Trials:
     def __init__(self, attack: Attack[Any]) -> None:
         self.attack = attack
         self.damage: AssertionError | None = None
+        self.stages: list[Tensor] | None = None
 
     @cached_property
     def first(self) -> Tensor:
@@ -180,6 +182,7 @@ class _Trials:
                 reconstruct = self.attack.fit(knows)
                 with torch.no_grad():
                     answer = reconstruct(knows.intercepted)
+                    self.stages = reconstruct.stages(knows.intercepted) if isinstance(reconstruct, Staged) else None
         except AssertionError as error:
             self.damage = error
         return answer
@@ -203,6 +206,17 @@ def _answers_with_images(trials: _Trials) -> None:
         check_images(answer, "the answer")
     except ValueError as error:
         raise AssertionError(error) from None
+
+
+def _shows_its_stages_truly(trials: _Trials) -> None:
+    answer, stages = trials.first, trials.stages
+    if stages is None:
+        return
+    assert torch.equal(stages[-1], answer), "the last of its stages is not what it answers with"
+    for maps in stages:
+        assert maps.ndim == 4, f"a stage has the shape {tuple(maps.shape)} instead of (n, channels, rows, columns)"
+        assert len(maps) == TARGETS, f"a stage shows {len(maps)} images of {TARGETS}"
+        assert maps.isfinite().all(), "a stage is not finite"
 
 
 def _answers_with_embeddings(trials: _Trials) -> None:

@@ -16,6 +16,7 @@ from attacks.losses import STRUCTURE_WEIGHT, squared_and_structural_error
 from attacks.networks import seed
 from attacks.networks.normalised import normalise, unnormalise
 from attacks.networks.residual import ResidualDecoder
+from attacks.networks.staged import StagedDecoder
 from victims.errors import InvalidInputError
 from victims.settings import doc
 from victims.training import Batch, Recipe, adamw
@@ -69,7 +70,7 @@ class Decoder(Reconstruction[BlackBox]):
         network = form.network.to(knows.device).to(memory_format=torch.channels_last)
         network.load_state_dict(knows.remember(f"decoder {self.to_mapping()}", lambda: self._trained(form, knows)))
         network.eval().requires_grad_(False)
-        return lambda release: form.image(network(release).float())
+        return StagedDecoder(network, form.layers, form.image)
 
     def _trained(self, form: "_Form", knows: BlackBox) -> dict[str, Tensor]:
         pairs = knows.pairs(batch_size=self.batch_size or form.batch_size)
@@ -89,7 +90,7 @@ class Decoder(Reconstruction[BlackBox]):
         network.begin_at(knows.image_batches())
         recipe = adamw(self.learning_rate or 3e-3, self.epochs or 13)
         loss = partial(squared_and_structural_error, structure=self.structure)
-        return _Form(network, recipe, batch_size=32, loss=loss, begin=network.begin_from)
+        return _Form(network, network.layers, recipe, batch_size=32, loss=loss, begin=network.begin_from)
 
     def _seed(self, knows: BlackBox) -> "_Form":
         channels, medium = knows.release_shape[0], self.architecture == "transpose_medium"
@@ -106,7 +107,7 @@ class Decoder(Reconstruction[BlackBox]):
             ),
         )
         batch_size = 512 if medium else 128
-        return _Form(network, recipe, batch_size, target=normalise, image=unnormalise)
+        return _Form(network, network, recipe, batch_size, target=normalise, image=unnormalise)
 
 
 def _as_it_is(releases: Iterable[Tensor]) -> None:
@@ -119,9 +120,10 @@ def _same(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Form:
-    """A network with its recipe, the space of its targets, the way back to images, and its look at releases."""
+    """A network, its layers and its recipe, the space of its targets, the way back, and its look at releases."""
 
     network: nn.Module
+    layers: nn.Sequential
     recipe: Recipe
     batch_size: int
     loss: Callable[[Tensor, Tensor], Tensor] = F.mse_loss

@@ -13,6 +13,7 @@ from attacks.base import AttackerPart, BlackBox, Pairs, Reconstruction, Reconstr
 from attacks.learning import learned
 from attacks.networks.inverse import InverseNet, Variant
 from attacks.networks.normalised import normalise, unnormalise
+from attacks.networks.staged import StagedDecoder
 from victims.settings import doc
 from victims.training import Batch, Recipe
 
@@ -50,7 +51,7 @@ class InverseNetwork(Reconstruction[BlackBox]):
         what = f"inverse network {self.to_mapping()}"
         network.load_state_dict(knows.remember(what, lambda: self._trained(network, knows)))
         network.eval().requires_grad_(False)
-        return lambda release: unnormalise(network(release).float())
+        return StagedDecoder(network, network.layers, unnormalise)
 
     def _trained(self, network: InverseNet, knows: BlackBox) -> dict[str, Tensor]:
         def loss(model: nn.Module, batch: Batch) -> Tensor:

@@ -36,7 +36,7 @@ from experiments.report.attacks import attack_table
 from experiments.report.attacks import terminal_table as terminal_attacks
 from experiments.report.compare import Comparison
 from experiments.report.compare import terminal_table as terminal_comparison
-from experiments.report.figures import save
+from experiments.report.figures import save, write_paper
 from experiments.report.matrix import terminal_table
 from experiments.report.page import current_report, write_report
 from experiments.report.profile import terminal_profile, write_profile
@@ -133,9 +133,21 @@ def run(
 
 
 @app.command
-def report(run_folder: Annotated[Path, Parameter(name="run")], /) -> int:
+def report(
+    run_folder: Annotated[Path, Parameter(name="run")],
+    /,
+    *,
+    style: Annotated[
+        Literal["screen", "paper"],
+        Parameter(help="paper: also every figure for one and two columns, as PDF, SVG and PNG"),
+    ] = "screen",
+) -> int:
     """Write a run's tables, figures and page again from its stored results."""
-    _print_report(run_folder, _cell_ids(run_folder), again=True)
+    ids = _cell_ids(run_folder)
+    _print_report(run_folder, ids, again=True)
+    if style == "paper":
+        for file in write_paper(run_folder, load_results(run_folder, ids)):
+            console.print(str(file), soft_wrap=True, highlight=False, markup=False)
     return 0
 
 

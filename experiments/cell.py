@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from attacks.base import Attack, QueryFree, knowledge_of
 from defenses.base import Defense
@@ -47,6 +48,9 @@ from victims.tensors import to_float
 
 EXAMPLES = 8
 """How many targets are kept as pictures."""
+PICTURES = (".png", ".maps.png", ".stages.png")
+"""Beside a cell's file: the first reconstructions; of the first the maps that were sent, and the decoder's stages."""
+MAPS_PER_ROW = 8
 LIBRARIES = ("splitleak", "torch", "torchvision", "torchmetrics", "opacus")
 
 
@@ -124,7 +128,7 @@ class Cell(ABC):
             seal = stored.pop("seal")
         except (OSError, ValueError, KeyError, AttributeError):
             return None
-        whole = seal == digest([stored, self._picture(run)])
+        whole = seal == digest([stored, self._pictures(run)])
         return stored if whole and stored["key"] == self.key else None
 
     def run(self, run: Path, store: Store) -> dict[str, Any]:
@@ -148,17 +152,17 @@ class Cell(ABC):
     def _store(self, run: Path, outcome: dict[str, Any]) -> dict[str, Any]:
         fresh = {"id": self.id, "key": self.key, **self._identity(), **outcome}
         result: dict[str, Any] = json.loads(json.dumps(fresh))  # as it is read again
-        seal = digest([result, self._picture(run)])
+        seal = digest([result, self._pictures(run)])
         write_atomically(self._path(run), json.dumps({**result, "seal": seal}, indent=1))
         return result
 
     def _path(self, run: Path) -> Path:
         return run / "cells" / f"{self.id}.json"
 
-    def _picture(self, run: Path) -> str | None:
-        """Digest of the first reconstructions' picture, None where there is none."""
-        picture = self._path(run).with_suffix(".png")
-        return file_digest(picture) if picture.is_file() else None
+    def _pictures(self, run: Path) -> list[str]:
+        """Digests of those that there are."""
+        files = [run / "cells" / f"{self.id}{kind}" for kind in PICTURES]
+        return [file_digest(file) for file in files if file.is_file()]
 
     def _identity(self) -> dict[str, Any]:
         victim, defense = self.plan.victim, self.defense
@@ -203,6 +207,7 @@ class Cell(ABC):
             "guarantees": facts["guarantees"],
             "probe": asdict(self.probe.load(store)),
             "bounds": (found := self.bounds.load(store)) and asdict(found),
+            "training": {"victim": self.protect.victim.history(store), "defence": facts["history"]},
             "overlap": overlap(self.protect.victim.data.load(store).manifest),
             "versions": {library: version(library) for library in LIBRARIES},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -240,7 +245,7 @@ class Cell(ABC):
     def _scored(self, answers: Tensor, scores: Scores, run: Path) -> dict[str, Any]:
         """What is stored of scores; the first pictures are kept beside."""
         if scores.pictures is not None:
-            save_strip(run / "cells" / f"{self.id}.png", scores.pictures)
+            save_strip(run / "cells" / f"{self.id}.png", scores.pictures[:EXAMPLES])
         return {"n": len(answers), "metrics": _summaries(scores), "references": scores.references}
 
 
@@ -273,6 +278,7 @@ class AttackCell(Cell):
         truth, log, plugin = self.truth(store), self.stage.log(store), self.entry.plugin
         draws = [self.stage.load(store, draw) for draw in range(log["draws"])]
         scores = Scores.over_draws([score_answers(plugin, answers, truth) for answers in draws])
+        self._save_inside(run, store)
         shuffled = score_control(plugin, self.stage.load_shuffled(store), truth)
         return self._scored(draws[0], scores, run) | {
             **log,
@@ -280,6 +286,13 @@ class AttackCell(Cell):
             "converged": converged(log["history"]),
             "cut_off": None if scores.pictures is None else cut_off(truth.images, scores.pictures),
         }
+
+    def _save_inside(self, run: Path, store: Store) -> None:
+        inside = self.stage.load_inside(store)
+        if inside:
+            mosaic = make_grid(inside["maps"][:, None], MAPS_PER_ROW, padding=1, pad_value=255)
+            save_strip(run / "cells" / f"{self.id}.maps.png", mosaic[None])
+            save_strip(run / "cells" / f"{self.id}.stages.png", inside["stages"])
 
 
 @dataclass(frozen=True)
@@ -351,8 +364,8 @@ def _with_interval(values: list[float]) -> dict[str, Any]:
 
 
 def save_strip(path: Path, images: Tensor) -> None:
-    """Write the first photos (n, 3, h, w) uint8 side by side."""
-    strip = np.concatenate(list(images[:EXAMPLES].permute(0, 2, 3, 1).numpy()), axis=1)
+    """Write photos (n, 3, h, w) uint8 side by side."""
+    strip = np.concatenate(list(images.permute(0, 2, 3, 1).numpy()), axis=1)
     picture = io.BytesIO()
     Image.fromarray(strip).save(picture, "PNG")
     replace_if_other(path, picture.getvalue())

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from attacks.base import Scene
-from experiments.cell import Cell, cells_of, save_strip
+from experiments.cell import EXAMPLES, Cell, cells_of, save_strip
 from experiments.integrity import DiskFullError, replace_if_other
 from experiments.judge.perceptual import check_lpips
 from experiments.plan import Plan, parse_plan
@@ -224,7 +224,7 @@ def run_cells(
     """
     with store.task():
         data = run.cells[0].protect.victim.data.load(store)
-        save_strip(run.folder / "targets.png", data.images["target"])
+        save_strip(run.folder / "targets.png", data.images["target"][:EXAMPLES])
     replace_if_other(run.folder / "plan.toml", run.plan.text.encode())
     replace_if_other(run.folder / CELLS, json.dumps(run.ids, indent=1).encode())
     computed, missing = Counter(store.computed), {}

@@ -24,7 +24,7 @@ from experiments.judge.identity import FAR, Comparisons, chance_of_rank_1, rank_
 from experiments.judge.scores import Recogniser, Truth, score_answers, score_images
 from experiments.plan import read_plan
 from experiments.report import write_report
-from experiments.report.matrix import markdown
+from experiments.report.matrix import table
 from experiments.report.page import verdict
 from experiments.report.results import load_results
 from experiments.schedule import Serial
@@ -455,7 +455,7 @@ def test_a_report_without_any_picture(tmp_path: Path) -> None:
     text = page.read_text()
     assert "PSNR" not in text
     assert not list((run.folder / "figures").iterdir())
-    assert "rank-1" in markdown(load_results(run.folder, run.ids))
+    assert "rank-1" in table(load_results(run.folder, run.ids)).markdown()
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ from test_report import DEFENCES, write_run
 
 from experiments.judge.matched import Setting, leakage_at
 from experiments.report import write_report
-from experiments.report.figures import GREY, tradeoff
+from experiments.report.figures import tradeoff
+from experiments.report.figures.style import GREY
 from experiments.report.matched import matched_rows
+from experiments.report.matrix import PARETO
 from experiments.report.results import load_results
 
 
@@ -114,7 +116,7 @@ def test_the_best_eight_curves_are_in_colour_and_the_rest_grey(
     best = [row.family.label for row in matched_rows(results)][:8]
     figure = tradeoff(results, "psnr")
     assert figure is not None
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == [*best, "none (undefended)", "3 others, which leak more at equal utility"]
+    names = [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
+    assert names == [*best, "none (undefended)", "3 others, which leak more at equal utility", PARETO]
     colours = [line.get_color() for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 1]
     assert colours.count(GREY) == 3

@@ -112,7 +112,7 @@ def test_points_answer_where_they_are_drawn(tmp_path: Path) -> None:
         assert point
         assert f"<title>{row.defence.label}\n" in hit
         shown = axes.transData.inverted().transform(np.array([x, height - y]) * figure.dpi / 72)
-        assert shown == pytest.approx([point.leakage.mean, point.benefit.mean], abs=0.1)
+        assert shown == pytest.approx(point.place, abs=0.1)
         assert x < width
 
 

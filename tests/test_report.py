@@ -21,7 +21,7 @@ from experiments.judge.flags import FLAGS
 from experiments.judge.statistics import interval
 from experiments.report import write_report
 from experiments.report.figures import PAPER, grids, tradeoff
-from experiments.report.matrix import markdown, matrix_rows, terminal_table
+from experiments.report.matrix import matrix_rows, table, terminal_table
 from experiments.report.page import verdict
 from experiments.report.results import Results, load_results
 
@@ -285,7 +285,7 @@ def test_a_group_that_lost_a_seed_says_so(tmp_path: Path) -> None:
             fail(cell)
 
     results = load_results(tmp_path, write_run(tmp_path, fail_second_seed))
-    assert "1 of 2 seeds" in markdown(results).splitlines()[2]
+    assert "1 of 2 seeds" in table(results).markdown().splitlines()[2]
 
 
 def test_unaware_attackers_have_their_own_column(tmp_path: Path) -> None:
@@ -373,10 +373,11 @@ def test_figures_are_written_and_old_ones_removed(tmp_path: Path) -> None:
     ids = write_run(tmp_path)
     write_report(tmp_path, ids[:18])
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
-        "tradeoff_psnr.png",
-        "tradeoff_psnr.svg",
-        "tradeoff_ssim.png",
-        "tradeoff_ssim.svg",
+        *(
+            f"{name}.{kind}"
+            for name in ("tradeoff_psnr", "tradeoff_ssim", "cost_psnr", "cost_ssim", "training")
+            for kind in ("png", "svg")
+        ),
         "grid_undefended.png",
         "grid_01_gaussian_noise.png",
     }
@@ -514,7 +515,7 @@ def test_the_seeds_convention_is_explained_where_it_shows(tmp_path: Path) -> Non
     assert "48.13 dB" in (with_it / "matrix.md").read_text()
     plain = write_report(without, write_run(without, lambda cell: None)).read_text()
     assert "convention" not in plain
-    assert "48.13" not in plain
+    assert "48.13 dB" not in plain
 
 
 def test_of_several_seeds_the_worst_gradient_counts(tmp_path: Path) -> None:

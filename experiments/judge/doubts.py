@@ -11,6 +11,10 @@ STILL_GAINED = 0.01
 """Share of the whole gain that the tail may bring: steady progress would bring ten times as much."""
 
 
+Curve = list[tuple[float, float]]
+"""Places on the axis with the losses there."""
+
+
 def converged(history: Sequence[Mapping[str, float]]) -> bool | None:
     """Whether the curves of a training had flattened when it ended; None where there is none.
 
@@ -18,23 +22,32 @@ def converged(history: Sequence[Mapping[str, float]]) -> bool | None:
     one now and then with a ``step`` and a ``loss``. All trainings count, and of the searches the last. A curve of one
     row has not converged: nothing shows that it had.
     """
-    trainings = _curves(history, "epoch", "validation_loss")
-    searches = _curves(history, "step", "loss")
-    curves = [*trainings, *searches[-1:]]
-    return all(_flat(curve) for curve in curves) if curves else None
+    found = [*trainings(history), *searches(history)[-1:]]
+    return all(flat([loss for _, loss in curve]) for curve in found) if found else None
 
 
-def _curves(history: Iterable[Mapping[str, float]], axis: str, loss: str) -> list[list[float]]:
-    """The losses of each curve: a new one begins where the axis goes back."""
+def trainings(history: Sequence[Mapping[str, float]]) -> list[Curve]:
+    """Validation loss by epoch, a curve for each network that was trained."""
+    return _curves(history, "epoch", "validation_loss")
+
+
+def searches(history: Sequence[Mapping[str, float]]) -> list[Curve]:
+    """Objective by step, a curve for each batch of images that was searched for."""
+    return _curves(history, "step", "loss")
+
+
+def _curves(history: Iterable[Mapping[str, float]], axis: str, loss: str) -> list[Curve]:
+    """A new one begins where the axis goes back."""
     rows = [(row[axis], row[loss]) for row in history if axis in row and loss in row]
     begun, count = [], 0
     for index, (place, _) in enumerate(rows):
         count += index > 0 and place <= rows[index - 1][0]
         begun.append(count)
-    return [[rows[index][1] for index in group] for _, group in groupby(range(len(rows)), begun.__getitem__)]
+    return [[rows[index] for index in group] for _, group in groupby(range(len(rows)), begun.__getitem__)]
 
 
-def _flat(curve: Sequence[float]) -> bool:
+def flat(curve: Sequence[float]) -> bool:
+    """Whether losses had flattened at their end."""
     tail = max(1, round(TAIL * len(curve)))
     if len(curve) <= tail:
         return False

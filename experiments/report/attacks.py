@@ -1,31 +1,22 @@
 """Every attack on one defence setting: all its scores, what it knew and what it took."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.table import Table
 from rich.text import Text
 
 from experiments.report import matrix
 from experiments.report.results import SHOWN_METRICS, DefenceRow, Group, Results, mean_of_known
+from experiments.report.table import TextTable
 
 FLAGS = "flags"
 
 
-@dataclass(frozen=True)
-class AttackTable:
-    """``lines``: one per attack, its cells in the order of ``headings``, the last its flags, empty where it has none.
+def attack_table(results: Results) -> TextTable | None:
+    """The attacks on the undefended network, or on the first defence of the plan; None before any cell finished.
 
-    ``caption``: what the numbers are.
+    A line for each attack, the last cell its flags, empty where it has none.
     """
-
-    headings: tuple[str, ...]
-    lines: tuple[tuple[str, ...], ...]
-    caption: str
-
-
-def attack_table(results: Results) -> AttackTable | None:
-    """The attacks on the undefended network, or on the first defence of the plan; None before any cell finished."""
     row = results.undefended or next(iter(results.rows), None)
     groups = [group for group in row.groups.values() if group.finished] if row else []
     if row is None or not groups:
@@ -50,7 +41,7 @@ def attack_table(results: Results) -> AttackTable | None:
         "seconds to answer",
         FLAGS,
     )
-    return AttackTable(headings, tuple(lines), _caption(results, row))
+    return TextTable("attacks", headings, tuple(lines), _caption(results, row))
 
 
 def _heading(metric: str, groups: Sequence[Group]) -> str:
@@ -92,13 +83,7 @@ def _caption(results: Results, row: DefenceRow) -> str:
     )
 
 
-def markdown(table: AttackTable) -> str:
-    """As a Markdown table."""
-    lines = [table.headings, ("---",) * len(table.headings), *table.lines]
-    return "\n".join([*(matrix.markdown_line(line) for line in lines), "", matrix.markdown_text(table.caption), ""])
-
-
-def terminal_table(table: AttackTable) -> Table:
+def terminal_table(table: TextTable) -> Table:
     """For a terminal, whose lines are short: the shown metrics only."""
     narrow = ["attack", "n", FLAGS, *(matrix.heading(metric) for metric in SHOWN_METRICS)]
     columns = [index for index, heading in enumerate(table.headings) if heading.split(",")[0] in narrow]

@@ -5,6 +5,7 @@ from typing import TypedDict
 from experiments.judge.flags import FLAGS
 from experiments.report import matrix
 from experiments.report.results import DefenceRow, Group, Results, last_line, mean_of_known
+from experiments.report.table import ABSENT
 
 
 class Details(TypedDict):
@@ -76,4 +77,4 @@ def _context(results: Results, row: DefenceRow, group: Group) -> list[tuple[str,
         ("seconds to answer", matrix.decimals(mean_of_known(one.reconstruct for one in seconds), 1)),
         ("photos that went to", ", ".join(f"{name} {count}" for name, count in group.chosen.items())),
     ]
-    return [(name, value) for name, value in facts if value not in ("", matrix.ABSENT)]
+    return [(name, value) for name, value in facts if value not in ("", ABSENT)]

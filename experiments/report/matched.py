@@ -9,6 +9,7 @@ from experiments.judge.pareto import area
 from experiments.judge.statistics import Array, Interval, around
 from experiments.report import matrix
 from experiments.report.results import AFFORDABLE, LEAKAGE_METRICS, DefenceRow, Family, Results
+from experiments.report.table import ABSENT, TextTable
 
 LOST = (0.01, AFFORDABLE)
 """Of the undefended utility: the points at which defences are compared."""
@@ -157,5 +158,16 @@ def lines(rows: tuple[MatchedRow, ...]) -> tuple[tuple[str, ...], ...]:
 
 def _cheapest(row: DefenceRow | None) -> tuple[str, ...]:
     if row is None:
-        return ("none", *(matrix.ABSENT,) * 3)
+        return ("none", *(ABSENT,) * 3)
     return (row.defence.strength_text or row.defence.label, *matrix.costs(row))
+
+
+def table(results: Results) -> TextTable | None:
+    """``lines`` under ``headings``; None where there is nothing to compare."""
+    rows = matched_rows(results)
+    name, points = results.utility_name or "utility", " or ".join(f"{100 * lost:g}" for lost in LOST)
+    caption = (
+        f"The least leakage on each defence's curve, under its strongest attack, where {points} points of the "
+        f"undefended {name} may be lost; {results.sample}; in brackets 95 % bootstrap intervals. The best first."
+    )
+    return TextTable("matched_utility", headings(results), lines(rows), caption) if rows else None

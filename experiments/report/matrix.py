@@ -1,6 +1,5 @@
 """The matrix of defences and attacks, as Markdown and for the terminal."""
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,11 +10,10 @@ from rich.text import Text
 
 from experiments.judge.statistics import Interval
 from experiments.report.results import SHOWN_METRICS, DefenceRow, Group, Membership, Results
+from experiments.report.table import ABSENT, FLAG, TextTable
 
-FLAG = "⚑"
 PARETO = "Pareto set"
 """Heading of the settings that no other beats in both utility and leakage."""
-ABSENT = "–"  # noqa: RUF001 - the typographic dash of an empty table cell
 
 
 class Format(NamedTuple):
@@ -86,10 +84,10 @@ def number(metric: str, value: float) -> str:
     return f"{FORMATS[metric].bare(value)}{FORMATS[metric].unit}"
 
 
-def plus_minus(metric: str, score: Interval) -> str:
+def plus_minus(metric: str, score: Interval, unit: bool = True) -> str:
     """A mean with half the width of its interval, such as ``21.3 ± 0.4 dB``."""
     form = FORMATS[metric]
-    return f"{form.bare(score.mean)} ± {form.bare((score.high - score.low) / 2)}{form.unit}"
+    return f"{form.bare(score.mean)} ± {form.bare((score.high - score.low) / 2)}{form.unit if unit else ''}"
 
 
 def ranged(metric: str, score: Interval) -> str:
@@ -150,6 +148,13 @@ class Entry:
         """What a table is sorted by: the first score."""
         scores = self.group.scores if self.group else {}
         return next((score.mean for score in scores.values()), None)
+
+    def bare(self, metric: str) -> str:
+        """Such as ``21.3 ± 0.4``, with a sign where there is a flag."""
+        if self.group is None or not self.group.finished:
+            return self.scores[0]
+        score = self.group.scores.get(metric)
+        return f"{plus_minus(metric, score, unit=False)}{f' {FLAG}' * bool(self.flags)}" if score else ABSENT
 
     @property
     def brief(self) -> tuple[str, ...]:
@@ -268,27 +273,36 @@ def references(results: Results, metrics: Sequence[str]) -> list[str]:
     return [*meanings, *([] if ceiling is None else [f"The true photos reach rank-1 {number('rank1', ceiling)}."])]
 
 
-def markdown(results: Results) -> str:
-    """The matrix as a Markdown table; the strongest attack of each row is bold."""
-
-    names = ("defence", *results.columns, *cost_names(results), PARETO)
-    lines = [markdown_line(names), markdown_line(["---"] * len(names))]
-    for row in matrix_rows(results):
-        cells = [
-            f"**{', '.join(entry.lines)}**" if entry.strongest else ", ".join(entry.lines) for entry in row.entries
-        ]
-        lines.append(markdown_line([row.row.defence.label, *cells, *row.costs]))
-    return "\n".join([*lines, "", caption(results), ""])
+def table(results: Results) -> TextTable:
+    """The matrix with all that a cell holds; the strongest attack of each row stands out."""
+    rows = matrix_rows(results)
+    lines = tuple(
+        (row.row.defence.label, *(", ".join(entry.lines) for entry in row.entries), *row.costs) for row in rows
+    )
+    strong = {(i, 1 + j) for i, row in enumerate(rows) for j, entry in enumerate(row.entries) if entry.strongest}
+    return TextTable("matrix", _headings(results), lines, caption(results), frozenset(strong))
 
 
-def markdown_line(cells: Sequence[str]) -> str:
-    """A row of a Markdown table."""
-    return f"| {' | '.join(map(markdown_text, cells))} |"
+def metric_table(results: Results, metric: str) -> TextTable | None:
+    """The matrix of one shown metric, narrow enough for a paper; None where it was not measured."""
+    if not any(metric in group.scores for row in results.rows for group in row.groups.values()):
+        return None
+    lines, strong = [], set()
+    for i, row in enumerate(matrix_rows(results)):
+        best = row.row.strongest(metric)
+        strong |= {(i, 1 + j) for j, entry in enumerate(row.entries) if best and entry.group is best}
+        lines.append((row.row.defence.label, *(entry.bare(metric) for entry in row.entries), *row.costs))
+    about = [
+        f"{heading(metric)}; {results.sample}. Mean ± half of the 95 % bootstrap interval over photos and seeds.",
+        "Bold: the strongest attack.",
+        *([MEANINGS[metric]] if metric in MEANINGS else []),
+        *([f"{FLAG} Doubtful."] if results.flags else []),
+    ]
+    return TextTable(f"matrix_{metric}", _headings(results), tuple(lines), " ".join(about), frozenset(strong))
 
 
-def markdown_text(text: str) -> str:
-    """On one line, with nothing in it that Markdown or HTML would read."""
-    return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
+def _headings(results: Results) -> tuple[str, ...]:
+    return ("defence", *results.columns, *cost_names(results), PARETO)
 
 
 def terminal_table(results: Results) -> Table:

@@ -12,12 +12,13 @@ from matplotlib.figure import Figure
 
 from experiments.judge.flags import FLAGS
 from experiments.report import matched, matrix
-from experiments.report.attacks import attack_table, markdown
+from experiments.report.attacks import attack_table
 from experiments.report.details import cell_id, details
-from experiments.report.figures import INK, PAPER, grid_figure, grids, save, tradeoff, vertical_scale
+from experiments.report.figures import INK, PAPER, further_figures, grid_figure, grids, save, tradeoff, vertical_scale
 from experiments.report.gallery import gallery, glance
 from experiments.report.proved import PROVED_HEADINGS, proved
 from experiments.report.results import SHOWN_METRICS, Cell, Results, last_line, load_results, write_csv
+from experiments.report.tables import write_tables
 from experiments.report.verdict import verdict
 from experiments.store import digest, source_digest
 from victims.files import fingerprint
@@ -45,20 +46,17 @@ def write_report(run: Path, ids: Sequence[str]) -> Path:
     """
     results = load_results(run, ids)
     write_csv(results, run / "results.csv")
-    tables = [matrix.markdown(results)]
-    if attacks := attack_table(results):
-        tables.append(markdown(attacks))
-    if stated := proved(results):
-        rule = ("---",) * len(PROVED_HEADINGS)
-        tables.append("\n".join(matrix.markdown_line(line) for line in (PROVED_HEADINGS, rule, *stated)) + "\n")
-    (run / "matrix.md").write_text("\n".join(tables), encoding="utf-8")
+    write_tables(results, run)
     folder = run / "figures"
     folder.mkdir(exist_ok=True)
-    for stale in (*folder.glob("tradeoff_*"), *folder.glob("grid_*")):
+    for stale in (*folder.glob("*.png"), *folder.glob("*.svg")):
         stale.unlink()  # of an earlier report on other cells
     curves = [curve for metric in SHOWN_METRICS if (curve := _tradeoff(results, metric, folder))]
     for grid in grids(run, results) if (run / "targets.png").exists() else ():
         save(grid_figure(run / "targets.png", grid), folder / f"grid_{grid.name}", "png")
+    for name, figure in further_figures(run, results):
+        if figure is not None:
+            save(figure, folder / name, "png", "svg")
     page = run / PAGE
     page.write_text(_render(run, results, curves), encoding="utf-8")
     (run / MADE_OF).write_text(_made_of(run, ids))
@@ -106,11 +104,11 @@ def _hits(figure: Figure, results: Results, metric: str) -> list[str]:
         point, strongest = scale.point(results, row, metric), row.strongest(metric)
         if point is None or strongest is None:
             continue
-        x, y = axes.transData.transform((point.leakage.mean, point.benefit.mean)) * 72 / figure.dpi
+        x, y = axes.transData.transform(point.place) * 72 / figure.dpi
         height = figure.get_figheight() * 72
         cost = matrix.percent(row.utility) if row.utility else f"{matrix.thousands(row.bytes)} bytes"
         said = (
-            f"{row.defence.label}\n{matrix.FORMATS[metric].name} {matrix.ranged(metric, point.leakage)}"
+            f"{row.defence.label}\n{matrix.FORMATS[metric].name} {matrix.ranged(metric, point.x)}"
             f" ({strongest.column})\n{results.utility_name or 'sent'} {cost}"
         )
         opens = cell_id(i, columns.index(strongest.column))

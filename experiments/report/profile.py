@@ -17,9 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.judge.statistics import Interval
-from experiments.report.figures import DPI, GREY, INK, MARKERS, PALETTE, PAPER, STYLE, save
-from experiments.report.matrix import ABSENT, number, plus_minus
+from experiments.report.figures.style import DPI, GREY, INK, MARKERS, PALETTE, PAPER, STYLE, save
+from experiments.report.matrix import number, plus_minus
 from experiments.report.results import LEAKAGE_METRICS, Group, Results, Scalar, write_rows
+from experiments.report.table import ABSENT
 from victims.cuts import Cut
 
 INCHES_PER_CUT, NARROWEST_FIGURE, WIDEST_FIGURE = 0.36, 7.0, 18.0

@@ -2,8 +2,8 @@
 
 import math
 
-from experiments.report import matrix
 from experiments.report.results import DefenceRow, Results, mean_of_known
+from experiments.report.table import ABSENT, TextTable
 
 PROVED_HEADINGS = (
     "defence",
@@ -22,6 +22,16 @@ def proved(results: Results) -> tuple[tuple[str, ...], ...]:
     return tuple(_line(row) for row, cells in stated if cells)
 
 
+def proved_table(results: Results) -> TextTable | None:
+    """What is proved, as a table; None where nothing is."""
+    caption = (
+        "A training epsilon bounds what the weights tell about the photos of the training, not what a sent photo "
+        "leaks. Bounds are about the mean squared error, written as PSNR; after ±: one standard error."
+    )
+    stated = proved(results)
+    return TextTable("proved", PROVED_HEADINGS, stated, caption) if stated else None
+
+
 def _line(row: DefenceRow) -> tuple[str, ...]:
     cells = row.by_seed
     training, query = (max(cell.epsilon(kind) for cell in cells) for kind in ("training", "query"))
@@ -33,7 +43,7 @@ def _line(row: DefenceRow) -> tuple[str, ...]:
         row.defence.label,
         _statement("training epsilon = ", *training),
         _statement("per query: ", *query),
-        matrix.ABSENT if noise is None else f"{noise:.3g}",
+        ABSENT if noise is None else f"{noise:.3g}",
         _decibels(_measured(row)),
         _decibels(unbiased, mean_of_known(one.dfil_std_error / one.dfil for one in found)),
         _decibels(bayes, mean_of_known(one.bayes_std_error / one.bayes_error for one in found)),
@@ -51,7 +61,7 @@ def _measured(row: DefenceRow) -> float | None:
 def _decibels(error: float | None, relative_std_error: float | None = None) -> str:
     """A squared error as PSNR, with the standard error of its logarithm: ``18.2 ± 0.1``."""
     if not error:
-        return matrix.ABSENT
+        return ABSENT
     spread = "" if relative_std_error is None else f" ± {10 / math.log(10) * relative_std_error:.1f}"
     return f"{-10 * math.log10(error):.1f}{spread}"
 

@@ -3,14 +3,12 @@
 import textwrap
 from collections.abc import Mapping
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments.reconstruct import Question, Rebuilt
-from experiments.report.figures import DPI, STYLE
+from experiments.report.figures import SCREEN
 from experiments.report.matrix import number
 
 SIDE, LABEL_HEIGHT, HEADING_HEIGHT, NAME_WIDTH, GAP = 1.25, 0.2, 0.55, 1.5, 0.08
@@ -24,9 +22,8 @@ def reconstructed_figure(question: Question, rebuilt: Mapping[tuple[str, str], R
     rows = [(photo, defense) for photo in range(len(question.photos)) for defense in question.defenses]
     width = NAME_WIDTH + (1 + len(question.attacks)) * (SIDE + GAP)
     height = HEADING_HEIGHT + len(rows) * (SIDE + LABEL_HEIGHT + GAP)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), dpi=DPI)
-        FigureCanvasAgg(figure)
+    with SCREEN.drawing():
+        figure = SCREEN.figure(width, height)
         for column, name in enumerate(["the photo", *question.attacks]):
             left = (NAME_WIDTH + column * (SIDE + GAP) + SIDE / 2) / width
             figure.text(left, 1 - HEADING_HEIGHT / 2 / height, _broken(name), ha="center", va="center", fontsize=8)

@@ -138,11 +138,24 @@ class Seconds:
 
 
 @dataclass(frozen=True)
+class Inside:
+    """The shapes of a release and of what each stage of a decoder makes of it, the image last; without the batch."""
+
+    release: tuple[int, ...]
+    stages: tuple[tuple[int, ...], ...]
+
+
+History = tuple[dict[str, float], ...]
+"""The rows that a training or a search logged, in order."""
+
+
+@dataclass(frozen=True)
 class Cell:
     """One victim x defence setting x attack setting x seed. A failed one may lack what has a default.
 
     ``n``: how many photos were scored, the first of the target part; ``targets``: a digest of that whole part.
-    ``history``: of fitting the attack, one row of numbers for each step or epoch.
+    ``history``: of fitting the attack, one row of numbers for each step or epoch; ``training``: the victim's and the
+    defence's.
     """
 
     status: Literal["ok", "failed"]
@@ -166,6 +179,9 @@ class Cell:
     budget: Budget = Budget()
     queries: int | None = None
     seconds: Seconds | None = None
+    history: History = ()
+    training: dict[str, History] = field(default_factory=dict)
+    inside: Inside | None = None
     sends: int = 1
     draws: int = 1
     random: bool = False
@@ -179,7 +195,6 @@ class Cell:
     oracle: dict[str, Score] = field(default_factory=dict)
     chosen: dict[str, int] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    history: tuple[dict[str, float], ...] = ()
     finished: str | None = None
 
     @property
@@ -545,9 +560,17 @@ class Results:
         return relative(defended, undefended, floor)
 
     @cached_property
+    def pareto_sets(self) -> Mapping[str, Mapping[str, Membership]]:
+        """Under the strongest attack, by metric and the defence's label; empty where settings cannot be compared."""
+        return {metric: self._pareto(metric) for metric in SHOWN_METRICS}
+
+    @property
     def pareto(self) -> Mapping[str, Membership]:
-        """By the defence's label, under the strongest attack and by PSNR; empty where settings cannot be compared."""
-        settings = {row.defence.label: row.setting(LEAKAGE_METRICS[0]) for row in self.rows}
+        """That of PSNR."""
+        return self.pareto_sets[LEAKAGE_METRICS[0]]
+
+    def _pareto(self, metric: str) -> Mapping[str, Membership]:
+        settings = {row.defence.label: row.setting(metric) for row in self.rows}
         known = {label: setting for label, setting in settings.items() if setting is not None}
         if len(known) < 2 or len({len(setting.utility) for setting in known.values()}) > 1:
             return {}

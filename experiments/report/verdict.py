@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from experiments.judge.statistics import Interval
 from experiments.report import matrix
 from experiments.report.results import DefenceRow, Group, Results
+from experiments.report.table import FLAG
 
 MATCHED_UTILITY = 0.02
 """Defences are compared at equal utility: a setting that loses at most this share counts as equal to none."""
@@ -89,7 +90,7 @@ def _left(results: Results, row: DefenceRow) -> str:
 def _doubt(results: Results, row: DefenceRow | None, group: Group | None) -> str:
     """What is doubtful about a number of the sentence."""
     raised = results.raised(row.defence, group.column) if row and group else ()
-    return f" ({matrix.FLAG} {', '.join(raised)})" if raised else ""
+    return f" ({FLAG} {', '.join(raised)})" if raised else ""
 
 
 def _leakage(row: DefenceRow) -> Interval:

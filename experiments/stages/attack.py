@@ -11,9 +11,10 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from attacks.base import Attack, BlackBox, QueryFree, Reconstruction, WhiteBox, knowledge_of
+from attacks.base import Attack, BlackBox, QueryFree, Reconstruction, Staged, WhiteBox, knowledge_of
 from defenses.base import Channel
 from experiments.stages.data import load_array, save_array
+from experiments.stages.inside import active_maps, stage_pictures
 from experiments.stages.memory import StoredMemory
 from experiments.stages.protect import ProtectStage
 from experiments.stages.victim import NetworkStage
@@ -117,7 +118,8 @@ class AttackStage(Stage):
         """Write the answers and the log.
 
         answers.npy: uint8 images or float32, (draws, n, ...), aligned with the target part; shuffled.npy: to the
-        releases of other photos, a control; validation.npy; log.json.
+        releases of other photos, a control; validation.npy; log.json. Of a reconstructor with stages also maps.npy
+        and stages.npy, pictures of the first photo's release and of what becomes of it.
         """
         history: list[dict[str, float]] = []
         knows = self._knowledge(store, history)
@@ -133,10 +135,14 @@ class AttackStage(Stage):
             shuffled = self._answers(answer, self._of_others(knows.intercepted))
             known = self.intercepted("validation", store)[: self._ranked] if self.ranks else None
             validation = None if known is None else self._answers(answer, known)
+            stages = _stages(answer, knows.intercepted[:1])
         save_array(folder / "answers.npy", torch.stack(answers))
         save_array(folder / "shuffled.npy", shuffled)
         if validation is not None:
             save_array(folder / "validation.npy", validation)
+        if stages:
+            save_array(folder / "maps.npy", active_maps(knows.intercepted[:1]))
+            save_array(folder / "stages.npy", stage_pictures(stages))
         log = {
             "queries": knows.queries if isinstance(knows, BlackBox) else None,
             "seconds": {"fit": fitted - start + knows.seconds_recalled, "reconstruct": done - fitted},
@@ -144,6 +150,9 @@ class AttackStage(Stage):
             "draws": len(answers),
             "random": len(again) > 0,
             "gradient": gradient_through(knows) if isinstance(knows, WhiteBox) else None,
+            "inside": {"release": knows.release_shape, "stages": [maps.shape[1:] for maps in stages]}
+            if stages
+            else None,
         }
         (folder / "log.json").write_text(json.dumps(log))
 
@@ -184,8 +193,14 @@ class AttackStage(Stage):
         """Of an attack that ``ranks``: the first photos of the validation part rebuilt, uint8."""
         return load_array(store.folder(self) / "validation.npy")
 
+    def load_inside(self, store: Store) -> dict[str, Tensor]:
+        """Pictures, uint8, where the reconstructor has stages: ``maps`` (k, r, c) and ``stages`` (k, 3, h, w)."""
+        files = {name: store.folder(self) / f"{name}.npy" for name in ("maps", "stages")}
+        return {name: load_array(file) for name, file in files.items() if file.exists()}
+
     def log(self, store: Store) -> dict[str, Any]:
-        """Queries, seconds, training curve, interceptions answered, whether they differ, a white box's gradient."""
+        """Queries, seconds, training curve, interceptions answered, whether they differ, a white box's gradient,
+        and the shapes of the release and of what the stages of a reconstructor make of it."""
         log: dict[str, Any] = json.loads((store.folder(self) / "log.json").read_text())
         return log
 
@@ -271,6 +286,11 @@ class AttackStage(Stage):
         if issubclass(kind, WhiteBox):
             facts["edge"] = edge
         return kind(**facts)
+
+
+@torch.no_grad()
+def _stages(answer: Callable[[Tensor], Tensor], release: Tensor) -> list[Tensor]:
+    return answer.stages(release) if isinstance(answer, Staged) else []
 
 
 def gradient_through(knows: WhiteBox) -> float:

@@ -95,6 +95,11 @@ class VictimStage(NetworkStage):
         save_modules(folder / "weights.safetensors", encoder=halves.encoder, tail=halves.tail)
         (folder / "facts.json").write_text(json.dumps(facts))
 
+    def history(self, store: Store) -> list[dict[str, float]]:
+        """The training's curve; empty where nothing was trained."""
+        rows: list[dict[str, float]] = json.loads((store.folder(self) / "facts.json").read_text())["history"]
+        return rows
+
     def expected_bytes(self) -> int:
         """The weights, and the features of every part."""
         return self.weight_bytes() + self.feature_bytes()

@@ -1,0 +1,30 @@
+"""The figures of a run, each a function of its results that returns a matplotlib figure."""
+
+from experiments.report.figures.cost import cost_figure
+from experiments.report.figures.files import further_figures, write_paper
+from experiments.report.figures.inside import inside_figure
+from experiments.report.figures.strips import Grid, Strip, grid_figure, grids
+from experiments.report.figures.style import DOUBLE, INK, PAPER, SCREEN, SINGLE, Style, save
+from experiments.report.figures.tradeoff import tradeoff, vertical_scale
+from experiments.report.figures.training import training_figure
+
+__all__ = [
+    "DOUBLE",
+    "INK",
+    "PAPER",
+    "SCREEN",
+    "SINGLE",
+    "Grid",
+    "Strip",
+    "Style",
+    "cost_figure",
+    "further_figures",
+    "grid_figure",
+    "grids",
+    "inside_figure",
+    "save",
+    "tradeoff",
+    "training_figure",
+    "vertical_scale",
+    "write_paper",
+]

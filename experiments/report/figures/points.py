@@ -1,0 +1,287 @@
+"""Defence settings as points in a figure: a curve per defence, the same colours and markers everywhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
+from matplotlib.ticker import LogLocator, StrMethodFormatter
+from matplotlib.transforms import Bbox
+
+from experiments.judge.statistics import Array, Interval
+from experiments.report.figures.style import DPI, GREY, INK, MARKERS, PALETTE, PAPER, Style
+from experiments.report.matched import matched_rows
+from experiments.report.results import SHOWN_METRICS, Family, Results
+
+WIDE, FEW_DECADES = 10, 50
+"""Ratios of the largest and the smallest value: above it an axis is logarithmic, below it ticks between decades have
+labels."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A defence setting in a figure. ``text``: its strength."""
+
+    x: Interval
+    y: Interval
+    text: str = ""
+    flagged: bool = False
+
+    @property
+    def place(self) -> tuple[float, float]:
+        """Where its marker stands."""
+        return self.x.mean, self.y.mean
+
+
+@dataclass(frozen=True)
+class Look:
+    """Of a defence in every figure of a run."""
+
+    colour: str
+    marker: str
+
+    @property
+    def grey(self) -> bool:
+        """Whether it shares its look with others."""
+        return self.colour == GREY
+
+
+REFERENCE = "none (undefended)"
+UNDEFENDED_LOOK = Look(INK, "*")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The points of a defence as they are drawn."""
+
+    label: str
+    colour: str
+    points: tuple[Point, ...]
+    handle: Line2D
+
+    @property
+    def marker_radius(self) -> float:
+        """In pixels."""
+        return float(self.handle.get_markersize()) / 2 * DPI / 72
+
+
+@dataclass(frozen=True)
+class Note:
+    """A text with the places where it may stand, best first; one that is ``needed`` stays if none is free."""
+
+    text: Text
+    places: tuple[dict[str, Any], ...]
+    needed: bool = False
+
+    def settle(self, inside: Bbox, *avoids: Sequence[Bbox]) -> Bbox | None:
+        """Move to the first place clear of the first ``avoids``, or else of the next; None if none is."""
+        for avoid in avoids:
+            for place in self.places:
+                self.text.set(**place)
+                box = self.text.get_window_extent()
+                held = inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1)
+                if held and not any(box.overlaps(other) for other in avoid):
+                    return box
+        if self.needed:
+            self.text.set(**self.places[0])
+            return self.text.get_window_extent()
+        self.text.remove()
+        return None
+
+
+def looks(results: Results) -> dict[str, Look]:
+    """By the family's label, those in colour first.
+
+    In the order of the plan; where there are more than colours, those that leak least at equal utility first.
+    """
+    families = [family for family in results.families if _measured(family)]
+    if len(families) > len(PALETTE):
+        best = [row.family for row in matched_rows(results)]
+        families = [*best, *(family for family in families if family not in best)]
+    coloured = zip(PALETTE, MARKERS, strict=True)
+    found = {family.label: Look(*look) for family, look in zip(families, coloured, strict=False)}
+    return found | {family.label: Look(GREY, ".") for family in families[len(PALETTE) :]}
+
+
+def _measured(family: Family) -> bool:
+    return any(row.strongest(metric) for row in family.rows for metric in SHOWN_METRICS)
+
+
+def draw_curve(axes: Axes, label: str, look: Look, points: Sequence[Point], linewidth: float = 1.4) -> Curve:
+    """Grey ones are thin and without their strengths; the points of flagged cells are hollow."""
+    if not look.grey:
+        draw_bars(axes, points, look.colour)
+    (handle,) = axes.plot(
+        *_coordinates(points),
+        color=look.colour,
+        marker=look.marker,
+        markersize=4 if look.grey else 5.5,
+        markeredgecolor=PAPER,
+        markeredgewidth=0.6,
+        linewidth=min(linewidth, 0.8) if look.grey else linewidth,
+        zorder=1.5 if look.grey else 3,
+    )
+    doubtful = [point for point in points if point.flagged and not look.grey]
+    axes.plot(
+        *_coordinates(doubtful),
+        linestyle="",
+        marker=look.marker,
+        markersize=5,
+        markerfacecolor=PAPER,
+        markeredgecolor=GREY,
+        zorder=3.5,
+    )
+    named = [replace(point, text="") for point in points] if look.grey else points
+    return Curve(label, look.colour, tuple(named), handle)
+
+
+def _coordinates(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [point.x.mean for point in points], [point.y.mean for point in points]
+
+
+def draw_undefended(axes: Axes, point: Point) -> Curve:
+    """A star, with guides to compare every other point with."""
+    axes.axvline(point.x.mean, color=INK, linewidth=0.5, alpha=0.45, zorder=1)
+    axes.axhline(point.y.mean, color=INK, linewidth=0.5, alpha=0.45, zorder=1)
+    draw_bars(axes, [point], INK)
+    (handle,) = axes.plot(
+        *point.place, linestyle="", marker=UNDEFENDED_LOOK.marker, markersize=12, color=INK, zorder=4
+    )
+    return Curve(REFERENCE, INK, (point,), handle)
+
+
+def draw_bars(axes: Axes, points: Sequence[Point], colour: str) -> None:
+    """The intervals."""
+    axes.errorbar(
+        *_coordinates(points),
+        xerr=_reach([point.x for point in points]),
+        yerr=_reach([point.y for point in points]),
+        fmt="none",
+        ecolor=colour,
+        elinewidth=0.8,
+        alpha=0.55,
+        zorder=2,
+    )
+
+
+def _reach(intervals: Sequence[Interval]) -> Array:
+    """(2, n): how far an interval reaches below and above its mean."""
+    reach = np.array([[one.mean - one.low, one.high - one.mean] for one in intervals]).T
+    return reach.clip(min=0)
+
+
+def exactly(value: float) -> Interval:
+    """What is known without noise."""
+    return Interval(value, value, value)
+
+
+def logarithmic(axes: Axes, axis: Literal["x", "y"], values: Sequence[float], widest: float = WIDE) -> None:
+    """Where the values are positive and the ratio of their extremes is above ``widest``."""
+    if values and min(values) > 0 and max(values) > widest * min(values):
+        axes.set(**{f"{axis}scale": "log"})
+        ticks = axes.xaxis if axis == "x" else axes.yaxis
+        ticks.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        if max(values) < FEW_DECADES * min(values):
+            ticks.set_minor_locator(LogLocator(subs=(2, 5)))
+            ticks.set_minor_formatter(StrMethodFormatter("{x:,g}"))
+
+
+def draw_legend(figure: Figure, curves: Sequence[Curve], style: Style, *further: tuple[Line2D, str]) -> None:
+    """Below the panels; grey curves share a line."""
+    columns = 2 if figure.get_figwidth() < 6 else 3
+    room = figure.get_figwidth() / columns - 5 * style.small_size / 72  # beside the handle
+    others = [curve for curve in curves if curve.colour == GREY]
+    named = [(curve.handle, curve.label) for curve in curves if curve.colour != GREY]
+    if others:
+        many = f"{len(others)} others, which leak more at equal utility"
+        named.append((others[0].handle, others[0].label if len(others) == 1 else many))
+    handles, names = zip(*named, *further, strict=True)
+    figure.legend(
+        handles,
+        [style.wrapped(name, room) for name in names],
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=style.small_size,
+        borderpad=0,
+        columnspacing=1.2,
+    )
+
+
+AROUND = tuple(
+    {"position": (ring * across, ring * up), "ha": horizontal, "va": vertical}
+    for ring in (1, 2)
+    for across, up, horizontal, vertical in (
+        (0, 6, "center", "bottom"),
+        (0, -6, "center", "top"),
+        (6, 0, "left", "center"),
+        (-6, 0, "right", "center"),
+        (4, 4, "left", "bottom"),
+        (-4, 4, "right", "bottom"),
+        (4, -4, "left", "top"),
+        (-4, -4, "right", "top"),
+    )
+)
+"""Where the label of a point may stand: offset in points, and alignment."""
+
+
+def place_labels(axes: Axes, curves: Sequence[Curve], notes: Sequence[Note]) -> None:
+    """Write each coloured point's strength beside it, clear of markers, lines and other labels.
+
+    The figure's layout must have been made: it decides where the points are. A strength for which there is no room is
+    left out; the matrix names every setting.
+    """
+    inside = axes.get_window_extent()
+    solid = [
+        _box(axes.transData.transform(point.place), curve.marker_radius) for curve in curves for point in curve.points
+    ]
+    lines = _lines(axes)
+    strengths = [
+        Note(_strength_label(axes, point, curve.colour), AROUND)
+        for curve in curves
+        if curve.colour != GREY
+        for point in curve.points
+        if point.text
+    ]
+    for note in (*notes, *strengths):
+        avoids = (solid + lines, solid) if note.needed else (solid + lines,)
+        if box := note.settle(inside, *avoids):
+            solid.append(box)
+
+
+def _strength_label(axes: Axes, point: Point, colour: str) -> Text:
+    return haloed(
+        axes.annotate(point.text, point.place, textcoords="offset points", xytext=(0, 0), fontsize=7, color=colour)
+    )
+
+
+def haloed(text: Text) -> Text:
+    """Legible on top of a line."""
+    text.set_path_effects([withStroke(linewidth=1.5, foreground=PAPER)])
+    return text
+
+
+def _lines(axes: Axes) -> list[Bbox]:
+    """All curves, guides and bars as small boxes, in pixels of the figure."""
+    drawn = [line for line in axes.lines if line.get_linestyle() != "None"]
+    paths = [line.get_transform().transform(line.get_xydata()) for line in drawn]
+    for bars in axes.collections:
+        if isinstance(bars, LineCollection):
+            paths += [axes.transData.transform(segment) for segment in bars.get_segments()]
+    boxes = []
+    for path in paths:
+        for start, end in pairwise(path):
+            steps = np.linspace(0, 1, 2 + int(np.hypot(*(end - start)) / 5))
+            boxes += [_box(start + step * (end - start), 1.5) for step in steps]
+    return boxes
+
+
+def _box(centre: Array, radius: float) -> Bbox:
+    return Bbox([centre - radius, centre + radius])

@@ -1,0 +1,30 @@
+"""The tables of a run as files: for a reader in one, for a paper each on its own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from experiments.report import matched, matrix
+from experiments.report.attacks import attack_table
+from experiments.report.proved import proved_table
+from experiments.report.results import SHOWN_METRICS, Results
+from experiments.report.table import TextTable
+
+
+def tables(results: Results) -> Iterator[TextTable]:
+    """Those that are written each on its own: the matrix by metric, and all others that there are."""
+    found = (matrix.metric_table(results, metric) for metric in SHOWN_METRICS)
+    others = (matched.table(results), attack_table(results), proved_table(results))
+    yield from (table for table in (*found, *others) if table is not None)
+
+
+def write_tables(results: Results, run: Path) -> None:
+    """Write ``matrix.md`` and ``tables/NAME.csv``, ``.md`` and ``.tex``; those of an earlier report are removed."""
+    whole = (matrix.table(results), attack_table(results), proved_table(results))
+    (run / "matrix.md").write_text("\n".join(table.markdown() for table in whole if table), encoding="utf-8")
+    folder = run / "tables"
+    folder.mkdir(exist_ok=True)
+    for suffix in ("csv", "md", "tex"):
+        for stale in folder.glob(f"*.{suffix}"):
+            stale.unlink()
+    for table in tables(results):
+        table.write(folder)
