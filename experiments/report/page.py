@@ -1,7 +1,7 @@
 """The page: one HTML file that tells what leaks, at what cost, and how it was measured."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from experiments.judge.flags import FLAGS
+from experiments.portrait import HELD
 from experiments.report import matched, matrix
 from experiments.report.attacks import attack_table
 from experiments.report.details import cell_id, details
@@ -25,13 +26,6 @@ from victims.files import fingerprint
 
 PAGE, MADE_OF = "index.html", ".report"
 TEMPLATES = Path(__file__).parent / "templates"
-
-HOLDINGS = {
-    "QueryFree": "the cloud's half of the network, photos of its own, and every intercepted release",
-    "BlackBox": "photos of its own, and the device to send them through, as often as its budget allows",
-    "WhiteBox": "the same, and the weights on the device: it can differentiate",
-}
-"""What each kind of adversary has, in words."""
 
 
 def write_report(run: Path, ids: Sequence[str]) -> Path:
@@ -54,11 +48,10 @@ def write_report(run: Path, ids: Sequence[str]) -> Path:
     curves = [curve for metric in SHOWN_METRICS if (curve := _tradeoff(results, metric, folder))]
     for grid in grids(run, results) if (run / "targets.png").exists() else ():
         save(grid_figure(run / "targets.png", grid), folder / f"grid_{grid.name}", "png")
-    for name, figure in further_figures(run, results):
-        if figure is not None:
-            save(figure, folder / name, "png", "svg")
+    further = [(name, figure) for name, figure in further_figures(run, results) if figure is not None]
+    figures = {name: _drawn(figure, folder / name) for name, figure in further}
     page = run / PAGE
-    page.write_text(_render(run, results, curves), encoding="utf-8")
+    page.write_text(_render(run, results, curves, figures), encoding="utf-8")
     (run / MADE_OF).write_text(_made_of(run, ids))
     return page
 
@@ -79,7 +72,7 @@ def _made_of(run: Path, ids: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class _Curve:
-    """A figure as part of the page."""
+    """A tradeoff figure as part of the page."""
 
     metric: str
     name: str
@@ -90,10 +83,15 @@ def _tradeoff(results: Results, metric: str, folder: Path) -> _Curve | None:
     figure = tradeoff(results, metric)
     if figure is None:
         return None
-    save(figure, folder / f"tradeoff_{metric}", "png", "svg")
-    svg = (folder / f"tradeoff_{metric}.svg").read_text(encoding="utf-8")
-    hits = "".join(_hits(figure, results, metric))
-    return _Curve(metric, matrix.FORMATS[metric].name, inline(svg.replace("</svg>", f"{hits}</svg>"), metric))
+    svg, hits = str(_drawn(figure, folder / f"tradeoff_{metric}")), "".join(_hits(figure, results, metric))
+    answering = Markup(svg.replace("</svg>", f"{hits}</svg>"))  # safe: what the circles say is escaped there
+    return _Curve(metric, matrix.FORMATS[metric].name, answering)
+
+
+def _drawn(figure: Figure, stem: Path) -> Markup:
+    """The figure, written as PNG and SVG, as part of the page."""
+    _, svg = save(figure, stem, "png", "svg")
+    return inline(svg.read_text(encoding="utf-8"), stem.name)
 
 
 def _hits(figure: Figure, results: Results, metric: str) -> list[str]:
@@ -119,7 +117,7 @@ def _hits(figure: Figure, results: Results, metric: str) -> list[str]:
     return found
 
 
-def _render(run: Path, results: Results, curves: Sequence[_Curve]) -> str:
+def _render(run: Path, results: Results, curves: Sequence[_Curve], figures: Mapping[str, Markup]) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -142,6 +140,7 @@ def _render(run: Path, results: Results, curves: Sequence[_Curve]) -> str:
         cell_id=cell_id,
         details=details(results),
         curves=curves,
+        figures=figures,
         gallery=gallery(run, results),
         attacks=attacks,
         attack_lines=[(line, bool(line[-1])) for line in attacks.lines] if attacks else [],
@@ -157,13 +156,12 @@ def _render(run: Path, results: Results, curves: Sequence[_Curve]) -> str:
 
 
 def _holdings(results: Results) -> list[tuple[str, list[str]]]:
-    """What adversaries of this run hold, the least first, with their attacks."""
+    """What adversaries of this run hold, each kind beside what those above it do, with their attacks."""
     known = {cell.attack.label: cell.attack for cell in results.cells if not cell.attack.floor}
-    return [
-        (words, [label for label, attack in known.items() if attack.knowledge == kind])
-        for kind, words in HOLDINGS.items()
-        if any(attack.knowledge == kind for attack in known.values())
-    ]
+    kinds = [kind.__name__ for kind in HELD]
+    most = max((kinds.index(attack.knowledge) for attack in known.values() if attack.knowledge in kinds), default=-1)
+    labels = [[label for label, attack in known.items() if attack.knowledge == kind] for kind in kinds]
+    return list(zip(HELD.values(), labels, strict=True))[: most + 1]
 
 
 def _emphasised(text: str) -> Markup:

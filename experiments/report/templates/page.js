@@ -86,7 +86,7 @@ for (const hit of document.querySelectorAll(".hit")) {
 
 const choice = document.querySelector("label.choice");
 if (choice) {
-  const figures = [...document.querySelectorAll(".curves figure")], select = choice.querySelector("select");
+  const figures = [...document.querySelectorAll("figure[data-metric]")], select = choice.querySelector("select");
   const show = () => { for (const figure of figures) figure.hidden = figure.dataset.metric !== select.value; };
   document.querySelector(".curves").classList.add("one");
   choice.hidden = false;
