@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -102,3 +103,11 @@ def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     nowhere = type("Nowhere", (ChannelSubset,), {"__module__": "notebook"})
     with pytest.raises(InvalidInputError, match="Nowhere is defined in no file"):
         Experiment(tmp_path, **TABLES).protect(nowhere())
+
+
+def test_the_lines_of_the_readme_run() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
+    (lines,) = [block for block in blocks if "experiments.library" in block]
+    made: dict[str, Any] = {}
+    exec(lines, made)
+    assert made["attacked"].answers.shape == (24, 3, 32, 32)
