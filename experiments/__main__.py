@@ -1,11 +1,11 @@
 """The command line: ``splitleak``."""
 
-import json
 import math
 import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,11 +24,11 @@ from experiments.checking import check_file
 from experiments.curves import Curves
 from experiments.display import Display
 from experiments.examples import add_examples
-from experiments.execute import CACHE, CELLS, Run, RunWorkshop, check_plan, pending_stages, run_cells, work_of
+from experiments.execute import CACHE, Run, RunWorkshop, cell_ids, check_plan, pending_stages, run_cells, work_of
 from experiments.export import export_to_mlflow
 from experiments.integrity import DiskFullError
 from experiments.new import new_plugin
-from experiments.plan import Plan, read_plan
+from experiments.plan import Plan
 from experiments.portrait import portrait
 from experiments.profile import Profile, Request
 from experiments.reconstruct import Question, file_name
@@ -38,12 +38,14 @@ from experiments.report.compare import Comparison
 from experiments.report.compare import terminal_table as terminal_comparison
 from experiments.report.figures import save, write_paper
 from experiments.report.matrix import terminal_table
+from experiments.report.overview import terminal_overview, write_overview
 from experiments.report.page import current_report, write_report
 from experiments.report.profile import terminal_profile, write_profile
 from experiments.report.reconstructed import reconstructed_figure
 from experiments.report.results import load_results, write_rows
 from experiments.schedule import Executor, Serial
 from experiments.store import Store
+from experiments.study import MEMBERS, member_runs, read_members, read_study
 from experiments.workers import Processes, Ray, default_workers
 from victims.allocator import keep_freed_memory
 from victims.cuts import find_cuts
@@ -104,31 +106,33 @@ def run(
     Finished cells are kept: the same command goes on where it stopped.
     """
     started = time.monotonic()
-    checked = read_plan(_plan_file(plan))
-    check_plan(checked)
-    experiment = Run.of(checked, out)
-    with Display(console, len(experiment.cells)) as display:
+    study = read_study(_plan_file(plan))
+    for checked in study.plans.values():
+        check_plan(checked)
+    runs = {label: Run.of(checked, out) for label, checked in study.plans.items()}
+    computed: Counter[str] = Counter()
+    with Display(console, sum(len(one.cells) for one in runs.values())) as display:
         store = Store(out / CACHE, _device(device), display.stage, _bytes(cache_limit))
         if dry_run:
-            _print_dry_run(experiment, store)
+            for one in runs.values():
+                _print_dry_run(one, store)
             return 0
-        curves = Curves(experiment.folder, store) if tensorboard else None
         until = math.inf if stop_after is None else started + 60 * stop_after
-
-        def on_cell(cell: Cell, result: dict[str, Any], fresh: bool) -> None:
-            display.cell(cell, result, fresh)
-            if curves:
-                curves.cell(cell)
-
-        with _executor(executor, workers, experiment, store) as working:
-            working.watcher = display
-            computed = run_cells(
-                experiment, store, working, retry == "failed", on_cell, lambda: time.monotonic() > until
-            )
+        for label, one in runs.items():
+            display.begin("" if study.single else f"{label}: ")
+            on_cell = _told(display, Curves(one.folder, store) if tensorboard else None)
+            with _executor(executor, workers, one, store) as working:
+                working.watcher = display
+                computed += run_cells(
+                    one, store, working, retry == "failed", on_cell, lambda: time.monotonic() > until
+                )
     console.print(display.summary(computed), highlight=False)
-    if left := len(experiment.cells) - display.done:
+    if left := display.cells - display.done:
         console.print(f"time is up: {left} cells are left; the same command goes on with them", style="yellow")
-    _print_report(experiment.folder, experiment.ids, again=False)
+    if study.single:
+        _print_report(out / study.name, again=False)
+    else:
+        _print_study(study.write(out), again=False)
     return FAILED_CELLS if display.failed else 0
 
 
@@ -142,12 +146,13 @@ def report(
         Parameter(help="paper: also every figure for one and two columns, as PDF, SVG and PNG"),
     ] = "screen",
 ) -> int:
-    """Write a run's tables, figures and page again from its stored results."""
-    ids = _cell_ids(run_folder)
-    _print_report(run_folder, ids, again=True)
+    """Write a run's tables, figures and page again from its stored results; of a study, those of all its runs."""
+    study = (run_folder / MEMBERS).is_file()
+    (_print_study if study else _print_report)(run_folder, again=True)
     if style == "paper":
-        for file in write_paper(run_folder, load_results(run_folder, ids)):
-            console.print(str(file), soft_wrap=True, highlight=False, markup=False)
+        for folder in member_runs(run_folder) if study else [run_folder]:
+            for file in write_paper(folder, load_results(folder, cell_ids(folder))):
+                console.print(str(file), soft_wrap=True, highlight=False, markup=False)
     return 0
 
 
@@ -165,7 +170,7 @@ def export(
 
     What is there already is not written again, and a cell whose result has changed replaces the one of before.
     """
-    written, kept = export_to_mlflow(run_folder, _cell_ids(run_folder), tracking_uri)
+    written, kept = export_to_mlflow(run_folder, cell_ids(run_folder), tracking_uri)
     console.print(f"{written} cells written to {to}, {kept} already there", highlight=False)
     return 0
 
@@ -182,7 +187,7 @@ def compare(
 
     Cells are matched by defence, attack, threat and seed.
     """
-    comparison = Comparison.of(*(load_results(folder, _cell_ids(folder)) for folder in (first, second)))
+    comparison = Comparison.of(*(load_results(folder, cell_ids(folder)) for folder in (first, second)))
     if csv:
         _write_comparison(comparison, csv)
     console.print(f"first: {escape(str(first))}, second: {escape(str(second))}", soft_wrap=True, highlight=False)
@@ -355,7 +360,19 @@ def new(
 add_examples(app)
 
 
-def _print_report(run_folder: Path, ids: list[str], again: bool) -> None:
+def _told(display: Display, curves: Curves | None) -> Callable[[Cell, dict[str, Any], bool], None]:
+    """What to call for each cell that is done."""
+
+    def on_cell(cell: Cell, result: dict[str, Any], fresh: bool) -> None:
+        display.cell(cell, result, fresh)
+        if curves:
+            curves.cell(cell)
+
+    return on_cell
+
+
+def _print_report(run_folder: Path, again: bool) -> None:
+    ids = cell_ids(run_folder)
     page = (write_report if again else current_report)(run_folder, ids)
     results = load_results(run_folder, ids)
     # a single defence against many attacks reads down, not across
@@ -364,16 +381,13 @@ def _print_report(run_folder: Path, ids: list[str], again: bool) -> None:
     console.print(f"report: {page.resolve()}", soft_wrap=True, highlight=False)
 
 
-def _cell_ids(run_folder: Path) -> list[str]:
-    """Of a run's cells, in the order of its plan."""
-    listed = run_folder / CELLS
-    if not listed.is_file():
-        raise InvalidInputError(f"no run at {run_folder.absolute()}: no {CELLS} there; give a folder like runs/quick")
-    try:
-        ids: list[str] = json.loads(listed.read_text())
-    except ValueError as error:
-        raise InvalidInputError(f"{listed} is no list of cells ({error}); run the plan again to write it") from error
-    return ids
+def _print_study(folder: Path, again: bool) -> None:
+    for run_folder in member_runs(folder):
+        (write_report if again else current_report)(run_folder, cell_ids(run_folder))
+    members = read_members(folder)
+    page = write_overview(folder.name, folder, members)
+    console.print(terminal_overview(members))
+    console.print(f"report: {page.resolve()}", soft_wrap=True, highlight=False)
 
 
 def _write_comparison(comparison: Comparison, path: Path) -> None:

@@ -24,8 +24,8 @@ from experiments.execute import check_plan
 from experiments.integrity import replace_if_other
 from experiments.judge.bounds import PROBES, principal
 from experiments.judge.scores import Truth, score_images
-from experiments.plan import Plan, parse_plan, parse_source
-from experiments.profile import LEAST_EPOCHS, data_name, data_setting, decoder_width, folder_name
+from experiments.plan import Plan, folder_name, parse_plan, parse_source
+from experiments.profile import LEAST_EPOCHS, data_name, data_setting, decoder_width
 from experiments.stages import bounds
 from experiments.stages.attack import DRAWS, RANKED, SHUFFLED
 from experiments.stages.protect import TIMED_REPEATS, WARM_UPS

@@ -8,8 +8,8 @@ from rich.table import Table
 
 from experiments import plugins
 from experiments.judge.flags import FLAGS
-from experiments.plan import read_plan
 from experiments.portrait import paragraphs, prose
+from experiments.study import read_study
 from victims import models
 from victims.cuts import Cut
 from victims.errors import unknown
@@ -47,7 +47,7 @@ def _rows(kind: Kind, plans: Path) -> list[tuple[str, str]]:
 
 
 def _first_comment(path: Path) -> str:
-    read_plan(path)
+    read_study(path)
     return path.read_text().partition("\n")[0].removeprefix("# ")
 
 

@@ -31,10 +31,7 @@ PREPARING = Task("stage", "preparing", "preparing")
 
 
 class Display(Watcher):
-    """Counts cells, prints one line for each that is computed, and shows a table of what goes on.
-
-    ``where``: put in front of what is at work by a caller that runs several plans.
-    """
+    """Counts cells, prints one line for each that is computed, and shows a table of what goes on."""
 
     def __init__(self, console: Console, cells: int) -> None:
         self.console = console
@@ -58,6 +55,10 @@ class Display(Watcher):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.live.stop()
+
+    def begin(self, where: str) -> None:
+        """Of several plans another one begins: ``where`` is put in front of what is at work."""
+        self.where, self.leakage, self.floor = where, {}, None
 
     def planned(self, tasks: Collection[Task]) -> None:
         """What is left is estimated from these."""

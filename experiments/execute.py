@@ -56,6 +56,22 @@ class Run:
         return [cell.id for cell in self.cells]
 
 
+def cell_ids(folder: Path) -> list[str]:
+    """Of a run's cells, in the order of its plan.
+
+    Raises:
+        InvalidInputError: there is no run, or its list cannot be read.
+    """
+    listed = folder / CELLS
+    if not listed.is_file():
+        raise InvalidInputError(f"no run at {folder.absolute()}: no {CELLS} there; give a folder like runs/quick")
+    try:
+        ids: list[str] = json.loads(listed.read_text())
+    except ValueError as error:
+        raise InvalidInputError(f"{listed} is no list of cells ({error}); run the plan again to write it") from error
+    return ids
+
+
 def check_plan(plan: Plan) -> None:
     """Find out, before anything is computed, what would fail later; decodes no photo and trains nothing.
 

@@ -186,14 +186,23 @@ def read_plan(path: Path, name: str | None = None) -> Plan:
     Raises:
         InvalidInputError: no file, no TOML, an unknown name or key, a value of a wrong type or out of range.
     """
+    tables, text = read_tables(path)
+    return parse_plan(tables, text, path.parent, name or path.stem)
+
+
+def read_tables(path: Path) -> tuple[dict[str, Any], str]:
+    """A plan file's tables, not yet checked, and its text.
+
+    Raises:
+        InvalidInputError: no file, or no TOML.
+    """
     if not path.is_file():
         raise InvalidInputError(f"no plan at {path.absolute()}")
     try:
         text = path.read_text(encoding="utf-8")
-        tables = tomllib.loads(text)
+        return tomllib.loads(text), text
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{path} is no TOML: {error}") from None
-    return parse_plan(tables, text, path.parent, name or path.stem)
 
 
 def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) -> Plan:
@@ -203,9 +212,7 @@ def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) ->
         if key not in known:
             raise unknown("key of the plan:", key, known)
     seeds = validated(_Seeds, {"seeds": tables.get("seeds", [0])})["seeds"]
-    name = tables.get("name", name)
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
-        raise InvalidInputError(f"plan.name = {name!r}: it names a folder; use letters, digits, '_', '-', '.'")
+    name = checked_name(tables.get("name", name))
     defenses = _entries(tables, "defenses", "defence", plugins.defense_classes(), Defense, folder)
     if not any(entry.plugin.name == UNDEFENDED for entry in defenses):
         defenses = (*_entry({"name": UNDEFENDED}, "defence", plugins.defense_classes(), Defense, folder), *defenses)
@@ -213,16 +220,16 @@ def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) ->
     rebuilds = any(isinstance(entry.plugin, Reconstruction) for entry in attacks)
     if rebuilds and not any(entry.plugin.floor for entry in attacks):
         attacks = (*_entry({"name": FLOOR}, "attack", plugins.attack_classes(), _ATTACK, folder), *attacks)
-    victim = VictimTable.from_mapping(_table(tables, "victim"))
+    victim = VictimTable.from_mapping(table_of(tables, "victim"))
     return Plan(
         name=name,
         seeds=tuple(dict.fromkeys(seeds)),
         victim=victim,
         source=parse_source(victim.data, folder),
-        parts=PartsTable.from_mapping(_table(tables, "parts")),
-        defender=DefenderTable.from_mapping(_table(tables, "defender")),
-        attacker=AttackerTable.from_mapping(_table(tables, "attacker")),
-        judge=JudgeTable.from_mapping(_table(tables, "judge")),
+        parts=PartsTable.from_mapping(table_of(tables, "parts")),
+        defender=DefenderTable.from_mapping(table_of(tables, "defender")),
+        attacker=AttackerTable.from_mapping(table_of(tables, "attacker")),
+        judge=JudgeTable.from_mapping(table_of(tables, "judge")),
         defenses=defenses,
         attacks=attacks,
         text=text,
@@ -230,7 +237,28 @@ def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) ->
     )
 
 
-def _table(tables: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def checked_name(name: Any) -> str:
+    """A plan's name.
+
+    Raises:
+        InvalidInputError: it is no name for a folder.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+        raise InvalidInputError(f"plan.name = {name!r}: it names a folder; use letters, digits, '_', '-', '.'")
+    return name
+
+
+def folder_name(*facts: str) -> str:
+    """Facts in a form that every file system takes."""
+    return "-".join(re.sub(r"\W+", "_", fact).strip("_") for fact in facts)
+
+
+def table_of(tables: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """One of a plan's tables, empty where it is not there.
+
+    Raises:
+        InvalidInputError: it is no table.
+    """
     table = tables.get(key, {})
     if not isinstance(table, dict):
         raise InvalidInputError(f"{key} = {table!r}: should be a table, [{key}]")

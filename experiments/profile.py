@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import re
 import shutil
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -22,7 +21,7 @@ from experiments import plugins
 from experiments.cell import AttackCell
 from experiments.display import Display
 from experiments.execute import Run, check_plan, run_cells, work_of
-from experiments.plan import Plan, parse_plan
+from experiments.plan import Plan, folder_name, parse_plan
 from experiments.report.profile import MeasuredProfile, ProfiledCut
 from experiments.report.results import load_results
 from experiments.schedule import Serial
@@ -134,11 +133,6 @@ learning_rate = {learning_rate}
 """
 
 
-def folder_name(*facts: str) -> str:
-    """Facts in a form that every file system takes."""
-    return "-".join(re.sub(r"\W+", "_", fact).strip("_") for fact in facts)
-
-
 def data_name(data: str) -> str:
     """What ``data_setting`` takes, for people: a data set's name, or the last part of a path."""
     return Path(data).resolve().stem
@@ -234,7 +228,7 @@ class Profile:
         profile leaves is used when it is resumed.
         """
         for run in self.runs:
-            display.where = f"{run.plan.victim.cut}: "
+            display.begin(f"{run.plan.victim.cut}: ")
             scratch = self.folder / SCRATCH_FOLDER / run.plan.name
             of_cut = CutStore(store, scratch)
             executor = Serial(work_of(run, of_cut))

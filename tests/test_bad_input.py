@@ -274,7 +274,7 @@ def test_a_bug_keeps_its_traceback(terminal: Terminal, monkeypatch: pytest.Monke
     def broken(path: Path) -> None:
         raise KeyError("bug")
 
-    monkeypatch.setattr("experiments.__main__.read_plan", broken)
+    monkeypatch.setattr("experiments.__main__.read_study", broken)
     monkeypatch.setattr(sys, "argv", ["splitleak", "run", "quick"])
     with pytest.raises(KeyError, match="bug"):
         main()

@@ -14,6 +14,7 @@ from defenses.channel_subset import ChannelSubset
 from defenses.gaussian_noise import GaussianNoise
 from defenses.none import NoDefense
 from experiments.plan import FLOOR, UNDEFENDED, Entry, Plan, parse_plan, read_plan
+from experiments.study import read_study
 from victims.data.faces import Faces
 from victims.data.photos import Folder
 from victims.errors import InvalidInputError
@@ -46,11 +47,12 @@ def refusal(text: str) -> str:
 
 @pytest.mark.parametrize("path", BUILT_IN, ids=lambda path: path.stem)
 def test_built_in_plans_parse(path: Path) -> None:
-    plan = read_plan(path)
-    assert plan.name == path.stem
-    assert plan.text == path.read_text()
-    assert plan.text.startswith("# "), "`splitleak list plans` shows the first line"
-    assert any(entry.plugin == NoDefense() for entry in plan.defenses), "without it nothing can be compared"
+    study = read_study(path)
+    assert study.name == path.stem
+    assert study.text == path.read_text()
+    assert study.text.startswith("# "), "`splitleak list plans` shows the first line"
+    for plan in study.plans.values():
+        assert any(entry.plugin == NoDefense() for entry in plan.defenses), "without it nothing can be compared"
 
 
 def test_there_is_a_quick_plan() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
@@ -49,7 +49,7 @@ def write_report(run: Path, ids: Sequence[str]) -> Path:
     for grid in grids(run, results) if (run / "targets.png").exists() else ():
         save(grid_figure(run / "targets.png", grid), folder / f"grid_{grid.name}", "png")
     further = [(name, figure) for name, figure in further_figures(run, results) if figure is not None]
-    figures = {name: _drawn(figure, folder / name) for name, figure in further}
+    figures = {name: drawn(figure, folder / name) for name, figure in further}
     page = run / PAGE
     page.write_text(_render(run, results, curves, figures), encoding="utf-8")
     (run / MADE_OF).write_text(_made_of(run, ids))
@@ -83,12 +83,12 @@ def _tradeoff(results: Results, metric: str, folder: Path) -> _Curve | None:
     figure = tradeoff(results, metric)
     if figure is None:
         return None
-    svg, hits = str(_drawn(figure, folder / f"tradeoff_{metric}")), "".join(_hits(figure, results, metric))
+    svg, hits = str(drawn(figure, folder / f"tradeoff_{metric}")), "".join(_hits(figure, results, metric))
     answering = Markup(svg.replace("</svg>", f"{hits}</svg>"))  # safe: what the circles say is escaped there
     return _Curve(metric, matrix.FORMATS[metric].name, answering)
 
 
-def _drawn(figure: Figure, stem: Path) -> Markup:
+def drawn(figure: Figure, stem: Path) -> Markup:
     """The figure, written as PNG and SVG, as part of the page."""
     _, svg = save(figure, stem, "png", "svg")
     return inline(svg.read_text(encoding="utf-8"), stem.name)
@@ -117,7 +117,8 @@ def _hits(figure: Figure, results: Results, metric: str) -> list[str]:
     return found
 
 
-def _render(run: Path, results: Results, curves: Sequence[_Curve], figures: Mapping[str, Markup]) -> str:
+def template(name: str) -> Template:
+    """A page to be filled, which knows the style and the script of all pages."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -125,10 +126,16 @@ def _render(run: Path, results: Results, curves: Sequence[_Curve], figures: Mapp
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    parts = {"style": "page.css", "script": "page.js"}
+    environment.globals |= {
+        part: Markup((TEMPLATES / file).read_text(encoding="utf-8")) for part, file in parts.items()
+    }
+    return environment.get_template(name)
+
+
+def _render(run: Path, results: Results, curves: Sequence[_Curve], figures: Mapping[str, Markup]) -> str:
     plan, equal, attacks = run / "plan.toml", matched.matched_rows(results), attack_table(results)
-    return environment.get_template("page.html").render(
-        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        script=Markup((TEMPLATES / "page.js").read_text(encoding="utf-8")),
+    return template("page.html").render(
         results=results,
         title=next((cell.plan for cell in results.cells if cell.plan), run.name),
         verdict=_emphasised(verdict(results)),

@@ -1,6 +1,6 @@
 """The tables of a run as files: for a reader in one, for a paper each on its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from experiments.report import matched, matrix
@@ -21,10 +21,14 @@ def write_tables(results: Results, run: Path) -> None:
     """Write ``matrix.md`` and ``tables/NAME.csv``, ``.md`` and ``.tex``; those of an earlier report are removed."""
     whole = (matrix.table(results), attack_table(results), proved_table(results))
     (run / "matrix.md").write_text("\n".join(table.markdown() for table in whole if table), encoding="utf-8")
-    folder = run / "tables"
+    write_all(tables(results), run / "tables")
+
+
+def write_all(found: Iterable[TextTable], folder: Path) -> None:
+    """Write tables as ``NAME.csv``, ``.md`` and ``.tex``; those of an earlier report are removed."""
     folder.mkdir(exist_ok=True)
     for suffix in ("csv", "md", "tex"):
         for stale in folder.glob(f"*.{suffix}"):
             stale.unlink()
-    for table in tables(results):
+    for table in found:
         table.write(folder)

@@ -1,6 +1,7 @@
 """The figures of a run, each a function of its results that returns a matplotlib figure."""
 
 from experiments.report.figures.cost import cost_figure
+from experiments.report.figures.depth import depth_figure
 from experiments.report.figures.files import further_figures, write_paper
 from experiments.report.figures.inside import inside_figure
 from experiments.report.figures.strips import Grid, Strip, grid_figure, grids
@@ -18,6 +19,7 @@ __all__ = [
     "Strip",
     "Style",
     "cost_figure",
+    "depth_figure",
     "further_figures",
     "grid_figure",
     "grids",
