@@ -300,6 +300,11 @@ class Attack(Settings, ABC, Generic[K]):
 class Reconstruction(Attack[K]):
     """Rebuilds the photo: release (n, ...) -> images (n, 3, h, w) in [0, 1]."""
 
+    @property
+    def darkest(self) -> tuple[float, float, float]:
+        """The least red, green and blue in its answers, in [0, 1]; above 0 it cannot rebuild every photo."""
+        return 0.0, 0.0, 0.0
+
 
 class Linkage(Attack[K]):
     """Tells whether two releases show the same person: release (n, ...) -> embeddings (n, d), near where alike."""

@@ -18,6 +18,7 @@ from attacks.networks.normalised import normalise, unnormalise
 from attacks.networks.residual import ResidualDecoder
 from attacks.networks.staged import StagedDecoder
 from victims.errors import InvalidInputError
+from victims.models import IMAGENET_MEAN
 from victims.settings import doc
 from victims.training import Batch, Recipe, adamw
 
@@ -54,6 +55,11 @@ class Decoder(Reconstruction[BlackBox]):
         super().__post_init__()
         if self.noise and self.architecture == "residual":
             raise InvalidInputError("decoder.noise = True: only the seed study's decoders were trained with it")
+
+    @property
+    def darkest(self) -> tuple[float, float, float]:
+        """The seed study's decoders end in a ReLU in normalised space, so nothing falls below the mean there."""
+        return (0.0, 0.0, 0.0) if self.architecture == "residual" else IMAGENET_MEAN
 
     def check(self, scene: Scene) -> None:
         """The seed study's decoders enlarge feature maps 16 times and nothing else."""

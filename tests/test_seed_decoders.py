@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from attacks.decoder import Architecture, Decoder
 from attacks.networks import seed
 from attacks.networks.normalised import normalise, unnormalise
 from attacks.networks.residual import ResidualDecoder
 from attacks.networks.seed import transpose_decoder, upsample_decoder
+from experiments.judge.scores import Truth, score_answers
 from victims.models import IMAGENET_MEAN, IMAGENET_STD
 from victims.seeding import seeded
 
@@ -236,3 +238,17 @@ def test_features_of_any_size_are_heard() -> None:
     network.begin_from([torch.ones(8, 6, 2, 2)])  # a release that never varies
     assert torch.isfinite(network(torch.ones(1, 6, 2, 2))).all()
     assert expected.shape == (64, 3, 8, 8)
+
+
+@pytest.mark.parametrize("architecture", ["upsample", "transpose_light", "transpose_medium", "transpose_deep"])
+def test_the_judge_knows_the_best_that_a_decoder_with_a_relu_at_its_end_can_do(architecture: Architecture) -> None:
+    dark = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    answers = (unnormalise(torch.zeros(2, 3, 32, 32)) * 255).round().to(torch.uint8)
+    best = -10 * torch.log10(torch.tensor(IMAGENET_MEAN).square().mean()).item()
+    scored = score_answers(Decoder(architecture=architecture), answers, Truth(images=dark))
+    assert scored.references["psnr"]["ceiling"] == pytest.approx(best, abs=1e-4)
+    assert scored.values["psnr"].mean().item() == pytest.approx(best, abs=0.01), "nothing darker can be answered"
+    bright = torch.full_like(dark, 255)
+    unlimited = score_answers(Decoder(architecture=architecture), bright, Truth(images=bright)).references["psnr"]
+    assert unlimited["ceiling"] > 60
+    assert "psnr" not in score_answers(Decoder(), answers, Truth(images=dark)).references

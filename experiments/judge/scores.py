@@ -87,7 +87,7 @@ def score_answers(attack: Attack[Any], answers: Tensor, truth: Truth) -> Scores:
     """
     match attack:
         case Reconstruction():
-            return score_images(answers, truth)
+            return score_images(answers, truth) | score_ceiling(attack.darkest, truth.images[: len(answers)])
         case Linkage():
             return score_links(answers, answers, truth)
         case AttributeInference():
@@ -119,6 +119,16 @@ def score_images(rebuilt: Tensor, truth: Truth) -> Scores:
         scores |= score_similarity(embedded, truth.recogniser.photos, truth.identities)
         scores |= score_links(embedded, truth.recogniser.photos, truth)
     return scores
+
+
+def score_ceiling(darkest: tuple[float, float, float], images: Tensor) -> Scores:
+    """What the best answers that hold nothing darker would reach on images (n, 3, h, w), where that is a limit."""
+    if not any(darkest):
+        return Scores()
+    photos = to_float(images)
+    nearest = photos.maximum(torch.tensor(darkest)[:, None, None])
+    reached = score({"psnr": psnr}, photos, nearest)["psnr"]
+    return Scores(references={"psnr": {"ceiling": sum(reached) / len(reached)}})
 
 
 def score_utility(rebuilt: Tensor, victim: Task) -> Scores:

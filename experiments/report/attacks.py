@@ -74,10 +74,12 @@ def _caption(results: Results, row: DefenceRow) -> str:
     chosen = next((group for group in row.groups.values() if group.suite), None)
     photos = {} if chosen is None else chosen.chosen
     of = ", ".join(f"{name} {count}" for name, count in photos.items())
+    limits = [(group.column, limit) for group in row.groups.values() if (limit := group.reference("psnr", "ceiling"))]
     return " ".join(
         [
             f"Against {row.defence.label}; {results.sample}; in brackets 95 % bootstrap intervals.",
             *([f"strongest chose, without the truth: {of}."] if of else []),
+            *(f"{name} cannot rebuild better than {matrix.number('psnr', limit)}." for name, limit in limits),
             *matrix.references(results, list(matrix.FORMATS)),
         ]
     )
