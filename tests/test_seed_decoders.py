@@ -247,7 +247,7 @@ def test_the_judge_knows_the_best_that_a_decoder_with_a_relu_at_its_end_can_do(a
     best = -10 * torch.log10(torch.tensor(IMAGENET_MEAN).square().mean()).item()
     scored = score_answers(Decoder(architecture=architecture), answers, Truth(images=dark))
     assert scored.references["psnr"]["ceiling"] == pytest.approx(best, abs=1e-4)
-    assert scored.values["psnr"].mean().item() == pytest.approx(best, abs=0.01), "nothing darker can be answered"
+    assert scored.values["psnr"].mean().item() == pytest.approx(best, abs=0.05), "nothing darker can be answered"
     bright = torch.full_like(dark, 255)
     unlimited = score_answers(Decoder(architecture=architecture), bright, Truth(images=bright)).references["psnr"]
     assert unlimited["ceiling"] > 60
