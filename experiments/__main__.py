@@ -97,6 +97,10 @@ def run(
     workers: Workers = None,
     cache_limit: CacheLimit = None,
     stop_after: Annotated[float | None, Parameter(help="minutes after which nothing more is begun")] = None,
+    only: Annotated[
+        list[str] | None,
+        Parameter(consume_multiple=True, negative="", help="of a plan with several victims, these; the others stay"),
+    ] = None,
     tensorboard: Annotated[
         bool, Parameter(negative="", help="write curves and scores to RUN/tensorboard as cells finish")
     ] = False,
@@ -107,9 +111,10 @@ def run(
     """
     started = time.monotonic()
     study = read_study(_plan_file(plan))
-    for checked in study.plans.values():
+    chosen = study.only(only) if only else study
+    for checked in chosen.plans.values():
         check_plan(checked)
-    runs = {label: Run.of(checked, out) for label, checked in study.plans.items()}
+    runs = {label: Run.of(checked, out) for label, checked in chosen.plans.items()}
     computed: Counter[str] = Counter()
     with Display(console, sum(len(one.cells) for one in runs.values())) as display:
         store = Store(out / CACHE, _device(device), display.stage, _bytes(cache_limit))

@@ -41,7 +41,7 @@ from experiments.stages.victim import CLASSES_WITHOUT_TASK, VictimStage
 from experiments.store import Stage, Store, digest, source_digest
 from victims.cuts import content_digest
 from victims.errors import InvalidInputError
-from victims.files import WEIGHTS_VARIABLE, find_file, fingerprint
+from victims.files import WEIGHTS_VARIABLE, content_of, find_file
 from victims.models import in_file, make_network
 from victims.seeding import seeded
 from victims.tensors import to_float
@@ -426,11 +426,11 @@ def model_fingerprint(model: str, size: int) -> str:
 
 
 def weights_fingerprint(weights: str) -> str:
-    """Size and time of a weights file; the name itself for weights that torchvision numbers.
+    """A digest of a weights file; the name itself for weights that torchvision numbers.
 
     Raises:
         InvalidInputError: there is no such file.
     """
     if not Path(weights).suffix:
         return weights
-    return fingerprint(find_file(weights, "weights file", WEIGHTS_VARIABLE))
+    return content_of(find_file(weights, "weights file", WEIGHTS_VARIABLE))

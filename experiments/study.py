@@ -4,13 +4,13 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from experiments.execute import cell_ids
+from experiments.execute import CELLS, cell_ids
 from experiments.integrity import replace_if_other
 from experiments.plan import (
     TABLES,
@@ -53,12 +53,23 @@ class Study:
     text: str
     single: bool
 
+    def only(self, labels: Collection[str]) -> "Study":
+        """The same with these victims alone.
+
+        Raises:
+            InvalidInputError: there is no such victim.
+        """
+        for label in labels:
+            if label not in self.plans:
+                raise unknown("victim of the plan:", label, self.plans)
+        return replace(self, plans={label: plan for label, plan in self.plans.items() if label in labels})
+
     def write(self, out: Path) -> Path:
-        """Store in ``out`` which runs belong together; returns the study's folder."""
+        """Store in ``out`` which of the runs that there are belong together; returns the study's folder."""
         folder = out / self.name
         folder.mkdir(parents=True, exist_ok=True)
         replace_if_other(folder / "plan.toml", self.text.encode())
-        members = {label: plan.name for label, plan in self.plans.items()}
+        members = {label: plan.name for label, plan in self.plans.items() if (out / plan.name / CELLS).is_file()}
         replace_if_other(folder / MEMBERS, json.dumps(members, indent=1).encode())
         return folder
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import MEAN, NONE, RIDGE, run_plan
 
-from experiments.cell import model_fingerprint
+from experiments.cell import model_fingerprint, weights_fingerprint
 from experiments.execute import check_plan
 from experiments.plan import read_plan
 from victims.cuts import find_cuts, split
@@ -197,3 +197,13 @@ def test_worker_processes_find_it_and_agree_with_the_serial_run(folder: Path) ->
         check=True,
     ).stdout
     assert "2 computed, 0 already there" in said
+
+
+def test_weights_are_known_by_their_content(tmp_path: Path) -> None:
+    (first := tmp_path / "first.pth").write_bytes(b"weights")
+    before = weights_fingerprint(str(first))
+    (tmp_path / "second.pth").write_bytes(b"weights")
+    assert weights_fingerprint(str(tmp_path / "second.pth")) == before
+    first.write_bytes(b"other weights")
+    assert weights_fingerprint(str(first)) != before
+    assert weights_fingerprint("IMAGENET1K_V2") == "IMAGENET1K_V2"

@@ -143,3 +143,14 @@ def test_a_dry_run_of_a_study_computes_nothing(tmp_path: Path) -> None:
     said = splitleak("run", str(study_file(tmp_path)), "--out", str(tmp_path / "runs"), "--dry-run")
     assert said.count("cells to compute") == 3
     assert not (tmp_path / "runs" / "tiny").exists()
+
+
+def test_only_some_victims_run_and_the_others_stay(tmp_path: Path) -> None:
+    plan, out = str(study_file(tmp_path)), str(tmp_path / "runs")
+    first, _, other = read_study(Path(plan)).plans
+    splitleak("run", plan, "--out", out, "--only", other)
+    assert [member.label for member in read_members(tmp_path / "runs" / "tiny")] == [other]
+    splitleak("run", plan, "--out", out, "--only", first)
+    assert [member.label for member in read_members(tmp_path / "runs" / "tiny")] == [first, other]
+    with pytest.raises(InvalidInputError, match=r"'othre'.*other"):
+        read_study(Path(plan)).only(["othre"])

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -46,6 +47,17 @@ def fingerprint(place: Path) -> str:
     """Size and time of a file: changes when the file does, without reading it."""
     facts = place.stat()
     return f"{facts.st_size}-{facts.st_mtime_ns}"
+
+
+def content_of(place: Path) -> str:
+    """SHA-256 of a file's bytes, read again only when its size or time changes: the same wherever it is copied."""
+    return _digest(place, fingerprint(place))
+
+
+@cache
+def _digest(place: Path, stamp: str) -> str:
+    with place.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_module(path: Path, wanted: str) -> ModuleType:

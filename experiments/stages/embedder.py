@@ -16,7 +16,7 @@ from experiments.stages.victim import load_modules, save_modules
 from experiments.store import Stage, Store
 from victims.embedding import Embedder, Portraits, augmented, photographed_twice, train_embedder
 from victims.errors import InvalidInputError
-from victims.files import WEIGHTS_VARIABLE, find_file, fingerprint
+from victims.files import WEIGHTS_VARIABLE, content_of, find_file
 from victims.seeding import seeded
 from victims.tensors import to_float
 from victims.training import adamw
@@ -186,7 +186,7 @@ def embedder_stage(identity: str, crop: float, data: DataStage) -> EmbedderStage
     if identity == "trained":
         return TrainedEmbedderStage(data, crop)
     place = find_file(identity, ONNX_FILE, WEIGHTS_VARIABLE)
-    return OnnxEmbedderStage(data, crop, identity, fingerprint(place))
+    return OnnxEmbedderStage(data, crop, identity, content_of(place))
 
 
 def check_embedder(identity: str, people: Mapping[str, Tensor] | None) -> None:
