@@ -103,6 +103,10 @@ def test_what_lpips_cannot_use_is_refused_at_once(backbone: Path, tmp_path: Path
         read_plan(plan)
 
 
+def _keys(folder: Path) -> list[str]:
+    return [cell.key for cell in Run.of(read_plan(folder / "plan.toml"), folder).cells]
+
+
 def test_lpips_and_task_accuracy_through_a_plan(backbone: Path, tmp_path: Path) -> None:
     head = HEAD + f'[judge]\nlpips = "{backbone}"\n'
     results, _, _ = run_plan(head + NONE + MEAN + RIDGE, tmp_path)
@@ -113,10 +117,13 @@ def test_lpips_and_task_accuracy_through_a_plan(backbone: Path, tmp_path: Path) 
     # one picture for all: the same answer for all
     assert any(mean[TASK_ACCURACY]["mean"] == pytest.approx(share / 24) for share in (8, 16))
     assert "LPIPS" in (tmp_path / "runs" / "tiny" / "matrix.md").read_text()
-    keys = {cell.id: cell.key for cell in Run.of(read_plan(tmp_path / "plan.toml"), tmp_path).cells}
+    keys = _keys(tmp_path)
     backbone.touch()
-    again = {cell.id: cell.key for cell in Run.of(read_plan(tmp_path / "plan.toml"), tmp_path).cells}
-    assert all(keys[name] != again[name] for name in keys)
+    assert _keys(tmp_path) == keys
+    weights = backbone.read_bytes()
+    backbone.write_bytes(weights + b"more")
+    assert not set(_keys(tmp_path)) & set(keys)
+    backbone.write_bytes(weights)
 
 
 def test_without_its_weights_lpips_is_absent() -> None:
