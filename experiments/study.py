@@ -138,10 +138,17 @@ def _victims(tables: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[tu
         raise InvalidInputError(f"victims.{empty[0]} = []: a sweep needs at least one value")
     kept = {key: value for key, value in tables.items() if key != SHARED}
     kept |= {key: {**table_of(tables, key), **table_of(entry, key)} for key in OWN if key in entry}
-    kept |= {key: [*tables.get(key, []), *entry[key]] for key in FURTHER if key in entry}
+    kept |= {key: [*_list(tables, key), *_list(entry, key)] for key in FURTHER if key in entry}
     for values in itertools.product(*swept.values()):
         victim = {**table_of(tables, SHARED), **own, **dict(zip(swept, values, strict=True))}
         yield _label(entry, victim, swept), {**kept, SHARED: victim}
+
+
+def _list(tables: Mapping[str, Any], key: str) -> list[Any]:
+    listed = tables.get(key, [])
+    if not isinstance(listed, list):
+        raise InvalidInputError(f"{key} = {listed!r}: should be a list of tables, each with a name")
+    return listed
 
 
 def _label(entry: Mapping[str, Any], victim: Mapping[str, Any], swept: Collection[str]) -> str:

@@ -74,6 +74,7 @@ def test_a_plan_with_one_victim_is_itself(tmp_path: Path) -> None:
         ("[[victims]]\nparts = 3\n", "parts = 3"),
         ("[[victims]]\nparts = { traget = 3 }\n", "target"),
         ("[[victims]]\ncut = [3]\n", "victim.cut"),
+        ("[[victims]]\nattacks = 3\n", "attacks = 3"),
     ],
 )
 def test_bad_victims_are_refused_with_a_hint(victims: str, hint: str, tmp_path: Path) -> None:
