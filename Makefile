@@ -1,10 +1,11 @@
-# `make` installs, runs the quick matrix and prints where the report is; `make test` runs the tests.
+# `make` installs, runs the quick matrix and prints where the report is; `make test` runs the tests;
+# `make results` writes the numbers in RESULTS.md and README.md anew from the archives in results/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: all quick test check bench clean
+.PHONY: all quick test check results bench clean
 .DEFAULT_GOAL := all
 
 all: quick
@@ -25,6 +26,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+results: $(INSTALLED)
+	$(BIN)/python -m experiments.document RESULTS.md README.md
 
 bench: $(INSTALLED)
 	$(BIN)/python -m experiments.benchmarks

@@ -17,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments import describe
+from experiments.archive import SUFFIX as ARCHIVE
+from experiments.archive import restore_archive, write_archive
 from experiments.audit import Audit
 from experiments.audit import Request as AuditRequest
 from experiments.cell import Cell
@@ -177,6 +179,29 @@ def export(
     """
     written, kept = export_to_mlflow(run_folder, cell_ids(run_folder), tracking_uri)
     console.print(f"{written} cells written to {to}, {kept} already there", highlight=False)
+    return 0
+
+
+@app.command
+def archive(
+    run_folder: Annotated[Path, Parameter(name="run")],
+    /,
+    *,
+    file: Annotated[Path | None, Parameter(help="to write; default: RUN.json.xz here")] = None,
+) -> int:
+    """Store all numbers of a run, or of all runs of a study, in one small file that holds no photo."""
+    runs = member_runs(run_folder) if (run_folder / MEMBERS).is_file() else [run_folder]
+    path = file or Path(f"{run_folder.name}{ARCHIVE}")
+    write_archive(runs, path)
+    console.print(f"{len(runs)} run{'s' * (len(runs) > 1)} in {path}, {path.stat().st_size:,} bytes", highlight=False)
+    return 0
+
+
+@app.command
+def restore(file: Path, /, *, out: Out = Path("runs")) -> int:
+    """Make folders of the runs that an archive holds, to be reported and compared; pictures are not in it."""
+    for folder in restore_archive(file, out):
+        console.print(str(folder), soft_wrap=True, highlight=False, markup=False)
     return 0
 
 

@@ -27,6 +27,11 @@ EXAMPLES: Mapping[str, Examples] = {
         ("splitleak export runs/quick", "to MLflow, in the folder mlruns"),
         ("splitleak export runs/quick --tracking-uri http://localhost:5000", "to a server"),
     ],
+    "archive": [
+        ("splitleak archive runs/quick", "quick.json.xz: every number, no photo"),
+        ("splitleak archive runs/cuts --file results/cuts.json.xz", "all victims of a study"),
+    ],
+    "restore": [("splitleak restore quick.json.xz --out elsewhere", "elsewhere/quick, for report and compare")],
     "compare": [
         ("splitleak compare runs/quick runs/changed", "which cells changed"),
         ("splitleak compare runs/quick runs/changed --csv changes.csv", "every comparison, in a file"),

@@ -26,7 +26,7 @@ from experiments.plan import (
 from experiments.report.member import Member
 from experiments.report.results import load_results
 from experiments.stages.victim import CLASSES_WITHOUT_TASK
-from victims.cuts import split
+from victims.cuts import Cut, split
 from victims.errors import InvalidInputError, unknown
 from victims.models import make_network
 
@@ -119,10 +119,14 @@ def _listed(folder: Path) -> dict[str, str]:
 
 def _member(label: str, run: Path) -> Member:
     results = load_results(run, cell_ids(run))
-    plan = read_plan(run / "plan.toml")
+    return Member(label, run.name, cut_of(read_plan(run / "plan.toml")), results)
+
+
+def cut_of(plan: Plan) -> Cut:
+    """Where its network is split."""
     victim = plan.victim
     network = make_network(plan.model, CLASSES_WITHOUT_TASK, victim.size)
-    return Member(label, run.name, split(network, victim.model, victim.cut, victim.size).cut, results)
+    return split(network, victim.model, victim.cut, victim.size).cut
 
 
 def _victims(tables: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

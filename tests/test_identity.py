@@ -24,6 +24,7 @@ from experiments.judge.identity import FAR, Comparisons, chance_of_rank_1, rank_
 from experiments.judge.scores import Recogniser, Truth, score_answers, score_images
 from experiments.plan import read_plan
 from experiments.report import write_report
+from experiments.report.matched import compared
 from experiments.report.matrix import table
 from experiments.report.page import verdict
 from experiments.report.results import load_results
@@ -442,6 +443,18 @@ def test_a_report_shows_every_kind(people: People) -> None:
     header, *lines = (run.folder / "results.csv").read_text().splitlines()
     assert {"rank1_mean", "rank1_chance", "rank1_ceiling", "balanced_accuracy_chance"} <= set(header.split(","))
     assert len(lines) == len(run.cells)
+
+
+def test_who_tells_most_of_the_person_is_no_matter_of_the_suite_alone(people: People) -> None:
+    _, run, _, _ = people
+    results = load_results(run.folder, run.ids)
+    undefended = results.undefended
+    assert undefended is not None
+    said = {name: undefended.groups[name].scores["rank1"].mean for name in ("strongest", "reidentify epochs=6")}
+    strongest = undefended.strongest("rank1")
+    assert strongest is not None
+    assert strongest.column == max(said, key=said.__getitem__)
+    assert compared(results) == ("psnr", "ssim", "rank1")
 
 
 def test_a_report_without_any_picture(tmp_path: Path) -> None:

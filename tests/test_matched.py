@@ -35,6 +35,13 @@ def test_what_cannot_be_afforded_is_not_used() -> None:
     assert leakage_at(0.01, reference, [_constant(0.895, 30.0)]).mean == 24.0  # nor what leaks more than nothing
 
 
+def test_what_loses_exactly_as_much_is_affordable() -> None:
+    assert 149 / 300 < 152 / 300 - 0.01, "by less than a float can tell"
+    reference, other = ((np.arange(300) < right)[None].astype(float) for right in (152, 149))
+    cheaper = Setting(other, np.full((1, 300), 15.0))
+    assert leakage_at(0.01, Setting(reference, np.full((1, 300), 20.0)), [cheaper]).mean == 15.0
+
+
 def test_settings_without_an_order_are_points() -> None:
     reference = _constant(0.9, 24.0)
     one, other = _constant(0.95, 20.0), _constant(0.5, 10.0)
@@ -44,7 +51,7 @@ def test_settings_without_an_order_are_points() -> None:
 
 def slow_least(utility: list[float], leakage: list[float], lost: float) -> float:
     """By walking along the curve in small steps."""
-    needed = utility[0] - lost
+    needed = utility[0] - lost - 1e-9
     found = [leak for use, leak in zip(utility, leakage, strict=True) if use >= needed]
     for left in range(1, len(utility) - 1):
         for share in np.linspace(0, 1, 2001):

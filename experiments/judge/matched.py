@@ -1,11 +1,13 @@
 """Defences compared at equal utility: what is left to the attacker when so much of the task is given up."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from experiments.judge.statistics import RESAMPLES, Array, Interval, around, resampled
+
+Value = TypeVar("Value", float, Array)
 
 
 class Setting(NamedTuple):
@@ -16,6 +18,15 @@ class Setting(NamedTuple):
 
     utility: Array
     leakage: Array
+
+
+ROUNDING = 1e-9
+"""A utility that misses what is needed by less, which means of floats do, does not miss it."""
+
+
+def needed(reference: Value, lost: float) -> Value:
+    """The least utility of a setting that loses at most ``lost`` of the reference's."""
+    return reference - lost - ROUNDING
 
 
 def leakage_at(lost: float, reference: Setting, curve: Sequence[Setting], resamples: int = RESAMPLES) -> Interval:
@@ -56,12 +67,12 @@ def least_leakage(lost: float, reference: Setting, curve: Sequence[Setting], res
 
 def _least(utility: Array, leakage: Array, lost: float) -> Array:
     """Of each column of (settings, resamples), whose first row is the reference: the least leakage affordable."""
-    needed = utility[0] - lost
-    found = np.where(utility >= needed, leakage, np.inf).min(0)  # the reference always is affordable
+    least_utility = needed(utility[0], lost)
+    found = np.where(utility >= least_utility, leakage, np.inf).min(0)  # the reference always is affordable
     for weak in range(1, len(utility) - 1):
         (u, v), (a, b) = utility[weak : weak + 2], leakage[weak : weak + 2]
-        crosses = (u - needed) * (v - needed) < 0
-        share = np.where(crosses, (u - needed) / np.where(crosses, u - v, 1), 0)
+        crosses = (u - least_utility) * (v - least_utility) < 0
+        share = np.where(crosses, (u - least_utility) / np.where(crosses, u - v, 1), 0)
         found = np.minimum(found, np.where(crosses, a + share * (b - a), np.inf))
     least: Array = found
     return least

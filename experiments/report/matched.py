@@ -1,10 +1,11 @@
 """The table of defences at equal utility."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.judge.matched import least_leakage
+from experiments.judge.matched import least_leakage, needed
 from experiments.judge.pareto import area
 from experiments.judge.statistics import Array, Interval, around
 from experiments.report import matrix
@@ -17,8 +18,17 @@ SPAN = 0.1
 """The loss of utility up to which the area under a tradeoff curve is taken."""
 
 
+IDENTITY = "rank1"
+
 HEADLINE = (LEAKAGE_METRICS[0], LOST[-1])
 """What the rows are ordered by."""
+
+
+def compared(results: Results) -> tuple[str, ...]:
+    """The metrics by which defences are compared: how much of a photo comes back and, if measured, who is on it."""
+    reference = results.undefended
+    known = reference is not None and reference.strongest(IDENTITY) is not None
+    return (*LEAKAGE_METRICS, IDENTITY) if known else LEAKAGE_METRICS
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,8 @@ def matched_rows(results: Results) -> tuple[MatchedRow, ...]:
     reference = results.undefended
     if reference is None or reference.utility is None:
         return ()
-    drawn = {family.label: _drawn(reference, family) for family in results.families}
+    metrics = compared(results)
+    drawn = {family.label: _drawn(reference, family, metrics) for family in results.families}
     known = [family for family in results.families if drawn[family.label]]
     unknown = np.full(1, np.inf)
     ranked = sorted(known, key=lambda family: float(drawn[family.label].get(HEADLINE, unknown)[0]))
@@ -59,9 +70,9 @@ def matched_rows(results: Results) -> tuple[MatchedRow, ...]:
     )
 
 
-def _drawn(reference: DefenceRow, family: Family) -> dict[tuple[str, float], Array]:
+def _drawn(reference: DefenceRow, family: Family, metrics: Sequence[str]) -> dict[tuple[str, float], Array]:
     """By metric and what is lost: the least leakage, then its resamples."""
-    found = {(metric, lost): _least(reference, family, metric, lost) for metric in LEAKAGE_METRICS for lost in LOST}
+    found = {(metric, lost): _least(reference, family, metric, lost) for metric in metrics for lost in LOST}
     return {key: values for key, values in found.items() if values is not None}
 
 
@@ -112,8 +123,8 @@ def doubtful(results: Results, row: MatchedRow) -> bool:
 
 
 def _affordable(reference: DefenceRow, family: Family) -> DefenceRow | None:
-    needed = (reference.utility.mean if reference.utility else np.inf) - LOST[-1]
-    rows = [row for row in family.rows if row.utility and row.utility.mean >= needed]
+    least = needed(reference.utility.mean if reference.utility else np.inf, LOST[-1])
+    rows = [row for row in family.rows if row.utility and row.utility.mean >= least]
     scored = [
         (strongest.scores[LEAKAGE_METRICS[0]].mean, row) for row in rows if (strongest := row.strongest("psnr"))
     ]
@@ -124,7 +135,7 @@ def headings(results: Results) -> tuple[str, ...]:
     """Of ``lines``."""
     name = results.utility_name or "utility"
     scores = [
-        f"{matrix.heading(metric)}, {100 * lost:g} % {name} lost" for metric in LEAKAGE_METRICS for lost in LOST
+        f"{matrix.heading(metric)}, {100 * lost:g} % {name} lost" for metric in compared(results) for lost in LOST
     ]
     area_name = f"mean {matrix.heading(LEAKAGE_METRICS[0])} over 0 to {100 * SPAN:g} % lost"
     behind = f"above the best at {100 * LOST[-1]:g} %"
@@ -138,14 +149,14 @@ def headings(results: Results) -> tuple[str, ...]:
     )
 
 
-def lines(rows: tuple[MatchedRow, ...]) -> tuple[tuple[str, ...], ...]:
-    """One per family, as text."""
+def lines(results: Results, rows: tuple[MatchedRow, ...]) -> tuple[tuple[str, ...], ...]:
+    """One per family, as text, under ``headings``."""
     return tuple(
         (
             row.family.label,
             *(
                 matrix.bare_range(metric, row.leakage.get((metric, lost)))
-                for metric in LEAKAGE_METRICS
+                for metric in compared(results)
                 for lost in LOST
             ),
             matrix.bare_range(LEAKAGE_METRICS[0], row.behind),
@@ -170,4 +181,4 @@ def table(results: Results) -> TextTable | None:
         f"The least leakage on each defence's curve, under its strongest attack, where {points} points of the "
         f"undefended {name} may be lost; {results.sample}; in brackets 95 % bootstrap intervals. The best first."
     )
-    return TextTable("matched_utility", headings(results), lines(rows), caption) if rows else None
+    return TextTable("matched_utility", headings(results), lines(results, rows), caption) if rows else None

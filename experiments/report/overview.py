@@ -18,7 +18,7 @@ from experiments.report.verdict import verdict
 
 def write_overview(name: str, folder: Path, members: Sequence[Member]) -> Path:
     """Write tables, figures and page of a study into its folder; returns the path of the page."""
-    tables = [table for table in (victims_table(members), equal_utility(members)) if table]
+    tables = overview_tables(members)
     write_all(tables, folder / "tables")
     (folder / "figures").mkdir(exist_ok=True)
     figures = {}
@@ -39,6 +39,11 @@ def write_overview(name: str, folder: Path, members: Sequence[Member]) -> Path:
         encoding="utf-8",
     )
     return page
+
+
+def overview_tables(members: Sequence[Member]) -> list[TextTable]:
+    """Those that there are."""
+    return [table for table in (victims_table(members), equal_utility(members)) if table]
 
 
 def headline(members: Sequence[Member]) -> str:

@@ -150,9 +150,11 @@ def _render(run: Path, results: Results, curves: Sequence[_Curve], figures: Mapp
         figures=figures,
         gallery=gallery(run, results),
         attacks=attacks,
-        attack_lines=[(line, bool(line[-1])) for line in attacks.lines] if attacks else [],
+        attack_lines=_marked(attacks.lines, [bool(line[-1]) for line in attacks.lines]) if attacks else [],
         matched_headings=matched.headings(results),
-        matched=list(zip(matched.lines(equal), (matched.doubtful(results, row) for row in equal), strict=True)),
+        matched=list(
+            zip(matched.lines(results, equal), (matched.doubtful(results, row) for row in equal), strict=True)
+        ),
         flags=[(FLAGS[name], count) for name, count in results.flag_counts.items()],
         proved_headings=PROVED_HEADINGS,
         proved=[(line, False) for line in proved(results)],
@@ -160,6 +162,11 @@ def _render(run: Path, results: Results, curves: Sequence[_Curve], figures: Mapp
         versions=_versions(results.finished),
         plan_text=plan.read_text(encoding="utf-8") if plan.exists() else "",
     )
+
+
+def _marked(lines: Sequence[Sequence[str]], doubtful: Sequence[bool]) -> list[tuple[Sequence[str], bool]]:
+    """Of each line of a table whether it is doubtful."""
+    return list(zip(lines, doubtful, strict=True))
 
 
 def _holdings(results: Results) -> list[tuple[str, list[str]]]:

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from experiments.judge.bounds import Bounds
 from experiments.judge.flags import Evidence, Probe, flags_of
-from experiments.judge.matched import Setting
+from experiments.judge.matched import Setting, needed
 from experiments.judge.pareto import pareto
 from experiments.judge.relative import relative
 from experiments.judge.statistics import Array, Interval, interval
@@ -370,11 +370,13 @@ class DefenceRow:
     def strongest(self, metric: str) -> Group | None:
         """The suite's choice; where a plan has no suite, the attack with the highest mean, floors apart.
 
-        Of several threats the one that leaks most, of equals the one that the plan names first.
+        The suite chooses among attacks that rebuild: those that tell something else of the photo stand beside it. Of
+        several threats the one that leaks most, of equals the one that the plan names first.
         """
         groups = [group for group in self.groups.values() if not group.floor and metric in group.scores]
-        suites = [group for group in groups if group.suite]
-        return max(suites or groups, key=lambda group: group.scores[metric].mean, default=None)
+        chosen = [group for group in groups if group.suite or LEAKAGE_METRICS[0] not in group.scores]
+        competing = chosen if any(group.suite for group in groups) else groups
+        return max(competing, key=lambda group: group.scores[metric].mean, default=None)
 
 
 Membership = tuple[bool, float]
@@ -506,7 +508,7 @@ class Results:
         """Whether every strength loses more utility than is comparable."""
         reference = self.undefended.utility if self.undefended else None
         known = [row.utility.mean for row in family.rows if row.utility]
-        return reference is not None and bool(known) and max(known) < reference.mean - AFFORDABLE
+        return reference is not None and bool(known) and max(known) < needed(reference.mean, AFFORDABLE)
 
     def _evidence(self, row: DefenceRow, group: Group, unmatched: bool) -> Evidence:
         cells, leakage = group.finished, group.table("psnr")
@@ -643,6 +645,16 @@ def load_results(run: Path, ids: Sequence[str]) -> Results:
             raise InvalidInputError(f"{path} is not a cell of a run: {error}") from error
         cells.append(dataclasses.replace(cell, id=identifier))
     return Results(tuple(cells), tuple(missing))
+
+
+def results_of(stored: Mapping[str, Mapping[str, Any] | None]) -> Results:
+    """The cells of a plan from their plain values, by id; None for a cell without a result.
+
+    Raises:
+        ValueError: something is no cell, or they do not share one victim.
+    """
+    cells = [_CELL.validate_json(json.dumps({**cell, "id": name})) for name, cell in stored.items() if cell]
+    return Results(tuple(cells), tuple(name for name, cell in stored.items() if cell is None))
 
 
 Scalar = str | int | float | bool | None

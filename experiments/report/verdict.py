@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from experiments.judge.matched import needed
 from experiments.judge.statistics import Interval
 from experiments.report import matrix
 from experiments.report.results import DefenceRow, Group, Results
@@ -28,8 +29,8 @@ def best_at_equal_utility(results: Results) -> DefenceRow | None:
     reference = results.undefended
     if reference is None or reference.utility is None:
         return None
-    needed = reference.utility.mean - MATCHED_UTILITY
-    equal = [row for row in _defended(results) if row.utility and row.utility.mean >= needed]
+    least = needed(reference.utility.mean, MATCHED_UTILITY)
+    equal = [row for row in _defended(results) if row.utility and row.utility.mean >= least]
     return min(equal, key=_leakage, default=None)
 
 

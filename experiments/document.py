@@ -1,0 +1,180 @@
+"""Documents whose numbers come from archives: each marked place is written anew from the stored results.
+
+A mark is a comment, so that a reader of the rendered page does not see it:
+
+    <!-- results: RUN TABLE -->             a table of that run, such as ``matched_utility`` or ``attacks``
+    <!-- results: RUN figure NAME -->       one of its figures, such as ``tradeoff_psnr``
+    <!-- results: RUN made -->              how it was made, on how many photos, with which versions
+    <!-- results: ARCHIVE victims -->       of an archive of several runs: they side by side
+    <!-- results: RUN | DEFENCE | ATTACK | METRIC -->      one number, in the middle of a sentence
+
+What stands between it and the next ``<!-- end -->`` is replaced.
+"""
+
+import re
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from experiments.archive import SUFFIX, Archived, read_archive
+from experiments.plan import parse_plan
+from experiments.report import matrix
+from experiments.report.figures import cost_figure, depth_figure, save, tradeoff
+from experiments.report.member import Member
+from experiments.report.overview import overview_tables
+from experiments.report.results import LEAKAGE_METRICS, SHOWN_METRICS, DefenceRow, Group, Results
+from experiments.report.table import ABSENT, TextTable
+from experiments.report.tables import tables
+from experiments.study import cut_of
+from victims.errors import InvalidInputError, unknown
+
+ARCHIVES, FIGURES = Path("results"), Path("docs/results")
+MARK = re.compile(r"(<!-- results: (?P<asked>[^\n]*?) -->)(?P<old>.*?)(<!-- end -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One file of ``ARCHIVES``. ``name``: the file's, without its ending; that of the plan."""
+
+    name: str
+    runs: Mapping[str, Archived]
+
+    @cached_property
+    def members(self) -> tuple[Member, ...]:
+        """Its runs as the victims of a study."""
+        plans = {name: parse_plan(tomllib.loads(run.plan), run.plan, Path(), name) for name, run in self.runs.items()}
+        return tuple(
+            Member(name.removeprefix(f"{self.name}."), name, cut_of(plans[name]), run.results)
+            for name, run in self.runs.items()
+        )
+
+    def command(self, run: str) -> str:
+        """What made a run, and the archive."""
+        only = f" --only {run.removeprefix(f'{self.name}.')}" if run != self.name else ""
+        return f"splitleak run {self.name}{only}"
+
+
+class Documents:
+    """Fills documents below ``root`` from the archives there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        files = sorted((root / ARCHIVES).glob(f"*{SUFFIX}"))
+        self.archives = {name: Archive(name, read_archive(file)) for file in files for name in [_stem(file)]}
+        self.runs = {run: archive for archive in self.archives.values() for run in archive.runs}
+
+    def filled(self, text: str) -> str:
+        """The text with every marked place written anew; the figures that it shows are written, too.
+
+        Raises:
+            InvalidInputError: a mark asks for what no archive has; the message names what there is.
+        """
+
+        def fill(match: re.Match[str]) -> str:
+            return f"{match[1]}{self._answer(match['asked'])}{match[4]}"
+
+        return MARK.sub(fill, text)
+
+    def _answer(self, asked: str) -> str:
+        if "|" in asked:
+            return self._number(*(part.strip() for part in asked.split("|")))
+        name, _, what = asked.partition(" ")
+        if name in self.archives and name not in self.runs:
+            return self._study(self.archives[name], what)
+        if name not in self.runs:
+            raise unknown("run of the archives:", name, [*self.runs, *self.archives])
+        archive = self.runs[name]
+        results = archive.runs[name].results
+        if what == "made":
+            return f"\n{_made(archive, name, results)}\n"
+        if what.startswith("figure "):
+            return self._figure(name, what.removeprefix("figure "), dict(_figures(results)))
+        return _table(what, tables(results))
+
+    def _study(self, archive: Archive, what: str) -> str:
+        if what.startswith("figure "):
+            figures = {f"depth_{metric}": depth_figure(archive.members, metric) for metric in LEAKAGE_METRICS}
+            return self._figure(archive.name, what.removeprefix("figure "), figures)
+        return _table(what, overview_tables(archive.members))
+
+    def _figure(self, name: str, which: str, figures: Mapping[str, Figure | None]) -> str:
+        figure = figures.get(which)
+        if figure is None:
+            raise unknown(f"figure of {name}:", which, [known for known, drawn in figures.items() if drawn])
+        stem = FIGURES / f"{name}.{which}"
+        (self.root / FIGURES).mkdir(parents=True, exist_ok=True)
+        (file,) = save(figure, self.root / stem, "svg")
+        return f"\n![{name}: {which.replace('_', ' ')}]({FIGURES.as_posix()}/{file.name})\n"
+
+    def _number(self, run: str, defence: str, attack: str, metric: str) -> str:
+        if run not in self.runs:
+            raise unknown("run of the archives:", run, self.runs)
+        rows = {row.defence.label: row for row in self.runs[run].runs[run].results.rows}
+        if defence not in rows:
+            raise unknown(f"defence of {run}:", defence, rows)
+        row = rows[defence]
+        if attack not in row.groups:
+            raise unknown(f"attack on {defence}:", attack, row.groups)
+        return _value(row, row.groups[attack], metric)
+
+
+def _value(row: DefenceRow, group: Group, metric: str) -> str:
+    costs = dict(zip(("utility", "bytes", "edge"), matrix.costs(row), strict=True))
+    if metric in costs:
+        return costs[metric]
+    if metric == "ceiling":
+        limit = group.reference("psnr", "ceiling")
+        return ABSENT if limit is None else matrix.number("psnr", limit)
+    score = group.pooled(metric) if metric in group.metrics else None
+    if score is None:
+        raise unknown("number of a cell:", metric, [*costs, "ceiling", *group.metrics])
+    return matrix.ranged(metric, score)
+
+
+def _figures(results: Results) -> Iterator[tuple[str, Figure | None]]:
+    for metric in SHOWN_METRICS:
+        yield f"tradeoff_{metric}", tradeoff(results, metric)
+        yield f"cost_{metric}", cost_figure(results, metric)
+
+
+def _table(name: str, found: Iterator[TextTable] | Sequence[TextTable]) -> str:
+    known = {table.name: table for table in found}
+    if name not in known:
+        raise unknown("table:", name, known)
+    return f"\n\n{known[name].markdown()}\n"
+
+
+def _made(archive: Archive, run: str, results: Results) -> str:
+    versions = {name: version for cell in results.finished for name, version in cell.versions.items()}
+    failed = f", {len(results.failed)} cells failed" if results.failed else ""
+    missing = f", {len(results.missing)} not run" if results.missing else ""
+    return (
+        f"`{archive.command(run)}`, stored by `splitleak archive runs/{archive.name}`; {results.sample}, "
+        f"{len(results.finished)} cells{failed}{missing}; "
+        f"{', '.join(f'{name} {version}' for name, version in versions.items())}."
+    )
+
+
+def _stem(file: Path) -> str:
+    return file.name.removesuffix(SUFFIX)
+
+
+def main(paths: Sequence[str]) -> int:
+    """Write documents anew in place; they lie, like the archives, in the current folder."""
+    documents = Documents(Path())
+    try:
+        for path in map(Path, paths):
+            path.write_text(documents.filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+    except InvalidInputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

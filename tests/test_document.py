@@ -1,0 +1,114 @@
+"""Documents whose numbers come from archives."""
+
+import re
+from pathlib import Path
+
+import pytest
+from tiny import HEAD, NOISE, NONE, RIDGE, run_plan
+
+from experiments.archive import write_archive
+from experiments.document import Documents, main
+from experiments.execute import cell_ids
+from experiments.report import matrix
+from experiments.report.results import load_results
+from victims.errors import InvalidInputError
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("documented")
+    run_plan(HEAD + NONE + NOISE + RIDGE, folder)
+    return folder / "runs" / "tiny"
+
+
+@pytest.fixture
+def root(run: Path, tmp_path: Path) -> Path:
+    write_archive([run], tmp_path / "results" / "tiny.json.xz")
+    (second := tmp_path / "runs" / "pair.second").mkdir(parents=True)
+    for name in ("plan.toml", "cells.json", "cells"):
+        (second / name).symlink_to(run / name)
+    write_archive([second], tmp_path / "results" / "pair.json.xz")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["RESULTS.md", "README.md"])
+def test_the_projects_documents_say_what_its_archives_hold(name: str, tmp_path: Path) -> None:
+    (tmp_path / "results").symlink_to(PROJECT / "results")
+    text = (PROJECT / name).read_text()
+    assert Documents(tmp_path).filled(text) == text, "make results"
+    for figure in re.findall(r"\]\((docs/[^)]+)\)", text):
+        assert (PROJECT / figure).is_file()
+
+
+def test_a_number_that_was_edited_is_put_right(root: Path) -> None:
+    mark = "<!-- results: tiny | none | ridge | psnr -->"
+    text = f"Ridge reaches {mark}99.9 dB<!-- end --> there, {mark}<!-- end --> here."
+    (undefended,) = [
+        row for row in load_results(run_of(root), cell_ids(run_of(root))).rows if row.defence.label == "none"
+    ]
+    right = undefended.groups["ridge"].scores["psnr"]
+    filled = Documents(root).filled(text)
+    assert filled.count(f"{mark}{matrix.number('psnr', right.mean)} [") == 2
+    assert filled.startswith("Ridge reaches ")
+    assert filled.endswith(" here.")
+    assert Documents(root).filled(filled) == filled
+
+
+def run_of(root: Path) -> Path:
+    return (root / "runs" / "pair.second" / "cells").resolve().parent
+
+
+def test_tables_figures_and_commands(root: Path) -> None:
+    text = "".join(
+        f"<!-- results: {asked} -->old<!-- end -->\n"
+        for asked in (
+            "tiny made",
+            "tiny matched_utility",
+            "tiny figure tradeoff_psnr",
+            "pair.second made",
+            "pair victims",
+            "tiny | gaussian_noise sigma=0.5 | ridge | bytes",
+            "tiny | gaussian_noise sigma=0.5 | ridge | utility",
+        )
+    )
+    filled = Documents(root).filled(text)
+    assert "old" not in filled
+    assert "`splitleak run tiny`" in filled
+    assert "`splitleak run pair --only second`" in filled
+    assert "| gaussian_noise |" in filled
+    assert "| second | 72x4x4 |" in filled
+    assert (root / "docs" / "results" / "tiny.tradeoff_psnr.svg").is_file()
+    assert "](docs/results/tiny.tradeoff_psnr.svg)" in filled
+    assert Documents(root).filled(filled) == filled
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        ("tyni made", "'tyni'.*tiny"),
+        ("tiny matchde", "'matchde'.*matched_utility"),
+        ("tiny figure trade", "tradeoff_psnr"),
+        ("tiny | nobody | ridge | psnr", "'nobody'.*none"),
+        ("tiny | none | rigde | psnr", "'rigde'.*ridge"),
+        ("tiny | none | ridge | pnsr", "'pnsr'.*psnr"),
+        ("pair victmis", "victims"),
+    ],
+)
+def test_what_no_archive_has_is_refused_with_what_there_is(asked: str, hint: str, root: Path) -> None:
+    with pytest.raises(InvalidInputError, match=hint):
+        Documents(root).filled(f"<!-- results: {asked} --><!-- end -->")
+
+
+def test_from_the_command_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    Path("good.md").write_text("<!-- results: tiny made --><!-- end -->")
+    Path("bad.md").write_text("<!-- results: other made --><!-- end -->")
+    assert main(["good.md"]) == 0
+    assert "splitleak run tiny" in Path("good.md").read_text()
+    assert main(["bad.md"]) == 2
+    assert capsys.readouterr().err.startswith("error: unknown run of the archives")
+    assert Path("bad.md").read_text() == "<!-- results: other made --><!-- end -->"
