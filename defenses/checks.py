@@ -217,5 +217,7 @@ def _strength_moves_its_statistic(defense: Defense) -> None:
         with seeded("statistic"):
             values.append(replace(defense, **{defense.strength: strength}).statistic(toy_calibration()))
     listed = ", ".join(f"{strength}: {value:.3g}" for strength, value in zip(defense.strengths, values, strict=True))
-    assert all(weaker < stronger for weaker, stronger in pairwise(values)), f"its statistic does not grow ({listed})"
+    shape = "x".join(map(str, next(toy_calibration().batches()).features.shape[1:]))
+    grows = all(weaker < stronger for weaker, stronger in pairwise(values))
+    assert grows, f"its statistic does not grow over 'strengths' ({listed}), on features of {shape}"
     assert values[0] <= WEAKEST_SHARE * values[-1], f"its weakest strength is far from no defence ({listed})"
