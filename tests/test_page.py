@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from PIL import Image
 from test_report import ATTACKS, DEFENCES, fail_one, write_run
 
 from experiments.report import gallery, write_report
-from experiments.report.figures import tradeoff, vertical_scale
+from experiments.report.figures import save, tradeoff, vertical_scale
 from experiments.report.gallery import glance
 from experiments.report.page import _hits
 from experiments.report.results import STRONGEST, load_results
@@ -47,6 +49,19 @@ def test_every_cell_can_be_opened_and_tells_what_it_rests_on(page: str) -> None:
     assert [name for name, _ in one["flags"]] == ["few-photos"]
     failed = next(cell for cell in cells.values() if cell["title"] == "ridge on gaussian_noise sigma=2.0")
     assert failed["facts"] == [["error", "ValueError: it broke"]] * 2
+
+
+def test_two_that_write_one_report_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(*arguments: Any) -> list[Path]:
+        files = save(*arguments)
+        time.sleep(0.05)
+        return files
+
+    monkeypatch.setattr("experiments.report.page.save", slowly)
+    ids = write_run(tmp_path)
+    with ThreadPoolExecutor(3) as pool:
+        pages = [pool.submit(write_report, tmp_path, ids) for _ in range(3)]
+    assert {page.result() for page in pages} == {tmp_path / "index.html"}
 
 
 def test_the_suites_choice_stands_first(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from rich.text import Text
 from experiments.report import matched, matrix
 from experiments.report.figures import depth_figure
 from experiments.report.member import Member
-from experiments.report.page import PAGE, drawn, template
+from experiments.report.page import PAGE, alone, drawn, template
 from experiments.report.results import LEAKAGE_METRICS, SHOWN_METRICS, Group, Results
 from experiments.report.table import ABSENT, FLAG, TextTable
 from experiments.report.tables import write_all
@@ -18,6 +18,11 @@ from experiments.report.verdict import verdict
 
 def write_overview(name: str, folder: Path, members: Sequence[Member]) -> Path:
     """Write tables, figures and page of a study into its folder; returns the path of the page."""
+    with alone(folder):
+        return _write(name, folder, members)
+
+
+def _write(name: str, folder: Path, members: Sequence[Member]) -> Path:
     tables = overview_tables(members)
     write_all(tables, folder / "tables")
     (folder / "figures").mkdir(exist_ok=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock, FileLock
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
@@ -38,6 +39,25 @@ def write_report(run: Path, ids: Sequence[str]) -> Path:
     Raises:
         ValueError: a cell's file cannot be read, or the cells do not share one victim.
     """
+    with alone(run):
+        return _write(run, ids)
+
+
+def current_report(run: Path, ids: Sequence[str]) -> Path:
+    """The page as it is if nothing that it shows has changed since, else a new one; see ``write_report``."""
+    page, made_of = run / PAGE, run / MADE_OF
+    with alone(run):
+        if page.is_file() and made_of.is_file() and made_of.read_text() == _made_of(run, ids):
+            return page
+        return _write(run, ids)
+
+
+def alone(run: Path) -> BaseFileLock:
+    """Of several processes that have run one plan, one after the other writes its report."""
+    return FileLock(run / f"{MADE_OF}.lock")
+
+
+def _write(run: Path, ids: Sequence[str]) -> Path:
     results = load_results(run, ids)
     write_csv(results, run / "results.csv")
     write_tables(results, run)
@@ -54,14 +74,6 @@ def write_report(run: Path, ids: Sequence[str]) -> Path:
     page.write_text(_render(run, results, curves, figures), encoding="utf-8")
     (run / MADE_OF).write_text(_made_of(run, ids))
     return page
-
-
-def current_report(run: Path, ids: Sequence[str]) -> Path:
-    """The page as it is if nothing that it shows has changed since, else a new one; see ``write_report``."""
-    page, made_of = run / PAGE, run / MADE_OF
-    if page.is_file() and made_of.is_file() and made_of.read_text() == _made_of(run, ids):
-        return page
-    return write_report(run, ids)
 
 
 def _made_of(run: Path, ids: Sequence[str]) -> str:
