@@ -59,8 +59,11 @@ def test_two_that_write_one_report_do_not_meet(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr("experiments.report.page.save", slowly)
     ids = write_run(tmp_path)
-    with ThreadPoolExecutor(3) as pool:
-        pages = [pool.submit(write_report, tmp_path, ids) for _ in range(3)]
+    with ThreadPoolExecutor(6) as pool:
+        pages = []
+        for _ in range(6):
+            pages.append(pool.submit(write_report, tmp_path, ids))
+            time.sleep(0.3)
     assert {page.result() for page in pages} == {tmp_path / "index.html"}
 
 
