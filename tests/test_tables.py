@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from test_report import write_run
 
-from experiments.report.results import Results, load_results
+from experiments.report.results import DefenceRow, Results, load_results
 from experiments.report.table import TextTable
 from experiments.report.tables import tables, write_tables
 
@@ -51,7 +51,7 @@ READERS: dict[str, Callable[[str], list[list[str]]]] = {"csv": read_csv, "md": r
 
 def test_every_table_is_written_in_every_format(written: tuple[Path, Results]) -> None:
     folder, results = written
-    names = ["matrix_psnr", "matrix_ssim", "matched_utility", "attacks", "proved"]
+    names = ["matrix_psnr", "matrix_ssim", "matched_utility", "pareto", "attacks", "proved"]
     assert [table.name for table in tables(results)] == names
     assert {path.name for path in folder.iterdir()} == {
         f"{name}.{kind}" for name in names for kind in ("csv", "md", "tex")
@@ -133,3 +133,27 @@ def test_latex_compiles(written: tuple[Path, Results], tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert (tmp_path / "all.pdf").stat().st_size > 0
+
+
+def test_the_pareto_table_lists_the_members_and_no_other(written: tuple[Path, Results]) -> None:
+    _, results = written
+    (table,) = [table for table in tables(results) if table.name == "pareto"]
+    members = {label for label, (inside, _) in results.pareto.items() if inside}
+    assert members
+    assert {line[0] for line in table.lines} == members
+    leakage = [float(line[table.headings.index("PSNR (dB)")].split()[0]) for line in table.lines]
+    assert leakage == sorted(leakage)
+    for label in members:
+        row = next(row for row in results.rows if row.defence.label == label)
+        others = [other for other in results.rows if other.utility and other.strongest("psnr")]
+        assert row.utility is not None
+        assert not any(_beats(other, row) for other in others)
+
+
+def _beats(one: DefenceRow, other: DefenceRow) -> bool:
+    (useful, leaks), (needed, leaked) = (
+        (row.utility.mean, strongest.scores["psnr"].mean)
+        for row in (one, other)
+        if row.utility and (strongest := row.strongest("psnr"))
+    )
+    return useful >= needed and leaks <= leaked and (useful, leaks) != (needed, leaked)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from experiments.report import matched, matrix
 from experiments.report.attacks import attack_table
+from experiments.report.pareto import pareto_table
 from experiments.report.proved import proved_table
 from experiments.report.results import SHOWN_METRICS, Results
 from experiments.report.table import TextTable
@@ -13,7 +14,7 @@ from experiments.report.table import TextTable
 def tables(results: Results) -> Iterator[TextTable]:
     """Those that are written each on its own: the matrix by metric, and all others that there are."""
     found = (matrix.metric_table(results, metric) for metric in SHOWN_METRICS)
-    others = (matched.table(results), attack_table(results), proved_table(results))
+    others = (matched.table(results), pareto_table(results), attack_table(results), proved_table(results))
     yield from (table for table in (*found, *others) if table is not None)
 
 
