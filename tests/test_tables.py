@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from test_report import write_run
 
-from experiments.report.results import DefenceRow, Results, load_results
+from experiments.report.results import Results, load_results
 from experiments.report.table import TextTable
 from experiments.report.tables import tables, write_tables
 
@@ -143,17 +143,11 @@ def test_the_pareto_table_lists_the_members_and_no_other(written: tuple[Path, Re
     assert {line[0] for line in table.lines} == members
     leakage = [float(line[table.headings.index("PSNR (dB)")].split()[0]) for line in table.lines]
     assert leakage == sorted(leakage)
-    for label in members:
-        row = next(row for row in results.rows if row.defence.label == label)
-        others = [other for other in results.rows if other.defence.label in results.pareto]
-        assert row.utility is not None
-        assert not any(_beats(other, row) for other in others)
-
-
-def _beats(one: DefenceRow, other: DefenceRow) -> bool:
-    (useful, leaks), (needed, leaked) = (
-        (row.utility.mean, strongest.scores["psnr"].mean)
-        for row in (one, other)
-        if row.utility and (strongest := row.strongest("psnr"))
-    )
-    return useful >= needed and leaks <= leaked and (useful, leaks) != (needed, leaked)
+    means = {
+        row.defence.label: (setting.utility.mean(), setting.leakage.mean())
+        for row in results.rows
+        if (setting := row.setting("psnr"))
+    }
+    for label, (useful, leaks) in means.items():
+        beaten = any(u >= useful and v <= leaks and (u, v) != (useful, leaks) for u, v in means.values())
+        assert beaten == (label not in members)
