@@ -527,3 +527,12 @@ def test_of_several_seeds_the_worst_gradient_counts(tmp_path: Path) -> None:
     results = load_results(tmp_path, write_run(tmp_path, break_one))
     assert "zero-gradient" in results.flags["none", "decoder"]
     assert "zero-gradient" not in results.flags.get(("none", "ridge"), ())
+
+
+def test_a_setting_that_sweeps_nothing_is_called_as_in_the_plan(tmp_path: Path) -> None:
+    def unswept(cell: dict[str, Any]) -> None:
+        if cell["defence"]["name"] == "dp_sgd":
+            cell["defence"] |= {"strength": None, "strength_value": None, "settings": {"parts": [{"name": "a"}]}}
+
+    results = load_results(tmp_path, write_run(tmp_path, unswept))
+    assert "dp_sgd epsilon=8.0" in [family.label for family in results.families]

@@ -606,7 +606,9 @@ def _like(table: Array | None, other: Array | None) -> Array | None:
 
 
 def _family_label(defence: DefenceSetting, others: Sequence[DefenceSetting]) -> str:
-    """The name, with the settings in which it differs from its namesakes."""
+    """The name, with the settings in which it differs from its namesakes; the plan's label where nothing is swept."""
+    if defence.strength is None:
+        return defence.label
     namesakes = [other for other in others if other.name == defence.name]
     differing = [
         f"{name}={value}"
