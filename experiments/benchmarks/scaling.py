@@ -17,7 +17,7 @@ from experiments.execute import Run, RunWorkshop, work_of
 from experiments.schedule import Executor, Graph, Outcome, Progress, Serial, Task, Work, execute
 from experiments.workers import Processes, Ray, Workshop
 
-LONGER = PLAN.replace("seeds = [0, 1]", "seeds = [0, 1, 2, 3]")
+LONGER = PLAN.replace("seeds = [0, 1]", "seeds = [0, 1, 2, 3, 4, 5]")
 """Minutes of work, as of a small real matrix: each worker takes seconds to start."""
 WORKERS, REPEATS = 2, 3
 NODES, IDLE_CELLS = 4, 1000
