@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,7 @@ def test_workers_say_what_they_are_at_and_end_when_they_are_told(tmp_path: Path)
 
 ORPHAN = """
 import sys
+from functools import partial
 from pathlib import Path
 from experiments.schedule import Outcome, Task
 from experiments.workers import Processes, Workshop
@@ -239,7 +241,14 @@ def test_interrupted_it_keeps_what_is_finished_and_says_so(tmp_path: Path) -> No
     path.write_text(PLAN)
     command = [sys.executable, "-m", "experiments", "run", str(path), "--out", str(tmp_path / "runs")]
     cells = tmp_path / "runs" / "tiny" / "cells"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background job, as these tests may be, begins with Ctrl-C ignored, and so would its children
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     while process.poll() is None and len(list(cells.glob("*.json"))) < 2:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
