@@ -122,4 +122,4 @@ def _results(run: Mapping[str, Any]) -> Results:
 
 def _no_archive(path: Path, error: Exception) -> InvalidInputError:
     reason = " ".join(str(error).split())[:200]
-    return InvalidInputError(f"{path} is no archive that `splitleak export --to json` wrote: {reason}")
+    return InvalidInputError(f"{path} is no archive that `splitleak archive` wrote: {reason}")
