@@ -5,7 +5,7 @@ A mark is a comment, so that a reader of the rendered page does not see it:
     <!-- results: RUN TABLE -->             a table of that run, such as ``matched_utility`` or ``attacks``
     <!-- results: RUN figure NAME -->       one of its figures, such as ``tradeoff_psnr``
     <!-- results: RUN made -->              how it was made, on how many photos, with which versions
-    <!-- results: ARCHIVE victims -->       of an archive of several runs: they side by side
+    <!-- results: ARCHIVE victims -->       of an archive of several runs: they side by side; ``made`` as above
     <!-- results: RUN | DEFENCE | ATTACK | METRIC -->      one number, in the middle of a sentence
 
 What stands between it and the next ``<!-- end -->`` is replaced.
@@ -91,12 +91,15 @@ class Documents:
         archive = self.runs[name]
         results = archive.runs[name].results
         if what == "made":
-            return f"\n{_made(archive, name, results)}\n"
+            return _made(archive.command(name), archive, [results])
         if what.startswith("figure "):
             return self._figure(name, what.removeprefix("figure "), dict(_figures(results)))
         return _table(what, tables(results))
 
     def _study(self, archive: Archive, what: str) -> str:
+        if what == "made":
+            every = [run.results for run in archive.runs.values()]
+            return _made(archive.command(archive.name), archive, every)
         if what.startswith("figure "):
             figures = {f"depth_{metric}": depth_figure(archive.members, metric) for metric in LEAKAGE_METRICS}
             return self._figure(archive.name, what.removeprefix("figure "), figures)
@@ -149,14 +152,19 @@ def _table(name: str, found: Iterator[TextTable] | Sequence[TextTable]) -> str:
     return f"\n\n{known[name].markdown()}\n"
 
 
-def _made(archive: Archive, run: str, results: Results) -> str:
-    versions = {name: version for cell in results.finished for name, version in cell.versions.items()}
-    failed = f", {len(results.failed)} cells failed" if results.failed else ""
-    missing = f", {len(results.missing)} not run" if results.missing else ""
+def _made(command: str, archive: Archive, runs: Sequence[Results]) -> str:
+    cells = [cell for results in runs for cell in results.finished]
+    versions = {name: version for cell in cells for name, version in cell.versions.items()}
+    samples = " or ".join(dict.fromkeys(results.sample for results in runs))
+    counts = {
+        "cells": len(cells),
+        "cells failed": sum(len(results.failed) for results in runs),
+        "not run": sum(len(results.missing) for results in runs),
+    }
     return (
-        f"`{archive.command(run)}`, stored by `splitleak archive runs/{archive.name}`; {results.sample}, "
-        f"{len(results.finished)} cells{failed}{missing}; "
-        f"{', '.join(f'{name} {version}' for name, version in versions.items())}."
+        f"\n`{command}`, stored by `splitleak archive runs/{archive.name}`; {samples}, "
+        f"{', '.join(f'{count} {what}' for what, count in counts.items() if count)}; "
+        f"{', '.join(f'{name} {version}' for name, version in versions.items())}.\n"
     )
 
 

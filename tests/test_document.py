@@ -68,6 +68,7 @@ def test_tables_figures_and_commands(root: Path) -> None:
             "tiny matched_utility",
             "tiny figure tradeoff_psnr",
             "pair.second made",
+            "pair made",
             "pair victims",
             "tiny | gaussian_noise sigma=0.5 | ridge | bytes",
             "tiny | gaussian_noise sigma=0.5 | ridge | utility",
@@ -77,6 +78,7 @@ def test_tables_figures_and_commands(root: Path) -> None:
     assert "old" not in filled
     assert "`splitleak run tiny`" in filled
     assert "`splitleak run pair --only second`" in filled
+    assert "`splitleak run pair`" in filled
     assert "| gaussian_noise |" in filled
     assert "| second | 72x4x4 |" in filled
     assert (root / "docs" / "results" / "tiny.tradeoff_psnr.svg").is_file()
