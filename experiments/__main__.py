@@ -49,7 +49,7 @@ from experiments.schedule import Executor, Serial
 from experiments.store import Store
 from experiments.study import MEMBERS, member_runs, read_members, read_study
 from experiments.workers import Processes, Ray, default_workers
-from victims.allocator import keep_freed_memory
+from victims.allocator import tune_memory
 from victims.cuts import find_cuts
 from victims.errors import InvalidInputError, unknown
 from victims.models import SCRATCH, make_network
@@ -484,7 +484,7 @@ def _print_dry_run(experiment: Run, store: Store) -> None:
 
 def main() -> None:
     """Entry point: bad input is one line and exit code 2, a bug keeps its traceback."""
-    keep_freed_memory()
+    tune_memory()
     try:
         code = app(exit_on_error=False, print_error=False)
     except (InvalidInputError, CycloptsError, DiskFullError) as error:

@@ -18,7 +18,7 @@ import torch
 
 from experiments.integrity import DiskFullError
 from experiments.schedule import Died, Executor, Outcome, Progress, Task, Work
-from victims.allocator import keep_freed_memory
+from victims.allocator import tune_memory
 from victims.errors import InvalidInputError
 
 LEAVING_SECONDS = 10.0
@@ -136,7 +136,7 @@ def _serve(connection: Connection, workshop: Workshop, number: int, threads: int
     """A worker's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    keep_freed_memory()
+    tune_memory()
     torch.set_num_threads(threads)
     work = workshop.open(number, connection.send)
     while True:

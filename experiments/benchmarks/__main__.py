@@ -14,12 +14,12 @@ from experiments.benchmarks import (
     seed_decoder,
     sharing,
 )
-from victims.allocator import keep_freed_memory
+from victims.allocator import tune_memory
 from victims.gaussian import GaussianVictim
 
 if __name__ == "__main__":
     torch.set_num_threads(min(2, torch.get_num_threads()))
-    keep_freed_memory()
+    tune_memory()
     console = Console()
     console.print(seed_decoder.compare(sizes=(64, 160, 320)))
     console.print(seed_decoder.recipe(size=320))
