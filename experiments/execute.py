@@ -238,12 +238,13 @@ def run_cells(
         InvalidInputError: a photo cannot be read; the photos are decoded before the first cell.
         DiskFullError: there is no room for a result.
     """
+    before = len(store.computed)  # of other runs
     with store.task():
         data = run.cells[0].protect.victim.data.load(store)
         save_strip(run.folder / "targets.png", data.images["target"][:EXAMPLES])
     replace_if_other(run.folder / "plan.toml", run.plan.text.encode())
     replace_if_other(run.folder / CELLS, json.dumps(run.ids, indent=1).encode())
-    computed, missing = Counter(store.computed), {}
+    computed, missing = Counter(store.computed[before:]), {}
     for cell in run.cells:
         result = cell.result(run.folder)
         if result is None or (retry_failed and result["status"] == "failed"):

@@ -105,6 +105,7 @@ def test_a_study_runs_every_victim_and_compares_them(ran: tuple[Path, str]) -> N
     folder, said = ran
     study = folder / "runs" / "tiny"
     assert str(study / "index.html") in said
+    assert "data 2 for" in said.replace("\n", " ")  # the first two share their photos
     members = read_members(study)
     assert [member.label for member in members] == list(read_study(folder / "study.toml").plans)
     assert [member.cut.shape for member in members] == [(16, 8, 8), (72, 4, 4), (128, 4, 4)]
