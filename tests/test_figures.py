@@ -14,6 +14,7 @@ from matplotlib.text import Text
 from test_report import fail_one, write_run
 
 from experiments.__main__ import report
+from experiments.judge.statistics import Interval
 from experiments.report.figures import (
     DOUBLE,
     SCREEN,
@@ -25,6 +26,7 @@ from experiments.report.figures import (
     training_figure,
     write_paper,
 )
+from experiments.report.figures.points import UNDEFENDED_LOOK, Point, draw_curve, frame
 from experiments.report.results import SHOWN_METRICS, Results, load_results
 
 BASELINE = Path(__file__).parent / "baseline"
@@ -189,3 +191,20 @@ def test_results_without_curves_have_no_training_figure(tmp_path: Path) -> None:
         cell["history"] = []
 
     assert training_figure(load_results(tmp_path, write_run(tmp_path, untrained))) is None
+
+
+def test_long_bars_leave_room_for_what_they_belong_to() -> None:
+    def bar(mean: float, reach: float) -> Interval:
+        return Interval(mean, mean - reach, mean + reach)
+
+    axes = Figure().add_subplot()
+    axes.set_xscale("log")
+    points = [Point(bar(1e2, 0), bar(20, 0.5)), Point(bar(1e4, 0), bar(24, 1e3))]
+    curve = draw_curve(axes, "one", UNDEFENDED_LOOK, points)
+    frame([axes], [[curve]], 0.1)
+    assert axes.get_xlim() == pytest.approx((10**1.8, 10**4.2))
+    assert axes.get_ylim() == pytest.approx(
+        (19 - 0.6, 25 + 0.6)
+    )  # a quarter of what the markers span, and the margin
+    frame([axes], [[curve]], 0.1, [12])
+    assert axes.get_ylim() == pytest.approx((9 - 1.8, 27 + 1.8))

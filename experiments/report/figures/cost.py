@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.judge.statistics import Interval
 from experiments.report.figures.points import (
     Curve,
     Note,
@@ -14,6 +15,7 @@ from experiments.report.figures.points import (
     draw_legend,
     draw_undefended,
     exactly,
+    frame,
     haloed,
     logarithmic,
     looks,
@@ -59,11 +61,13 @@ def cost_figure(results: Results, metric: str, style: Style = SCREEN) -> Figure 
         figure.supylabel(leakage_label(metric, style, 0.6 * figure.get_figheight()), fontsize=style.type_size)
         if style.titled:
             panels[0].set_title("↙ better: less leakage, less cost", loc="left", fontsize=9, fontweight="bold")
-        notes = [_draw_floor(panels, results, metric, style), []]
+        floor = results.floor(metric)
+        frame(panels, drawn, 0.1, [floor.mean] if floor else [])
+        notes = [_draw_floor(panels, floor, metric, style) if floor else [], []]
         draw_legend(figure, max(drawn, key=len), style)
         figure.draw_without_rendering()
-        for axes, curves, floor in zip(panels, drawn, notes, strict=True):
-            place_labels(axes, curves, floor)
+        for axes, curves, labels in zip(panels, drawn, notes, strict=True):
+            place_labels(axes, curves, labels)
     return figure
 
 
@@ -77,7 +81,6 @@ def _draw(axes: Axes, results: Results, cost: Cost, metric: str) -> list[Curve]:
     if reference:
         curves.append(draw_undefended(axes, reference))
     logarithmic(axes, "x", [point.x.mean for curve in curves for point in curve.points])
-    axes.margins(0.1)
     return curves
 
 
@@ -89,11 +92,8 @@ def _point(results: Results, row: DefenceRow, cost: Cost, metric: str) -> Point 
     return Point(exactly(spent), strongest.scores[metric], row.defence.strength_text, flagged)
 
 
-def _draw_floor(panels: Sequence[Axes], results: Results, metric: str, style: Style) -> list[Note]:
+def _draw_floor(panels: Sequence[Axes], floor: Interval, metric: str, style: Style) -> list[Note]:
     """What leaks without looking; returns the label of the first panel, still to be placed."""
-    floor = results.floor(metric)
-    if floor is None:
-        return []
     for axes in panels:
         axes.axhline(floor.mean, color=INK, linewidth=1.0, linestyle="--", zorder=1)
     text = f"mean image {number(metric, floor.mean)}"

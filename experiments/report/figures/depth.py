@@ -1,5 +1,6 @@
 """Leakage of several networks against how deep they are cut and how much they send."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from experiments.report.figures.points import (
     draw_curve,
     draw_legend,
     exactly,
+    frame,
     logarithmic,
     place_labels,
 )
@@ -54,6 +56,10 @@ def depth_figure(members: Sequence[Member], metric: str, style: Style = SCREEN) 
         figure = style.figure(style.wide, STACKED if style.stacked else TWO_PANELS, layout="constrained")
         panels = figure.subplots(*shape, sharey=True)
         drawn = [_draw(axes, networks, axis, metric) for axes, axis in zip(panels, AXES, strict=True)]
+        floors = {round(floor.mean, 2) for member in members if (floor := member.results.floor(metric))}
+        for axes, height in itertools.product(panels, floors):
+            axes.axhline(height, color=INK, linewidth=1.0, linestyle="--", zorder=1)
+        frame(panels, drawn, 0.1, [*floors])
         figure.supylabel(leakage_label(metric, style, 0.6 * figure.get_figheight()), fontsize=style.type_size)
         if style.titled:
             panels[0].set_title("↙ better: less leakage, less work on the device", loc="left", fontsize=9)
@@ -71,12 +77,8 @@ def _draw(axes: Axes, networks: dict[str, list[Member]], axis: Axis, metric: str
         ordered = sorted(cuts, key=lambda member: member.cut.edge_macs)
         points = [point for member in ordered if (point := _point(member, axis, metric))]
         curves.append(draw_curve(axes, network, look, points))
-    floors = [member.results.floor(metric) for cuts in networks.values() for member in cuts]
-    for height in {round(floor.mean, 2) for floor in floors if floor}:
-        axes.axhline(height, color=INK, linewidth=1.0, linestyle="--", zorder=1)
     logarithmic(axes, "x", [point.x.mean for curve in curves for point in curve.points])
     axes.set_xlabel(axis.name)
-    axes.margins(0.1)
     return curves
 
 

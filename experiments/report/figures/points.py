@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -23,6 +24,8 @@ from experiments.report.results import SHOWN_METRICS, Family, Results
 WIDE, FEW_DECADES = 10, 50
 """Ratios of the largest and the smallest value: above it an axis is logarithmic, below it ticks between decades have
 labels."""
+LONGEST = 0.25
+"""By how much bars widen an axis at most, at either end, as a share of what the markers span."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,36 @@ def logarithmic(axes: Axes, axis: Literal["x", "y"], values: Sequence[float], wi
         if max(values) < FEW_DECADES * min(values):
             ticks.set_minor_locator(LogLocator(subs=(2, 5)))
             ticks.set_minor_formatter(StrMethodFormatter("{x:,g}"))
+
+
+def frame(
+    panels: Sequence[Axes], drawn: Sequence[Sequence[Curve]], margin: float, heights: Sequence[float] = ()
+) -> None:
+    """Fit panels that share their vertical axis to their curves and to further ``heights``, and ``margin`` more.
+
+    Long bars, such as two seeds make, run out of the frame: they would leave no room for what they belong to.
+    """
+    points = [[point for curve in curves for point in curve.points] for curves in drawn]
+    for axes, found in zip(panels, points, strict=True):
+        if found:
+            axes.set_xlim(_limits(axes.xaxis, [point.x for point in found], margin))
+    every = [point.y for found in points for point in found]
+    panels[0].set_ylim(_limits(panels[0].yaxis, every, margin, heights))
+
+
+def _limits(
+    axis: Axis, bars: Sequence[Interval], margin: float, further: Sequence[float] = ()
+) -> tuple[float, float]:
+    scale = axis.get_transform()
+    means, lows, highs = (scale.transform(np.array(values)) for values in zip(*bars, strict=True))
+    if len(further):
+        means = np.append(means, scale.transform(np.array(further)))
+    low, high = means.min(), means.max()
+    longest = LONGEST * (high - low) or np.inf  # a single marker spans nothing
+    low, high = min(low, max(lows.min(), low - longest)), max(high, min(highs.max(), high + longest))
+    room = margin * (high - low) or margin
+    first, last = scale.inverted().transform(np.array([low - room, high + room]))
+    return float(first), float(last)
 
 
 def draw_legend(figure: Figure, curves: Sequence[Curve], style: Style, *further: tuple[Line2D, str]) -> None:

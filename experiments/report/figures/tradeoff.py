@@ -15,6 +15,7 @@ from experiments.report.figures.points import (
     draw_legend,
     draw_undefended,
     exactly,
+    frame,
     haloed,
     logarithmic,
     looks,
@@ -44,7 +45,8 @@ class Scale:
         leakage, text = strongest.scores[metric], row.defence.strength_text
         flagged = bool(results.raised(row.defence, strongest.column))
         if self.utility and row.utility:
-            return Point(leakage, Interval(*(100 * value for value in row.utility)), text, flagged)
+            possible = (100 * min(max(share, 0), 1) for share in row.utility)
+            return Point(leakage, Interval(*possible), text, flagged)
         if not self.utility and row.bytes is not None:
             return Point(leakage, exactly(row.bytes), text, flagged)
         return None
@@ -80,7 +82,7 @@ def tradeoff(results: Results, metric: str, style: Style = SCREEN) -> Figure | N
             return None
         if not scale.utility:
             logarithmic(axes, "y", [point.y.mean for curve in drawn for point in curve.points])
-        axes.margins(0.09)
+        frame([axes], [drawn], 0.09)
         members = [rows[label] for label, (member, _) in results.pareto_sets[metric].items() if member]
         notes = _draw_baselines(axes, results, scale, metric, style)
         rings = _draw_rings(axes, [point for row in members if (point := scale.point(results, row, metric))])
