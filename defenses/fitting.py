@@ -116,7 +116,7 @@ def fit(
     """Train ``model`` in place on cross-entropy; the encoder is left out where the parts carry features.
 
     Args:
-        objective: a term added to the loss, see ``Defense.objective``.
+        objective: a term added to the loss, see ``Defense.objective``; with it the last epoch's weights stay.
         prepare: wraps model, optimizer and batches, see ``Defense.prepare``.
     """
     frozen = train_part.features is not None
@@ -143,7 +143,8 @@ def fit(
             total += float(F.cross_entropy(network(inputs)[2].float(), labels.to(device), reduction="sum"))
         return total / len(validation_part.labels)
 
-    history = train(training, recipe, loss, validation, log)
+    # by the task alone the epoch would be kept in which an objective had done least
+    history = train(training, recipe, loss, validation, log, select=objective is None)
     spent = training.spent() if training.spent else None
     if spent and math.isnan(spent[0]):
         raise FloatingPointError("the privacy accountant returned no number")

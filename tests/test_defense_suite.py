@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
@@ -583,3 +584,26 @@ def test_what_must_be_trained_is_refused_without_a_task(name: str, tmp_path: Pat
     head = "\n".join(line for line in HEAD.splitlines() if not line.startswith("task"))
     results, _, _ = run_plan(head + f'\n[[defenses]]\nname = "{name}"\n' + RIDGE, tmp_path)
     assert "the victim needs a task" in results[0]["traceback"]
+
+
+# ---- training with an objective
+
+
+class Quiet(nn.Module):
+    """Wants all logits to be zero, at the task's cost."""
+
+    def forward(self, images: Tensor, features: Tensor, release: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+        return 100 * logits.square().mean()
+
+
+def test_an_objective_is_trained_to_the_end_whatever_the_task_would_choose() -> None:
+    labels = torch.arange(64) % 2
+    features = 8 * F.one_hot(labels, 2).float()
+    part = Examples(torch.zeros(64, 3, 2, 2, dtype=torch.uint8), labels, features)
+    model = SplitModel(nn.Identity(), nn.Linear(2, 2, bias=False))
+    nn.init.eye_(model.tail.weight)
+    with seeded("objective"):
+        outcome = fit(model, part, part, Budget(epochs=4, batch_size=16, learning_rate=0.1), Quiet())
+    losses = [row["validation_loss"] for row in outcome.history.rows]
+    assert losses[-1] > losses[0]
+    assert float(F.cross_entropy(model.tail(features).detach(), labels)) == pytest.approx(losses[-1])

@@ -38,11 +38,12 @@ def count_up(
     log: Callable[[dict[str, float]], None] | None = None,
     loss: Callable[[nn.Module, Batch], Tensor] = lambda model, batch: -model(),
     steps: int = 2,
+    select: bool = True,
 ) -> tuple[Counter, History]:
     model, recipe = Counter(), plain_sgd(epochs)
     batches = Shuffled((torch.zeros(steps * 3),), 3)
-    history = train(Training(model, recipe.optimizer(model.parameters()), batches), recipe, loss, validation, log)
-    return model, history
+    training = Training(model, recipe.optimizer(model.parameters()), batches)
+    return model, train(training, recipe, loss, validation, log, select)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,13 @@ def test_the_best_epochs_weights_are_kept(losses: list[float], best: int) -> Non
     assert model.weight.item() == 2 * best, "two steps an epoch"
     assert model.passes.item() == 2 * best, "buffers belong to the weights"
     assert not model.training
+
+
+def test_the_last_weights_stay_where_none_are_to_be_selected() -> None:
+    remaining = iter([1.0, 2.0, 3.0])
+    model, history = count_up(3, validation=lambda model: next(remaining), select=False)
+    assert model.weight.item() == 6
+    assert [row["validation_loss"] for row in history.rows] == [1.0, 2.0, 3.0]
 
 
 def test_without_validation_the_last_weights_stay() -> None:

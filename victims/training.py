@@ -77,6 +77,7 @@ def train(
     loss: Callable[[nn.Module, Batch], Tensor],
     validation: Callable[[nn.Module], float] | None = None,
     log: Log | None = None,
+    select: bool = True,
 ) -> History:
     """Train ``training.model`` in place and keep the weights that are best on the validation part.
 
@@ -86,6 +87,7 @@ def train(
         loss: (model, batch) -> scalar loss, called with the model in training mode.
         validation: model in eval mode -> a loss, lower is better; without it the last epoch's weights stay.
         log: called with each epoch's row.
+        select: choose an epoch by ``validation``; otherwise that is only noted, and the last epoch's weights stay.
 
     Raises:
         FloatingPointError: the loss stopped being finite.
@@ -98,7 +100,7 @@ def train(
     compiled = training.plain and steps >= COMPILED_STEPS and _compiler()
     stepped = cast(nn.Module, torch.compile(model)) if compiled else model
     checkpoint = Checkpoint.of_next_training() if training.also is not None else Checkpoint(None)
-    so_far = _SoFar(training, schedule)
+    so_far = _SoFar(training, schedule, select)
     if saved := checkpoint.load(device):
         so_far.load_state_dict(saved)
         for row in so_far.history.rows:
@@ -152,6 +154,7 @@ class _SoFar:
 
     training: Training
     schedule: torch.optim.lr_scheduler.LRScheduler | None
+    select: bool
     history: History = field(default_factory=History)
     best: float = math.inf
     kept: dict[str, Any] | None = None
@@ -159,7 +162,7 @@ class _SoFar:
     def take(self, row: dict[str, float]) -> None:
         """Note an epoch; keep its weights if they are the best."""
         self.history.rows.append(row)
-        if row.get("validation_loss", math.inf) < self.best:
+        if self.select and row.get("validation_loss", math.inf) < self.best:
             self.best, self.history.best_epoch = row["validation_loss"], int(row["epoch"])
             self.kept = {key: value.detach().clone() for key, value in self.training.model.state_dict().items()}
 
