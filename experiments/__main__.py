@@ -43,7 +43,7 @@ from experiments.report.matrix import terminal_table
 from experiments.report.overview import terminal_overview, write_overview
 from experiments.report.page import current_report, write_report
 from experiments.report.profile import terminal_profile, write_profile
-from experiments.report.reconstructed import reconstructed_figure
+from experiments.report.reconstructed import opened_decoders, reconstructed_figure
 from experiments.report.results import load_results, write_rows
 from experiments.schedule import Executor, Serial
 from experiments.store import Store
@@ -344,6 +344,9 @@ def reconstruct(
     attacks: Annotated[
         list[str] | None, Parameter(consume_multiple=True, negative="", help="only these, by name or label")
     ] = None,
+    inside: Annotated[
+        bool, Parameter(negative="", help="of one photo: the maps that are sent, and each stage of the decoders")
+    ] = False,
     output: Annotated[Path | None, Parameter(help="a PNG file; by default in the run's folder")] = None,
     device: Device = "auto",
 ) -> int:
@@ -356,10 +359,14 @@ def reconstruct(
     question = Question.of(run_folder, photos, defenses or [], attacks or [])
     with Display(console, len(question.cells)) as display:
         store = Store(run_folder.parent / CACHE, _device(device), display.stage)
-        rebuilt = question.answers(store, display.told)
-    path = (output or run_folder / file_name(question.names)).with_suffix(".png")
+        if inside:
+            figure = opened_decoders(question, question.opened(store, display.told))
+        else:
+            figure = reconstructed_figure(question, question.answers(store, display.told))
+    kind = "inside" if inside else "reconstructed"
+    path = (output or run_folder / file_name(question.names, kind)).with_suffix(".png")
     try:
-        save(reconstructed_figure(question, rebuilt), path.with_suffix(""), "png")
+        save(figure, path.with_suffix(""), "png")
     except OSError as error:
         raise InvalidInputError(f"--output {path} cannot be written: {error.strerror}; name a file") from error
     console.print(f"picture: {path.resolve()}", soft_wrap=True, highlight=False)

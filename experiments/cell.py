@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from attacks.base import Attack, QueryFree, knowledge_of
 from defenses.base import Defense
@@ -34,6 +33,7 @@ from experiments.stages.attack import BATCH, AttackStage, Threat
 from experiments.stages.bounds import BoundsStage
 from experiments.stages.data import Data, DataStage
 from experiments.stages.embedder import EmbedderStage, embedder_stage
+from experiments.stages.inside import mosaic
 from experiments.stages.probe import ProbeStage
 from experiments.stages.protect import ProtectStage
 from experiments.stages.strongest import StrongestStage
@@ -50,7 +50,6 @@ EXAMPLES = 8
 """How many targets are kept as pictures."""
 PICTURES = (".png", ".maps.png", ".stages.png")
 """Beside a cell's file: the first reconstructions; of the first the maps that were sent, and the decoder's stages."""
-MAPS_PER_ROW = 8
 LIBRARIES = ("splitleak", "torch", "torchvision", "torchmetrics", "opacus")
 
 
@@ -290,8 +289,7 @@ class AttackCell(Cell):
     def _save_inside(self, run: Path, store: Store) -> None:
         inside = self.stage.load_inside(store)
         if inside:
-            mosaic = make_grid(inside["maps"][:, None], MAPS_PER_ROW, padding=1, pad_value=255)
-            save_strip(run / "cells" / f"{self.id}.maps.png", mosaic[None])
+            save_strip(run / "cells" / f"{self.id}.maps.png", mosaic(inside["maps"])[None])
             save_strip(run / "cells" / f"{self.id}.stages.png", inside["stages"])
 
 

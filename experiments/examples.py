@@ -64,6 +64,7 @@ EXAMPLES: Mapping[str, Examples] = {
     "reconstruct": [
         ("splitleak reconstruct runs/quick me.jpg", "your photo behind each defence"),
         ("splitleak reconstruct runs/quick me.jpg --defenses none --attacks decoder", "one attack"),
+        ("splitleak reconstruct runs/quick me.jpg --defenses none --inside", "each stage of its decoders"),
     ],
     "check": [("splitleak check mine.py", "do its attacks and defences keep their contract?")],
     "new": [

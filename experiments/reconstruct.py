@@ -17,6 +17,7 @@ from experiments.plan import read_plan
 from experiments.report.matrix import number
 from experiments.stages.attack import AttackStage
 from experiments.stages.data import load_array, save_array
+from experiments.stages.inside import Opened
 from experiments.store import Store, digest, source_digest
 from victims.data.parts import content_hashes
 from victims.data.photos import read_photo
@@ -92,6 +93,29 @@ class Question:
             told(f"{cell.title}: {', '.join(number('psnr', value) for value in values)}")
         return found
 
+    def opened(self, store: Store, told: Callable[[str], None]) -> dict[str, Opened]:
+        """The inside of each decoder while it answers for the only photo, by attack.
+
+        Raises:
+            InvalidInputError: there are several photos or defences, or none of the attacks has stages.
+        """
+        if len(self.photos) > 1 or len(self.defenses) > 1:
+            raise InvalidInputError(
+                f"--inside shows one photo behind one defence, not {len(self.photos)} behind {len(self.defenses)}; "
+                "give one photo and name a defence, such as --defenses none"
+            )
+        found = {}
+        for cell in self.cells:
+            store.progress(f"{LABEL} for {cell.title}")
+            with store.task():
+                opened = cell.stage.opened(self.photos, store)
+            told(f"{cell.title}: {f'{len(opened.shapes)} stages' if opened else 'has no stages'}")
+            if opened:
+                found[column(cell)] = opened
+        if not found:
+            raise InvalidInputError(f"no stages in {', '.join(self.attacks)}; --inside shows decoders")
+        return found
+
 
 def _named(kind: str, cells: Iterable[tuple[AttackCell, tuple[str, str]]], wanted: Sequence[str]) -> list[AttackCell]:
     """The cells with one of the wanted names; all where nothing is wanted."""
@@ -126,8 +150,8 @@ def reconstructed(attack: AttackStage, photos: Tensor, store: Store) -> Tensor:
     return torch.stack([load_array(folder / "image.npy") for folder in folders])
 
 
-def file_name(names: Sequence[str]) -> str:
+def file_name(names: Sequence[str], kind: str = "reconstructed") -> str:
     """Of the picture of photos of these names."""
     first = re.sub(r"\W+", "_", Path(names[0]).stem)
     more = f"_and_{len(names) - 1}_more" if len(names) > 1 else ""
-    return f"reconstructed_{first}{more}.png"
+    return f"{kind}_{first}{more}.png"

@@ -117,6 +117,42 @@ def test_the_command_draws_what_was_asked_for(
     assert Image.open(tmp_path / "all.png").height > 2 * small.height
 
 
+def test_the_inside_of_a_target_photo_is_what_the_run_saw(run: Path, store: Store, two: list[Path]) -> None:
+    question = Question.of(run, two[:1], ["none"], [])
+    opened = question.opened(store, lambda text: None)
+    assert list(opened) == ["decoder width=16 epochs=1"]  # the others have no stages
+    (cell,) = (cell for cell in question.cells if cell.entry.plugin.name == "decoder")
+    inside, seen = opened["decoder width=16 epochs=1"], cell.stage.load_inside(store)
+    assert inside.stages.shape == seen["stages"].shape
+    # stored features are rounded to half precision; a component's colours are stretched
+    assert (inside.stages[-1].int() - seen["stages"][-1].int()).abs().max() <= 2
+    assert (inside.maps.int() - seen["maps"].int()).abs().float().mean() < 1
+    log = cell.stage.log(store)["inside"]
+    assert [list(shape) for shape in inside.shapes] == log["stages"]
+    assert list(inside.release) == log["release"]
+
+
+def test_the_command_draws_the_inside(
+    run: Path, two: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["splitleak", "reconstruct", str(run), str(two[0]), "--inside"]
+    monkeypatch.setattr(sys, "argv", [*command, "--defenses", "none"])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 0
+    assert "ridge, seed 0: has no stages" in capsys.readouterr().out
+    assert Image.open(run / "inside_photo_0.png").width > 600
+    for more, complaint in (
+        ([], "one photo behind one defence"),
+        (["--defenses", "none", "--attacks", "ridge"], "no stages"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*command, *more])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        assert exit_.value.code == 2
+        assert complaint in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("defenses", "attacks", "photo", "complaint"),
     [

@@ -1,15 +1,17 @@
-"""The picture of one's own photos: a row for each defence setting, a column for each attack."""
+"""The pictures of one's own photos: what each attack makes of them, and the inside of decoders meanwhile."""
 
 import textwrap
 from collections.abc import Mapping
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments.reconstruct import Question, Rebuilt
-from experiments.report.figures import SCREEN
+from experiments.report.figures import SCREEN, Decoded, opened_figure
 from experiments.report.matrix import number
+from experiments.stages.inside import Opened, mosaic
 
 SIDE, LABEL_HEIGHT, HEADING_HEIGHT, NAME_WIDTH, GAP = 1.25, 0.2, 0.55, 1.5, 0.08
 """Inches: of a picture, of the number below it, of the attacks' names, of the defences' names, between pictures."""
@@ -42,8 +44,24 @@ def reconstructed_figure(question: Question, rebuilt: Mapping[tuple[str, str], R
     return figure
 
 
+def opened_decoders(question: Question, opened: Mapping[str, Opened]) -> Figure:
+    """The only photo, its release, and the picture after each stage of each decoder."""
+    decoders = [
+        Decoded(attack, inside.shapes, [_channels_last(stage) for stage in inside.stages])
+        for attack, inside in opened.items()
+    ]
+    first = next(iter(opened.values()))
+    return opened_figure(
+        _channels_last(question.photos[0]), _channels_last(mosaic(first.maps)), first.release, decoders
+    )
+
+
+def _channels_last(image: Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).numpy()
+
+
 def _show(axes: Axes, image: Tensor, label: str) -> None:
-    axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axes.imshow(_channels_last(image), interpolation="nearest")
     axes.set_axis_off()
     axes.text(0.5, -0.03, label, transform=axes.transAxes, ha="center", va="top", fontsize=7)
 

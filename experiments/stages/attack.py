@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attacks.base import Attack, BlackBox, QueryFree, Reconstruction, Staged, WhiteBox, knowledge_of
 from defenses.base import Channel
 from experiments.stages.data import load_array, save_array
-from experiments.stages.inside import active_maps, stage_pictures
+from experiments.stages.inside import Opened
 from experiments.stages.memory import StoredMemory
 from experiments.stages.protect import ProtectStage
 from experiments.stages.victim import NetworkStage
@@ -135,14 +135,14 @@ class AttackStage(Stage):
             shuffled = self._answers(answer, self._of_others(knows.intercepted))
             known = self.intercepted("validation", store)[: self._ranked] if self.ranks else None
             validation = None if known is None else self._answers(answer, known)
-            stages = _stages(answer, knows.intercepted[:1])
+            opened = Opened.of(knows.intercepted[:1], _stages(answer, knows.intercepted[:1]))
         save_array(folder / "answers.npy", torch.stack(answers))
         save_array(folder / "shuffled.npy", shuffled)
         if validation is not None:
             save_array(folder / "validation.npy", validation)
-        if stages:
-            save_array(folder / "maps.npy", active_maps(knows.intercepted[:1]))
-            save_array(folder / "stages.npy", stage_pictures(stages))
+        if opened:
+            save_array(folder / "maps.npy", opened.maps)
+            save_array(folder / "stages.npy", opened.stages)
         log = {
             "queries": knows.queries if isinstance(knows, BlackBox) else None,
             "seconds": {"fit": fitted - start + knows.seconds_recalled, "reconstruct": done - fitted},
@@ -150,9 +150,7 @@ class AttackStage(Stage):
             "draws": len(answers),
             "random": len(again) > 0,
             "gradient": gradient_through(knows) if isinstance(knows, WhiteBox) else None,
-            "inside": {"release": knows.release_shape, "stages": [maps.shape[1:] for maps in stages]}
-            if stages
-            else None,
+            "inside": {"release": opened.release, "stages": opened.shapes} if opened else None,
         }
         (folder / "log.json").write_text(json.dumps(log))
 
@@ -236,8 +234,17 @@ class AttackStage(Stage):
 
         Each is sent and answered as if it were the only one.
         """
+        return torch.cat([self._answers(answer, release) for answer, release in self._refitted(images, store)])
+
+    def opened(self, image: Tensor, store: Store) -> Opened | None:
+        """Fit it once more, and look inside while it answers for a photo, uint8 (1, 3, h, w); None without stages."""
+        ((answer, release),) = self._refitted(image, store)
+        return Opened.of(release, _stages(answer, release))
+
+    def _refitted(self, images: Tensor, store: Store) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor]]:
+        """The attack, fitted to the same, with what it intercepts of each photo; both draw as for the only one."""
         knows = self._knowledge(store, [])
-        protected, answers = EdgeDevice(self.protect, store, self.threat.sends), []
+        protected = EdgeDevice(self.protect, store, self.threat.sends)
         with seeded("attack", self.protect.seed, self.attack.name):
             answer = self.attack.fit(knows)
             for photo in images.split(1):
@@ -245,8 +252,7 @@ class AttackStage(Stage):
                     release = protected(to_float(photo.to(store.device)))
                     release = release if self.threat.adaptive else protected.model.channel.receive(release)
                 with torch.random.fork_rng(range(torch.cuda.device_count())):
-                    answers.append(self._answers(answer, release))
-        return torch.cat(answers)
+                    yield answer, release
 
     def _knowledge(self, store: Store, history: list[dict[str, float]]) -> QueryFree:
         """Build the one object that the attack declares, and nothing beyond it."""

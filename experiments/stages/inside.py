@@ -1,16 +1,47 @@
 """What a reader sees of the inside of an attack: the maps that were sent, and the picture after each stage."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from attacks.grid import as_grid
 from victims.tensors import to_bytes
 
-MAPS = 48
+MAPS, MAPS_PER_ROW = 48, 8
 """The most active ones are shown."""
 REACH = 3.0
 """Standard deviations of the first component between mid-grey and the brightest."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A decoder while it answers: shapes without the batch, of the release and of each stage, and pictures, uint8.
+
+    ``maps``: (k, rows, columns); ``stages``: (k, 3, h, w), the answer last.
+    """
+
+    release: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    maps: Tensor
+    stages: Tensor
+
+    @classmethod
+    def of(cls, release: Tensor, stages: Sequence[Tensor]) -> "Opened | None":
+        """Of one release (1, ...) and what the stages make of it; None of an attack without stages."""
+        if not stages:
+            return None
+        shapes = tuple(tuple(maps.shape[1:]) for maps in stages)
+        return cls(tuple(release.shape[1:]), shapes, active_maps(release), stage_pictures(stages))
+
+
+def mosaic(maps: Tensor) -> Tensor:
+    """Maps (k, rows, columns) on one picture (3, h, w), uint8."""
+    picture: Tensor = make_grid(maps[:, None], MAPS_PER_ROW, padding=1, pad_value=255)
+    return picture
 
 
 def active_maps(release: Tensor) -> Tensor:
@@ -21,7 +52,7 @@ def active_maps(release: Tensor) -> Tensor:
     return to_bytes(shown / shown.amax((1, 2), keepdim=True).clamp_min(torch.finfo(shown.dtype).tiny))
 
 
-def stage_pictures(stages: list[Tensor]) -> Tensor:
+def stage_pictures(stages: Sequence[Tensor]) -> Tensor:
     """Of the stages of one image, uint8 (k, 3, h, w): the images that the last holds, of others their components."""
     size = stages[-1].shape[2:]
     pictures = [*map(components, stages[:-1]), stages[-1].cpu()]

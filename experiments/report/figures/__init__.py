@@ -3,7 +3,7 @@
 from experiments.report.figures.cost import cost_figure
 from experiments.report.figures.depth import depth_figure
 from experiments.report.figures.files import further_figures, write_paper
-from experiments.report.figures.inside import inside_figure
+from experiments.report.figures.inside import Decoded, inside_figure, opened_figure
 from experiments.report.figures.strips import Grid, Strip, grid_figure, grids
 from experiments.report.figures.style import DOUBLE, INK, PAPER, SCREEN, SINGLE, Style, save
 from experiments.report.figures.tradeoff import tradeoff, vertical_scale
@@ -15,6 +15,7 @@ __all__ = [
     "PAPER",
     "SCREEN",
     "SINGLE",
+    "Decoded",
     "Grid",
     "Strip",
     "Style",
@@ -24,6 +25,7 @@ __all__ = [
     "grid_figure",
     "grids",
     "inside_figure",
+    "opened_figure",
     "save",
     "tradeoff",
     "training_figure",

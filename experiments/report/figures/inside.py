@@ -1,6 +1,7 @@
 """Inside an attack: the maps that were sent of one photo, and the picture after each stage of a decoder."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,48 +18,66 @@ NARROWEST, LABEL_LINES = 0.8, 4
 """Of a stage's picture, in inches, and what stands above it in lines of small type."""
 
 
-def inside_figure(run: Path, results: Results, row: DefenceRow, style: Style = SCREEN) -> Figure | None:
-    """One row with the photo and the most active maps of its release, then one for each decoder.
+@dataclass(frozen=True)
+class Decoded:
+    """What the stages of a decoder made of a release: pictures (h, w, 3), the answer last, and their shapes."""
 
-    None where no decoder of the run can be looked into behind this defence.
-    """
+    name: str
+    shapes: Sequence[Sequence[int]]
+    pictures: Sequence[np.ndarray]
+
+
+def inside_figure(run: Path, results: Results, row: DefenceRow, style: Style = SCREEN) -> Figure | None:
+    """Of the first target photo; None where no decoder of the run can be looked into behind this defence."""
     found = [next((cell for cell in group.finished if cell.inside), None) for group in row.groups.values()]
     cells = [cell for cell in found if cell]
     if not cells or not (run / "targets.png").exists():
         return None
-    columns = min(max(len(cell.inside.stages) for cell in cells if cell.inside), int(style.wide / NARROWEST))
+    photo, maps = _pixels(run / "targets.png"), _pixels(run / "cells" / f"{cells[0].id}.maps.png")
+    assert cells[0].inside is not None
+    decoders = [_decoded(run, cell) for cell in cells]
+    return opened_figure(photo[:, : photo.shape[0]], maps, cells[0].inside.release, decoders, style)
+
+
+def _decoded(run: Path, cell: Cell) -> Decoded:
+    assert cell.inside is not None
+    strip = _pixels(run / "cells" / f"{cell.id}.stages.png")
+    return Decoded(cell.column, cell.inside.stages, np.split(strip, len(cell.inside.stages), axis=1))
+
+
+def opened_figure(
+    photo: np.ndarray,
+    maps: np.ndarray,
+    release: Sequence[int],
+    decoders: Sequence[Decoded],
+    style: Style = SCREEN,
+) -> Figure:
+    """One row with the photo and the most active maps of its release, then one for each decoder."""
+    columns = min(max(len(decoder.pictures) for decoder in decoders), int(style.wide / NARROWEST))
     side, label = style.wide / columns, LABEL_LINES * style.small_size / 72
-    heights = [MAPS_HEIGHT * style.wide + label, *[side + label] * len(cells)]
+    heights = [MAPS_HEIGHT * style.wide + label, *[side + label] * len(decoders)]
     with style.drawing():
         figure = style.figure(style.wide, sum(heights), layout="constrained")
         upper, *lower = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-        _draw_release(upper.subplots(1, 2, width_ratios=(1, 1.4)), run, cells[0], style)
-        for part, cell in zip(lower, cells, strict=True):
-            part.suptitle(cell.column, fontsize=style.type_size, x=0.01, ha="left")
-            _draw_stages(part.subplots(1, columns, squeeze=False)[0], run, cell, style)
+        left, right = upper.subplots(1, 2, width_ratios=(1, 1.4))
+        _show(left, photo, "the photo", style)
+        title = f"the most active maps of {_shape(release)}, as sent"
+        _show(right, maps, style.wrapped(title, 0.5 * style.wide), style)
+        for part, decoder in zip(lower, decoders, strict=True):
+            part.suptitle(decoder.name, fontsize=style.type_size, x=0.01, ha="left")
+            _draw_stages(part.subplots(1, columns, squeeze=False)[0], decoder, style)
     return figure
 
 
-def _draw_release(panels: Sequence[Axes], run: Path, cell: Cell, style: Style) -> None:
-    photo, maps = _pixels(run / "targets.png"), _pixels(run / "cells" / f"{cell.id}.maps.png")
-    _show(panels[0], photo[:, : photo.shape[0]], "the photo", style)
-    assert cell.inside is not None
-    title = f"the most active maps of {_shape(cell.inside.release)}, as sent"
-    _show(panels[1], maps, style.wrapped(title, 0.5 * style.wide), style)
-
-
-def _draw_stages(panels: Sequence[Axes], run: Path, cell: Cell, style: Style) -> None:
+def _draw_stages(panels: Sequence[Axes], decoder: Decoded, style: Style) -> None:
     """The last stage always, of the others as many as there is room for."""
-    assert cell.inside is not None
-    count = len(cell.inside.stages)
-    strip = _pixels(run / "cells" / f"{cell.id}.stages.png")
-    pictures = np.split(strip, count, axis=1)
-    captions = [*(_shape(shape) for shape in cell.inside.stages[:-1]), "answer"]
+    count = len(decoder.pictures)
+    captions = [*(_shape(shape) for shape in decoder.shapes[:-1]), "answer"]
     for axes in panels:
         axes.set_axis_off()
     shown = np.linspace(0, count - 1, min(count, len(panels))).round().astype(int)
     for axes, index in zip(panels, shown, strict=False):
-        _show(axes, pictures[index], captions[index], style)
+        _show(axes, decoder.pictures[index], captions[index], style)
 
 
 def _shape(shape: Sequence[int]) -> str:
