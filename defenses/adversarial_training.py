@@ -1,6 +1,7 @@
 """Train the network against a decoder that tries to rebuild its photos."""
 
 from dataclasses import dataclass
+from statistics import mean
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge
@@ -11,8 +12,8 @@ from defenses.fitting import SplitModel, trained_effect
 from defenses.surrogate import AdversarialTerm, Surrogate, SurrogateDecoder
 from victims.settings import doc
 
-ATTACK_STEPS = 40
-"""Of the fresh decoder that measures what training hid."""
+FRESH_DECODERS, ATTACK_STEPS = 3, 100
+"""How many measure what training hid, and how long each learns: where a single one ends is largely luck."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,11 @@ class AdversarialTraining(Defense):
 
 def _rebuilt_error(model: SplitModel, calibration: Calibration) -> float:
     batch = next(calibration.batches())
-    decoder = SurrogateDecoder(tuple(batch.features.shape[1:]), *batch.images.shape[2:])
-    surrogate = Surrogate(decoder.to(calibration.device))
-    for some in calibration.cycle(ATTACK_STEPS):
-        surrogate.learn(model.features(some.images), some.images)
-    return float(surrogate.error(model.features(batch.images), batch.images).mean())
+    errors = []
+    for _ in range(FRESH_DECODERS):
+        decoder = SurrogateDecoder(tuple(batch.features.shape[1:]), *batch.images.shape[2:])
+        surrogate = Surrogate(decoder.to(calibration.device))
+        for some in calibration.cycle(ATTACK_STEPS):
+            surrogate.learn(model.features(some.images), some.images)
+        errors.append(float(surrogate.error(model.features(batch.images), batch.images).mean()))
+    return mean(errors)

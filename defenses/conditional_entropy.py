@@ -33,7 +33,7 @@ class ConditionalEntropy(Defense):
         "Collaborative Inference Systems, CVPR 2025"
     )
     strength: ClassVar[str] = "weight"
-    strengths: ClassVar[tuple[float, ...]] = (1e-3, 0.3, 3.0, 30.0)
+    strengths: ClassVar[tuple[float, ...]] = (1e-3, 0.1, 0.3, 1.0)
     retrains: ClassVar[Retrains] = "network"
 
     weight: Annotated[float, Ge(0), doc("of the bound; published: 8 to 16")] = 8.0

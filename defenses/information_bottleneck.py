@@ -33,7 +33,7 @@ class InformationBottleneck(Defense):
         "Regularization, AAAI 2021; Alemi et al., Deep Variational Information Bottleneck, ICLR 2017"
     )
     strength: ClassVar[str] = "beta"
-    strengths: ClassVar[tuple[float, ...]] = (1e-11, 1e-9, 1e-6, 1e-4)
+    strengths: ClassVar[tuple[float, ...]] = (1e-11, 1e-8, 1e-6, 1e-4)
 
     beta: Annotated[float, Ge(0), doc("of the divergence from N(0, 1), in nats per image")] = 1e-3
 
