@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import normalize
 
-from victims.cuts import ALIASES, Cut, Halves, find_cuts, split
+from victims.cuts import ALIASES, Cut, Halves, find_cuts, split, uncut
 from victims.errors import InvalidInputError
 from victims.models import IMAGENET_MEAN, IMAGENET_STD, Network, make_network
 from victims.seeding import seeded
@@ -92,6 +92,8 @@ def test_halves_compute_exactly_what_the_whole_does(cut_network: tuple[str, Netw
     assert not torch.allclose(expected[0], expected[1], rtol=1e-2), (
         "an output that ignores the image would prove nothing"
     )
+    with torch.no_grad():
+        assert torch.equal(uncut(network, SIZE)(images()), expected)
     for cut in first_middle_last(cuts):
         halves = split(network, model, cut.name, SIZE)
         assert halves.cut == cut

@@ -100,6 +100,12 @@ def split(network: Network, model: str, cut: str, size: int) -> Halves:
     return Halves(Encoder(encoder, network.mean, network.std), tail, trace.describe(node))
 
 
+def uncut(network: Network, size: int) -> Encoder:
+    """The whole network as one module, images to logits; its weights are the network's own."""
+    body = _Trace(network.module, size).whole()
+    return Encoder(body, network.mean, network.std)
+
+
 def content_digest(network: Network, size: int) -> str:
     """Of what a network computes: its operations, its layers' settings, its weights and its normalisation."""
     graph = _Trace(network.module, size).nodes[0].graph
@@ -192,6 +198,10 @@ class _Trace:
         encoder = self._graph(self.input, cut, lambda node: node in inside)
         tail = self._graph(cut, self.output.all_input_nodes[0], lambda node: node not in inside)
         return fx.GraphModule(self.module, encoder), fx.GraphModule(self.module, tail)
+
+    def whole(self) -> fx.GraphModule:
+        graph = self._graph(self.input, self.output.all_input_nodes[0], lambda node: True)
+        return fx.GraphModule(self.module, graph)
 
     def _graph(self, start: fx.Node, end: fx.Node, belongs: Callable[[fx.Node], bool]) -> fx.Graph:
         graph = fx.Graph()

@@ -4,21 +4,21 @@ import copy
 import json
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from defenses.fitting import Budget, Examples, SplitModel, fit
-from experiments.stages.data import ArrayFile, DataStage, load_array
+from experiments.stages.data import ArrayFile, Data, DataStage, load_array
 from experiments.store import Stage, Store
-from victims.cuts import Halves, split
-from victims.models import forget, in_file, make_network
+from victims.cuts import Halves, split, uncut
+from victims.models import Network, forget, in_file, make_network
 from victims.seeding import seeded
 from victims.tensors import to_float
 
@@ -43,10 +43,51 @@ class NetworkStage(Stage):
 
 
 @dataclass(frozen=True)
-class VictimStage(NetworkStage):
-    """Train the whole network, or the tail behind a frozen encoder; without a task nothing is trained.
+class TrainingStage(Stage):
+    """Train the whole network on its task, wherever it is cut afterwards.
 
     ``weights_fingerprint`` changes when a weights file does, ``model_fingerprint`` when a network from a file does.
+    """
+
+    label: ClassVar[str] = "network"
+
+    data: DataStage
+    model: str
+    weights: str
+    weights_fingerprint: str
+    budget: Budget
+    seed: int
+    model_fingerprint: str
+
+    def initial(self, classes: int) -> Network:
+        """The network before any training, in eval mode: the same for the same seed."""
+        with seeded("initial weights", self.seed):
+            return make_network(self.model, classes, self.data.size, self.weights)
+
+    def compute(self, folder: Path, store: Store) -> None:
+        """weights.safetensors (network.*) and history.json."""
+        data = self.data.load(store)
+        assert data.labels is not None, "nothing to train on"
+        network = self.initial(len(data.classes))
+        model = SplitModel(uncut(network, self.data.size), nn.Identity()).to(store.device)
+        parts = {part: Examples(data.images[part], data.labels[part]) for part in ("train", "validation")}
+        history = _trained(model, parts, self, store)
+        save_modules(folder / "weights.safetensors", network=network.module)
+        (folder / "history.json").write_text(json.dumps(history))
+
+    def load(self, store: Store) -> tuple[Network, list[dict[str, float]]]:
+        """The trained network on the CPU, and its training's curve."""
+        folder = store.folder(self)
+        network = self.initial(len(self.data.load(store).classes))
+        load_modules(folder / "weights.safetensors", network=network.module)
+        return network, json.loads((folder / "history.json").read_text())
+
+
+@dataclass(frozen=True)
+class VictimStage(NetworkStage):
+    """A trained network and its cut, or a tail trained behind a frozen encoder; without a task nothing is trained.
+
+    The fields beside the cut are those of ``TrainingStage``, which all cuts of one network share.
     """
 
     label: ClassVar[str] = "victim"
@@ -60,6 +101,11 @@ class VictimStage(NetworkStage):
     budget: Budget
     seed: int
     model_fingerprint: str = ""
+
+    @property
+    def training(self) -> TrainingStage:
+        """Of the whole network."""
+        return TrainingStage(**{field.name: getattr(self, field.name) for field in fields(TrainingStage)})
 
     def initial(self, classes: int) -> Halves:
         """The halves before any training, in eval mode: the same for the same seed."""
@@ -77,23 +123,28 @@ class VictimStage(NetworkStage):
     def compute(self, folder: Path, store: Store) -> None:
         """weights.safetensors (encoder.*, tail.*) and facts.json."""
         data = self.data.load(store)
-        halves = self.initial(len(data.classes) or CLASSES_WITHOUT_TASK)
-        model = SplitModel(halves.encoder, halves.tail).to(store.device).eval()
-        facts: dict[str, Any] = {"cut": asdict(halves.cut), "history": []}
-        if data.labels is not None and self.budget.epochs:
-            parts = {}
-            for part in ("train", "validation"):
-                features, place = None, folder / f"{part}.npy"
-                if self.freeze_encoder:
-                    features = write_features(place, halves.encoder, data.images[part], store)
-                    place.unlink()  # the mapped file goes with the last who uses it
-                parts[part] = Examples(data.images[part], data.labels[part], features)
-            with seeded("train victim", self.seed):
-                log = store.curve("training the victim", self.budget.epochs)
-                outcome = fit(model, parts["train"], parts["validation"], self.budget, log=log)
-            facts["history"] = outcome.history.rows
+        trains = data.labels is not None and bool(self.budget.epochs)
+        history: list[dict[str, float]] = []
+        if trains and not self.freeze_encoder:
+            network, history = self.training.load(store)
+            halves = split(network, self.model, self.cut, self.data.size)
+        else:
+            halves = self.initial(len(data.classes) or CLASSES_WITHOUT_TASK)
+        if trains and self.freeze_encoder:
+            history = self._train_tail(halves, data, folder, store)
         save_modules(folder / "weights.safetensors", encoder=halves.encoder, tail=halves.tail)
-        (folder / "facts.json").write_text(json.dumps(facts))
+        (folder / "facts.json").write_text(json.dumps({"cut": asdict(halves.cut), "history": history}))
+
+    def _train_tail(self, halves: Halves, data: Data, folder: Path, store: Store) -> list[dict[str, float]]:
+        assert data.labels is not None
+        model = SplitModel(halves.encoder, halves.tail).to(store.device).eval()
+        parts = {}
+        for part in ("train", "validation"):
+            place = folder / f"{part}.npy"
+            features = write_features(place, halves.encoder, data.images[part], store)
+            place.unlink()  # the mapped file goes with the last who uses it
+            parts[part] = Examples(data.images[part], data.labels[part], features)
+        return _trained(model, parts, self, store)
 
     def history(self, store: Store) -> list[dict[str, float]]:
         """The training's curve; empty where nothing was trained."""
@@ -101,8 +152,8 @@ class VictimStage(NetworkStage):
         return rows
 
     def expected_bytes(self) -> int:
-        """The weights, and the features of every part."""
-        return self.weight_bytes() + self.feature_bytes()
+        """The weights, those of the uncut network too, and the features of every part."""
+        return (1 if self.freeze_encoder else 2) * self.weight_bytes() + self.feature_bytes()
 
     def weight_bytes(self) -> int:
         """Of both halves."""
@@ -133,9 +184,16 @@ class VictimStage(NetworkStage):
 @lru_cache(maxsize=2)
 def _initial(victim: VictimStage, classes: int) -> Halves:
     """Tracing a network takes about a second, and every cell needs its victim's."""
-    with seeded("initial weights", victim.seed):
-        network = make_network(victim.model, classes, victim.data.size, victim.weights)
-        return split(network, victim.model, victim.cut, victim.data.size)
+    return split(victim.training.initial(classes), victim.model, victim.cut, victim.data.size)
+
+
+def _trained(
+    model: SplitModel, parts: Mapping[str, Examples], stage: TrainingStage | VictimStage, store: Store
+) -> list[dict[str, float]]:
+    """Train in place on the task; the curve."""
+    with seeded("train victim", stage.seed):
+        log = store.curve("training the victim", stage.budget.epochs)
+        return fit(model, parts["train"], parts["validation"], stage.budget, log=log).history.rows
 
 
 @dataclass(frozen=True)
