@@ -14,9 +14,9 @@ What stands between it and the next ``<!-- end -->`` is replaced.
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -101,14 +101,14 @@ class Documents:
             every = [run.results for run in archive.runs.values()]
             return _made(archive.command(archive.name), archive, every)
         if what.startswith("figure "):
-            figures = {f"depth_{metric}": depth_figure(archive.members, metric) for metric in LEAKAGE_METRICS}
-            return self._figure(archive.name, what.removeprefix("figure "), figures)
+            depths = {f"depth_{metric}": partial(depth_figure, archive.members, metric) for metric in LEAKAGE_METRICS}
+            return self._figure(archive.name, what.removeprefix("figure "), depths)
         return _table(what, overview_tables(archive.members))
 
-    def _figure(self, name: str, which: str, figures: Mapping[str, Figure | None]) -> str:
-        figure = figures.get(which)
+    def _figure(self, name: str, which: str, figures: Mapping[str, Callable[[], Figure | None]]) -> str:
+        figure = figures[which]() if which in figures else None
         if figure is None:
-            raise unknown(f"figure of {name}:", which, [known for known, drawn in figures.items() if drawn])
+            raise unknown(f"figure of {name}:", which, [known for known, draw in figures.items() if draw()])
         stem = FIGURES / f"{name}.{which}"
         (self.root / FIGURES).mkdir(parents=True, exist_ok=True)
         (file,) = save(figure, self.root / stem, "svg")
@@ -139,17 +139,20 @@ def _value(row: DefenceRow, group: Group, metric: str) -> str:
     return matrix.ranged(metric, score)
 
 
-def _figures(results: Results) -> Iterator[tuple[str, Figure | None]]:
+def _figures(results: Results) -> Iterator[tuple[str, Callable[[], Figure | None]]]:
+    """What draws each: a large run's takes half a minute."""
     for metric in SHOWN_METRICS:
-        yield f"tradeoff_{metric}", tradeoff(results, metric)
-        yield f"cost_{metric}", cost_figure(results, metric)
+        yield f"tradeoff_{metric}", partial(tradeoff, results, metric)
+        yield f"cost_{metric}", partial(cost_figure, results, metric)
 
 
-def _table(name: str, found: Iterator[TextTable] | Sequence[TextTable]) -> str:
-    known = {table.name: table for table in found}
-    if name not in known:
-        raise unknown("table:", name, known)
-    return f"\n\n{known[name].markdown()}\n"
+def _table(name: str, found: Iterable[TextTable]) -> str:
+    others = []
+    for table in found:
+        if table.name == name:
+            return f"\n\n{table.markdown()}\n"
+        others.append(table.name)
+    raise unknown("table:", name, others)
 
 
 def _made(command: str, archive: Archive, runs: Sequence[Results]) -> str:

@@ -1,6 +1,7 @@
 """The tables of a run as files: for a reader in one, for a paper each on its own."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from experiments.report import matched, matrix
@@ -12,10 +13,10 @@ from experiments.report.table import TextTable
 
 
 def tables(results: Results) -> Iterator[TextTable]:
-    """Those that are written each on its own: the matrix by metric, and all others that there are."""
-    found = (matrix.metric_table(results, metric) for metric in SHOWN_METRICS)
-    others = (matched.table(results), pareto_table(results), attack_table(results), proved_table(results))
-    yield from (table for table in (*found, *others) if table is not None)
+    """Those that are written each on its own, made when asked for: the matrix by metric, and all others."""
+    matrices = (partial(matrix.metric_table, results, metric) for metric in SHOWN_METRICS)
+    others = (partial(make, results) for make in (matched.table, pareto_table, attack_table, proved_table))
+    yield from (table for make in (*matrices, *others) if (table := make()) is not None)
 
 
 def write_tables(results: Results, run: Path) -> None:
