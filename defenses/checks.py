@@ -212,12 +212,12 @@ def _goes_on_from_a_checkpoint(defense: Defense) -> None:
 def _strength_moves_its_statistic(defense: Defense) -> None:
     if defense.strength is None:
         return
-    values = []
+    values, calibration = [], toy_calibration()
     for strength in defense.strengths:
         with seeded("statistic"):
-            values.append(replace(defense, **{defense.strength: strength}).statistic(toy_calibration()))
+            values.append(replace(defense, **{defense.strength: strength}).statistic(calibration))
     listed = ", ".join(f"{strength}: {value:.3g}" for strength, value in zip(defense.strengths, values, strict=True))
-    shape = "x".join(map(str, next(toy_calibration().batches()).features.shape[1:]))
+    shape = "x".join(map(str, next(calibration.batches()).features.shape[1:]))
     grows = all(weaker < stronger for weaker, stronger in pairwise(values))
     assert grows, f"its statistic does not grow over 'strengths' ({listed}), on features of {shape}"
     assert values[0] <= WEAKEST_SHARE * values[-1], f"its weakest strength is far from no defence ({listed})"

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Self
 
 import torch
@@ -184,11 +185,17 @@ def trained_effect(defense: Defense, calibration: Calibration, measure: Callable
     without = replace(defense, **{defense.strength: 0.0})
     values = []
     for each in (without, defense):
-        with seeded("rehearsal"):
-            model = rehearse(each, calibration)
+        model = _rehearsed(each, calibration)
         with torch.no_grad(), seeded("measure"):
             values.append(measure(model))
     return values[0] - values[1]
+
+
+@lru_cache(maxsize=2)
+def _rehearsed(defense: Defense, calibration: Calibration) -> SplitModel:
+    """A sweep over strengths asks for the one without strength each time."""
+    with seeded("rehearsal"):
+        return rehearse(defense, calibration)
 
 
 @torch.no_grad()
