@@ -64,7 +64,7 @@ class EdgeDevice(nn.Module):
 
     def __init__(self, stage: NetworkStage, store: Store, sends: int = 1) -> None:
         super().__init__()
-        self.model = stage.load(store)
+        self.model = stage.load(store).to(memory_format=torch.channels_last)  # convolutions run faster so
         self.sends = sends
         self._device = store.device
         # looked up once: a learned attack asks for thousands of batches
@@ -73,6 +73,7 @@ class EdgeDevice(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode and send; noise on the images is drawn anew for each send."""
+        images = images.to(memory_format=torch.channels_last)
         if self.sends == 1:
             return self.model.edge(images)
         if self.model.perturbs:
