@@ -6,7 +6,8 @@ A mark is a comment, so that a reader of the rendered page does not see it:
     <!-- results: RUN figure NAME -->       one of its figures, such as ``tradeoff_psnr``
     <!-- results: RUN made -->              how it was made, on how many photos, with which versions
     <!-- results: ARCHIVE victims -->       of an archive of several runs: they side by side; ``made`` as above
-    <!-- results: RUN | DEFENCE | ATTACK | METRIC -->      one number, in the middle of a sentence
+    <!-- results: RUN | DEFENCE | ATTACK | METRIC -->      one number, in the middle of a sentence; in a table, where
+                                                           a bar begins a column, with \\| for |
 
 What stands between it and the next ``<!-- end -->`` is replaced.
 """
@@ -81,6 +82,7 @@ class Documents:
         return MARK.sub(fill, text)
 
     def _answer(self, asked: str) -> str:
+        asked = asked.replace(r"\|", "|")
         if "|" in asked:
             return self._number(*(part.strip() for part in asked.split("|")))
         name, _, what = asked.partition(" ")

@@ -44,13 +44,15 @@ def test_the_projects_documents_say_what_its_archives_hold(name: str, tmp_path: 
 
 def test_a_number_that_was_edited_is_put_right(root: Path) -> None:
     mark = "<!-- results: tiny | none | ridge | psnr -->"
-    text = f"Ridge reaches {mark}99.9 dB<!-- end --> there, {mark}<!-- end --> here."
+    in_table = mark.replace("|", r"\|")
+    text = f"Ridge reaches {mark}99.9 dB<!-- end --> there, {in_table}<!-- end --> here."
     (undefended,) = [
         row for row in load_results(run_of(root), cell_ids(run_of(root))).rows if row.defence.label == "none"
     ]
     right = undefended.groups["ridge"].scores["psnr"]
     filled = Documents(root).filled(text)
-    assert filled.count(f"{mark}{matrix.number('psnr', right.mean)} [") == 2
+    assert f"{mark}{matrix.number('psnr', right.mean)} [" in filled
+    assert f"{in_table}{matrix.number('psnr', right.mean)} [" in filled
     assert filled.startswith("Ridge reaches ")
     assert filled.endswith(" here.")
     assert Documents(root).filled(filled) == filled
