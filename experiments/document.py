@@ -135,7 +135,7 @@ def _value(row: DefenceRow, group: Group, metric: str) -> str:
     if metric == "ceiling":
         limit = group.reference("psnr", "ceiling")
         return ABSENT if limit is None else matrix.number("psnr", limit)
-    score = group.pooled(metric) if metric in group.metrics else None
+    score = group.pooled(metric) if metric in group.metrics and matrix.known(metric) else None
     if score is None:
         raise unknown("number of a cell:", metric, [*costs, "ceiling", *group.metrics])
     return matrix.ranged(metric, score)

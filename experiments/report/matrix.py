@@ -81,19 +81,19 @@ def heading(metric: str) -> str:
 
 def number(metric: str, value: float) -> str:
     """A score with its unit, such as ``21.3 dB``."""
-    return f"{FORMATS[metric].bare(value)}{FORMATS[metric].unit}"
+    return f"{form(metric).bare(value)}{form(metric).unit}"
 
 
 def plus_minus(metric: str, score: Interval, unit: bool = True) -> str:
     """A mean with half the width of its interval, such as ``21.3 ± 0.4 dB``."""
-    form = FORMATS[metric]
-    return f"{form.bare(score.mean)} ± {form.bare((score.high - score.low) / 2)}{form.unit if unit else ''}"
+    shown = form(metric)
+    return f"{shown.bare(score.mean)} ± {shown.bare((score.high - score.low) / 2)}{shown.unit if unit else ''}"
 
 
 def ranged(metric: str, score: Interval) -> str:
     """A mean with its interval, such as ``21.3 dB [21.0, 21.6]``."""
-    form = FORMATS[metric]
-    return f"{number(metric, score.mean)} [{form.bare(score.low)}, {form.bare(score.high)}]"
+    bare = form(metric).bare
+    return f"{number(metric, score.mean)} [{bare(score.low)}, {bare(score.high)}]"
 
 
 def bare_range(metric: str, score: Interval | None) -> str:
