@@ -9,6 +9,7 @@ from tiny import HEAD, NOISE, NONE, RIDGE, run_plan
 from experiments.archive import write_archive
 from experiments.document import Documents, main
 from experiments.execute import cell_ids
+from experiments.judge.statistics import Interval
 from experiments.report import matrix
 from experiments.report.results import load_results
 from victims.errors import InvalidInputError
@@ -116,3 +117,9 @@ def test_from_the_command_line(
     assert main(["bad.md"]) == 2
     assert capsys.readouterr().err.startswith("error: unknown run of the archives")
     assert Path("bad.md").read_text() == "<!-- results: other made --><!-- end -->"
+
+
+def test_multi_scale_similarity_is_written_like_other_scores() -> None:
+    score = Interval(0.5, 0.4, 0.6)
+    assert matrix.ranged("ms_ssim", score) == "0.500 [0.400, 0.600]"
+    assert matrix.plus_minus("ms_ssim_3", score) == "0.500 ± 0.100"
