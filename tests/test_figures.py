@@ -139,6 +139,14 @@ def test_every_shown_metric_has_its_figures(results: Results) -> None:
             assert figure is not None
 
 
+def test_shares_have_their_ticks_in_per_cent(results: Results) -> None:
+    figure = tradeoff(results, "rank1")
+    assert figure is not None
+    axes = figure.axes[0]
+    assert "(%)" in axes.get_xlabel()
+    assert axes.xaxis.get_major_formatter()(0.25, 0) == "25"
+
+
 def test_members_of_the_pareto_set_wear_a_ring(results: Results) -> None:
     figure = tradeoff(results, "psnr")
     assert figure is not None

@@ -22,7 +22,7 @@ from experiments.report.figures.points import (
     place_labels,
 )
 from experiments.report.figures.style import INK, SCREEN, Style
-from experiments.report.figures.tradeoff import leakage_label
+from experiments.report.figures.tradeoff import leakage_label, show_in_unit
 from experiments.report.matrix import number
 from experiments.report.results import DefenceRow, Results
 
@@ -61,6 +61,7 @@ def cost_figure(results: Results, metric: str, style: Style = SCREEN) -> Figure 
         figure.supylabel(leakage_label(metric, style, 0.6 * figure.get_figheight()), fontsize=style.type_size)
         if style.titled:
             panels[0].set_title("↙ better: less leakage, less cost", loc="left", fontsize=9, fontweight="bold")
+        show_in_unit(panels[0].yaxis, metric)
         floor = results.floor(metric)
         frame(panels, drawn, 0.1, [floor.mean] if floor else [])
         notes = [_draw_floor(panels, floor, metric, style) if floor else [], []]

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
 
 from experiments.judge.statistics import Interval
 from experiments.report.figures.points import (
@@ -71,6 +73,7 @@ def tradeoff(results: Results, metric: str, style: Style = SCREEN) -> Figure | N
         figure = style.figure(style.width, style.height, layout="constrained")
         axes = figure.add_subplot()
         axes.set_xlabel(leakage_label(metric, style, 0.8 * style.width))
+        show_in_unit(axes.xaxis, metric)
         axes.set_ylabel(scale.name)
         if style.titled:
             axes.set_title(scale.better, loc="left", fontsize=9, fontweight="bold")
@@ -97,6 +100,12 @@ def leakage_label(metric: str, style: Style, room: float) -> str:
     name, unit = FORMATS[metric].name, FORMATS[metric].unit
     what, how = f"{name} of the strongest attack{f' ({unit.strip()})' if unit else ''}", "higher leaks more"
     return f"{what}, {how}" if style.letters(room, style.type_size) > len(what + how) else f"{what},\n{how}"
+
+
+def show_in_unit(axis: Axis, metric: str) -> None:
+    """Ticks in the unit that the label names: a share in per cent."""
+    if FORMATS[metric].scale != 1:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{FORMATS[metric].scale * value:g}"))
 
 
 def _draw_families(axes: Axes, results: Results, scale: Scale, metric: str) -> list[Curve]:
