@@ -1,12 +1,13 @@
 """Leakage at equal utility: between two strengths, resampled in pairs, never better than what is affordable."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_report import DEFENCES, write_run
+from test_report import DEFENCES, score, write_run
 
 from experiments.judge.matched import Setting, leakage_at
 from experiments.report import write_report
@@ -14,7 +15,7 @@ from experiments.report.figures import tradeoff
 from experiments.report.figures.style import GREY
 from experiments.report.matched import matched_rows
 from experiments.report.matrix import PARETO
-from experiments.report.results import load_results
+from experiments.report.results import Results, load_results
 
 
 def _constant(utility: float, leakage: float, photos: int = 10) -> Setting:
@@ -111,19 +112,39 @@ def test_the_report_ranks_defences_at_equal_utility(tmp_path: Path) -> None:
     assert all(row.family.label in page for row in rows)
 
 
-def test_the_best_eight_curves_are_in_colour_and_the_rest_grey(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def eleven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
+    """More families than colours; the last leaks least by SSIM and most by PSNR."""
     subset = next(defence for defence in DEFENCES if defence["name"] == "channel_subset")
     many = [
         {**subset, "label": f"channel_subset {n}", "settings": {"keep": 0.5, "selection": f"{n}"}} for n in range(11)
     ]
+
+    def similar(cell: dict[str, Any]) -> None:
+        if cell["defence"]["label"] == "channel_subset 10" and not cell["attack"]["floor"]:
+            psnr = np.array(cell["metrics"]["psnr"]["values"]) + 1
+            cell["metrics"] |= {"psnr": score(psnr), "ssim": score(psnr / 80)}
+
     monkeypatch.setattr("test_report.DEFENCES", (DEFENCES[0], *many))
-    results = load_results(tmp_path, write_run(tmp_path, lambda cell: None))
-    best = [row.family.label for row in matched_rows(results)][:8]
-    figure = tradeoff(results, "psnr")
+    return load_results(tmp_path, write_run(tmp_path, similar))
+
+
+def test_the_best_eight_curves_are_in_colour_and_the_rest_grey(eleven: Results) -> None:
+    best = [row.family.label for row in matched_rows(eleven)][:8]
+    figure = tradeoff(eleven, "psnr")
     assert figure is not None
     names = [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
-    assert names == [*best, "none (undefended)", "3 others, which leak more at equal utility", PARETO]
+    assert names == [*best, "none (undefended)", "3 others, with a higher PSNR at equal utility", PARETO]
     colours = [line.get_color() for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 1]
     assert colours.count(GREY) == 3
+
+
+def test_what_is_best_by_another_metric_only_is_grey_and_named_there(eleven: Results) -> None:
+    label = "channel_subset 10"
+    by_psnr, by_ssim = (eleven.pareto_sets[metric][label][0] for metric in ("psnr", "ssim"))
+    assert by_ssim and not by_psnr
+    for metric, named in (("psnr", False), ("ssim", True)):
+        figure = tradeoff(eleven, metric)
+        assert figure is not None
+        written = [text.get_text() for text in figure.axes[0].texts if text.get_color() == GREY]
+        assert written == (["channel_subset 0.5"] if named else [])

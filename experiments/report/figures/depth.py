@@ -63,7 +63,7 @@ def depth_figure(members: Sequence[Member], metric: str, style: Style = SCREEN) 
         figure.supylabel(leakage_label(metric, style, 0.6 * figure.get_figheight()), fontsize=style.type_size)
         if style.titled:
             panels[0].set_title("↙ better: less leakage, less work on the device", loc="left", fontsize=9)
-        draw_legend(figure, drawn[0], style)
+        draw_legend(figure, drawn[0], style, grey="others")
         figure.draw_without_rendering()
         for axes, curves in zip(panels, drawn, strict=True):
             place_labels(axes, curves, [])

@@ -19,7 +19,8 @@ from matplotlib.transforms import Bbox
 from experiments.judge.statistics import Array, Interval
 from experiments.report.figures.style import DPI, GREY, INK, MARKERS, PALETTE, PAPER, Style
 from experiments.report.matched import matched_rows
-from experiments.report.results import SHOWN_METRICS, Family, Results
+from experiments.report.matrix import FORMATS
+from experiments.report.results import LEAKAGE_METRICS, SHOWN_METRICS, Family, Results
 
 WIDE, FEW_DECADES = 10, 50
 """Ratios of the largest and the smallest value: above it an axis is logarithmic, below it ticks between decades have
@@ -102,7 +103,8 @@ class Note:
 def looks(results: Results) -> dict[str, Look]:
     """By the family's label, those in colour first.
 
-    In the order of the plan; where there are more than colours, those that leak least at equal utility first.
+    In the order of the plan; where there are more than colours, those that leak least at equal utility first, by the
+    report's first metric in each figure: a defence looks the same in all of them.
     """
     families = [family for family in results.families if _measured(family)]
     if len(families) > len(PALETTE):
@@ -226,15 +228,20 @@ def _limits(
     return float(first), float(last)
 
 
-def draw_legend(figure: Figure, curves: Sequence[Curve], style: Style, *further: tuple[Line2D, str]) -> None:
-    """Below the panels; grey curves share a line."""
+WORSE = f"others, with a higher {FORMATS[LEAKAGE_METRICS[0]].name} at equal utility"
+"""What is grey among defences, see ``looks``."""
+
+
+def draw_legend(
+    figure: Figure, curves: Sequence[Curve], style: Style, *further: tuple[Line2D, str], grey: str = WORSE
+) -> None:
+    """Below the panels; grey curves share a line, which says what they are."""
     columns = 2 if figure.get_figwidth() < 6 else 3
     room = figure.get_figwidth() / columns - 5 * style.small_size / 72  # beside the handle
     others = [curve for curve in curves if curve.colour == GREY]
     named = [(curve.handle, curve.label) for curve in curves if curve.colour != GREY]
     if others:
-        many = f"{len(others)} others, which leak more at equal utility"
-        named.append((others[0].handle, others[0].label if len(others) == 1 else many))
+        named.append((others[0].handle, others[0].label if len(others) == 1 else f"{len(others)} {grey}"))
     handles, names = zip(*named, *further, strict=True)
     figure.legend(
         handles,
@@ -277,7 +284,7 @@ def place_labels(axes: Axes, curves: Sequence[Curve], notes: Sequence[Note]) -> 
     ]
     lines = _lines(axes)
     strengths = [
-        Note(_strength_label(axes, point, curve.colour), AROUND)
+        point_label(axes, point, curve.colour)
         for curve in curves
         if curve.colour != GREY
         for point in curve.points
@@ -289,10 +296,10 @@ def place_labels(axes: Axes, curves: Sequence[Curve], notes: Sequence[Note]) -> 
             solid.append(box)
 
 
-def _strength_label(axes: Axes, point: Point, colour: str) -> Text:
-    return haloed(
-        axes.annotate(point.text, point.place, textcoords="offset points", xytext=(0, 0), fontsize=7, color=colour)
-    )
+def point_label(axes: Axes, point: Point, colour: str) -> Note:
+    """The point's text, to stand beside it."""
+    text = axes.annotate(point.text, point.place, textcoords="offset points", xytext=(0, 0), fontsize=7, color=colour)
+    return Note(haloed(text), AROUND)
 
 
 def haloed(text: Text) -> Text:

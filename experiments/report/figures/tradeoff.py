@@ -1,6 +1,7 @@
 """Leakage against utility: what each defence buys."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -22,8 +23,9 @@ from experiments.report.figures.points import (
     logarithmic,
     looks,
     place_labels,
+    point_label,
 )
-from experiments.report.figures.style import INK, SCREEN, Style
+from experiments.report.figures.style import GREY, INK, SCREEN, Style
 from experiments.report.matrix import FORMATS, PARETO, number
 from experiments.report.results import DefenceRow, Results
 
@@ -87,8 +89,9 @@ def tradeoff(results: Results, metric: str, style: Style = SCREEN) -> Figure | N
             logarithmic(axes, "y", [point.y.mean for curve in drawn for point in curve.points])
         frame([axes], [drawn], 0.09)
         members = [rows[label] for label, (member, _) in results.pareto_sets[metric].items() if member]
-        notes = _draw_baselines(axes, results, scale, metric, style)
-        rings = _draw_rings(axes, [point for row in members if (point := scale.point(results, row, metric))])
+        ringed = [(row, point) for row in members if (point := scale.point(results, row, metric))]
+        rings = _draw_rings(axes, [point for _, point in ringed])
+        notes = _draw_baselines(axes, results, scale, metric, style) + _name_grey(axes, results, ringed)
         draw_legend(figure, drawn, style, *rings)
         figure.draw_without_rendering()
         place_labels(axes, drawn, notes)
@@ -135,6 +138,17 @@ def _draw_rings(axes: Axes, members: list[Point]) -> list[tuple[Line2D, str]]:
         zorder=3.8,
     )
     return [(rings, PARETO)]
+
+
+def _name_grey(axes: Axes, results: Results, ringed: Sequence[tuple[DefenceRow, Point]]) -> list[Note]:
+    """Which defence a ringed point is of that is grey here, being coloured by another metric's order."""
+    seen = {label for label, look in looks(results).items() if look.grey}
+    grey = {row.defence.label for family in results.families if family.label in seen for row in family.rows}
+    return [
+        point_label(axes, replace(point, text=f"{row.defence.name} {point.text or ''}".strip()), GREY)
+        for row, point in ringed
+        if row.defence.label in grey
+    ]
 
 
 def _draw_baselines(axes: Axes, results: Results, scale: Scale, metric: str, style: Style) -> list[Note]:
