@@ -91,7 +91,7 @@ def tradeoff(results: Results, metric: str, style: Style = SCREEN) -> Figure | N
         members = [rows[label] for label, (member, _) in results.pareto_sets[metric].items() if member]
         ringed = [(row, point) for row in members if (point := scale.point(results, row, metric))]
         rings = _draw_rings(axes, [point for _, point in ringed])
-        notes = _draw_baselines(axes, results, scale, metric, style) + _name_grey(axes, results, ringed)
+        notes = _draw_baselines(axes, results, scale, metric, style) + _name_grey(axes, results, drawn, ringed)
         draw_legend(figure, drawn, style, *rings)
         figure.draw_without_rendering()
         place_labels(axes, drawn, notes)
@@ -140,9 +140,11 @@ def _draw_rings(axes: Axes, members: list[Point]) -> list[tuple[Line2D, str]]:
     return [(rings, PARETO)]
 
 
-def _name_grey(axes: Axes, results: Results, ringed: Sequence[tuple[DefenceRow, Point]]) -> list[Note]:
+def _name_grey(
+    axes: Axes, results: Results, drawn: Sequence[Curve], ringed: Sequence[tuple[DefenceRow, Point]]
+) -> list[Note]:
     """Which defence a ringed point is of that is grey here, being coloured by another metric's order."""
-    seen = {label for label, look in looks(results).items() if look.grey}
+    seen = {curve.label for curve in drawn if curve.colour == GREY}
     grey = {row.defence.label for family in results.families if family.label in seen for row in family.rows}
     return [
         point_label(axes, replace(point, text=f"{row.defence.name} {point.text or ''}".strip()), GREY)
