@@ -101,7 +101,8 @@ def test_other_photos_cannot_be_compared() -> None:
 
 def test_the_report_ranks_defences_at_equal_utility(tmp_path: Path) -> None:
     ids = write_run(tmp_path)
-    rows = matched_rows(load_results(tmp_path, ids))
+    results = load_results(tmp_path, ids)
+    rows = matched_rows(results)
     at_three = [row.leakage["psnr", 0.03].mean for row in rows]
     assert len(rows) == 4  # two families of channel_subset, noise, dp_sgd
     assert at_three == sorted(at_three)
@@ -110,6 +111,12 @@ def test_the_report_ranks_defences_at_equal_utility(tmp_path: Path) -> None:
     page = (tmp_path / "index.html").read_text()
     assert "At equal accuracy" in page
     assert all(row.family.label in page for row in rows)
+    read = (*(tmp_path / "tables" / f"{name}.md" for name in ("matched_utility", "pareto")), tmp_path / "index.html")
+    floor = results.floor("ssim")
+    assert floor is not None
+    for file in read:
+        text = file.read_text()
+        assert f"SSIM {floor.mean:.3f}, and less than that is no protection; chance is 25 % accuracy." in text
 
 
 @pytest.fixture

@@ -173,12 +173,26 @@ def _cheapest(row: DefenceRow | None) -> tuple[str, ...]:
     return (row.defence.strength_text or row.defence.label, *matrix.costs(row))
 
 
+def yardstick(results: Results) -> str:
+    """What scores of the strongest attack are to be read against."""
+    floors = {metric: results.floor(metric) for metric in compared(results)}
+    known = [f"{matrix.FORMATS[metric].name} {matrix.number(metric, at.mean)}" for metric, at in floors.items() if at]
+    psnr, ssim = (matrix.FORMATS[metric].name for metric in LEAKAGE_METRICS)
+    parts = [
+        f"{ssim} is of the reconstruction that was chosen by {psnr}",
+        *([f"what ignores the release has {', '.join(known)}, and less than that is no protection"] if known else []),
+        *([f"chance is {100 * results.chance:.3g} % {results.utility_name}"] if results.chance is not None else []),
+    ]
+    return f"{'; '.join(parts)}."
+
+
 def table(results: Results) -> TextTable | None:
     """``lines`` under ``headings``; None where there is nothing to compare."""
     rows = matched_rows(results)
     name, points = results.utility_name or "utility", " or ".join(f"{100 * lost:g}" for lost in LOST)
     caption = (
         f"The least leakage on each defence's curve, under its strongest attack, where {points} points of the "
-        f"undefended {name} may be lost; {results.sample}; in brackets 95 % bootstrap intervals. The best first."
+        f"undefended {name} may be lost; {results.sample}; in brackets 95 % bootstrap intervals. The best first; "
+        f"each column takes its own best setting. {yardstick(results)}"
     )
     return TextTable("matched_utility", headings(results), lines(results, rows), caption) if rows else None

@@ -1,7 +1,7 @@
 """The settings of the Pareto set, with what each leaks and costs."""
 
 from experiments.report import matrix
-from experiments.report.matched import compared
+from experiments.report.matched import compared, yardstick
 from experiments.report.results import LEAKAGE_METRICS, DefenceRow, Results
 from experiments.report.table import FLAG, TextTable
 
@@ -22,7 +22,8 @@ def pareto_table(results: Results) -> TextTable | None:
     utility = results.utility_name or "utility"
     caption = (
         f"Settings that no other beats in both {utility} and {matrix.heading(leakage)} of the strongest attack, the "
-        f"least leaking first; {matrix.PARETO}: with the share of bootstrap resamples that agree; {results.sample}."
+        f"least leaking first; {matrix.PARETO}: with the share of bootstrap resamples that agree; {results.sample}. "
+        f"{yardstick(results)}"
     )
     return TextTable("pareto", headings, lines, caption)
 
