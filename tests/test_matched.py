@@ -116,7 +116,7 @@ def test_the_report_ranks_defences_at_equal_utility(tmp_path: Path) -> None:
     assert floor is not None
     for file in read:
         text = file.read_text()
-        assert f"SSIM {floor.mean:.3f}, and less than that is no protection; chance is 25 % accuracy." in text
+        assert f"SSIM {floor.mean:.3f}, and less than that protects no further; chance is 25 % accuracy." in text
 
 
 @pytest.fixture

@@ -174,15 +174,18 @@ def _cheapest(row: DefenceRow | None) -> tuple[str, ...]:
 
 
 def yardstick(results: Results) -> str:
-    """What scores of the strongest attack are to be read against."""
-    floors = {metric: results.floor(metric) for metric in compared(results)}
+    """What scores of the strongest attack are to be read against.
+
+    Of identity no floor: what an attack on the releases recognises may be below what one constant picture does.
+    """
+    floors = {metric: results.floor(metric) for metric in LEAKAGE_METRICS}
     known = [f"{matrix.FORMATS[metric].name} {matrix.number(metric, at.mean)}" for metric, at in floors.items() if at]
     psnr, ssim = (matrix.FORMATS[metric].name for metric in LEAKAGE_METRICS)
-    parts = [
-        f"{ssim} is of the reconstruction that was chosen by {psnr}",
-        *([f"what ignores the release has {', '.join(known)}, and less than that is no protection"] if known else []),
-        *([f"chance is {100 * results.chance:.3g} % {results.utility_name}"] if results.chance is not None else []),
-    ]
+    parts = [f"{ssim} is of the reconstruction that was chosen by {psnr}"]
+    if known:
+        parts.append(f"what ignores the release has {', '.join(known)}, and less than that protects no further")
+    if results.chance is not None:
+        parts.append(f"chance is {100 * results.chance:.3g} % {results.utility_name}")
     return f"{'; '.join(parts)}."
 
 

@@ -147,7 +147,7 @@ def _name_grey(
     seen = {curve.label for curve in drawn if curve.colour == GREY}
     grey = {row.defence.label for family in results.families if family.label in seen for row in family.rows}
     return [
-        point_label(axes, replace(point, text=f"{row.defence.name} {point.text or ''}".strip()), GREY)
+        point_label(axes, replace(point, text=f"{row.defence.name} {point.text}".strip()), GREY)
         for row, point in ringed
         if row.defence.label in grey
     ]
