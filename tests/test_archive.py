@@ -21,7 +21,7 @@ from victims.errors import InvalidInputError
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archived")
-    run_plan(HEAD + NONE + NOISE + RIDGE + DECODER, folder)
+    run_plan(HEAD + NONE + NOISE + RIDGE + DECODER, folder, report=True)
     return folder / "runs" / "tiny"
 
 

@@ -47,7 +47,7 @@ def _numbers(result: dict[str, Any]) -> Any:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("whole")
-    results, _, _ = run_plan(HEAD + NONE + NOISE + SUBSET + PRIVATE + MEAN + RIDGE + DECODER, folder)
+    results, _, _ = run_plan(HEAD + NONE + NOISE + SUBSET + PRIVATE + MEAN + RIDGE + DECODER, folder, report=True)
     return folder, results
 
 
@@ -126,7 +126,9 @@ def test_one_more_attack_computes_only_its_own_stages(whole: tuple[Path, list[di
 
 def test_the_unaware_attacker_is_weaker_and_labelled(tmp_path: Path) -> None:
     head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nadaptive = [true, false]")
-    results, _, _ = run_plan(head + '[[defenses]]\nname = "gaussian_noise"\nsigma = 2.0\n' + RIDGE, tmp_path)
+    results, _, _ = run_plan(
+        head + '[[defenses]]\nname = "gaussian_noise"\nsigma = 2.0\n' + RIDGE, tmp_path, report=True
+    )
     aware, unaware = results
     assert (aware["adaptive"], unaware["adaptive"]) == (True, False)
     assert aware["metrics"]["psnr"]["mean"] > unaware["metrics"]["psnr"]["mean"]
@@ -152,7 +154,7 @@ class Broken(Reconstruction[BlackBox]):
 def test_a_failing_cell_is_stored_and_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(BROKEN)
     text = HEAD + NONE + '[[attacks]]\nname = "mine.py:Broken"\n' + MEAN
-    (failed, fine), _, _ = run_plan(text, tmp_path)
+    (failed, fine), _, _ = run_plan(text, tmp_path, report=True)
     assert (failed["status"], fine["status"]) == ("failed", "ok")
     assert "the author's mistake" in failed["traceback"]
     _, fresh, _ = run_plan(text, tmp_path)
@@ -163,7 +165,7 @@ def test_a_failing_cell_is_stored_and_stops_nothing(tmp_path: Path) -> None:
 
 def test_a_victim_without_a_task(tmp_path: Path) -> None:
     head = HEAD.replace('task = "mask"\n', "").replace("train = 96", "train = 0")
-    (result,), _, _ = run_plan(head + NONE + RIDGE, tmp_path)
+    (result,), _, _ = run_plan(head + NONE + RIDGE, tmp_path, report=True)
     assert result["utility"] is None
     assert result["status"] == "ok"
 

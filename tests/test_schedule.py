@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,14 @@ from typing import Any
 import pytest
 import torch
 from tiny import DECODER, HEAD, MEAN, NOISE, NONE, RIDGE, SUBSET
+from toy import Toy
 
 from experiments.execute import CACHE, Run, RunWorkshop, run_cells, work_of
 from experiments.integrity import DiskFullError
 from experiments.plan import read_plan
-from experiments.schedule import Died, Executor, Graph, Outcome, Progress, Serial, Task, Watcher, Work, execute
+from experiments.schedule import Died, Executor, Graph, Outcome, Serial, Task, Watcher, execute
 from experiments.store import Store
-from experiments.workers import Processes, Ray, Workshop
+from experiments.workers import Processes, Ray
 
 A, B, C, D = (Task("stage", name) for name in "abcd")
 DIAMOND = {A: set[Task](), B: {A}, C: {A}, D: {B, C}}
@@ -93,26 +93,6 @@ def test_workers_spread_over_groups() -> None:
     assert executor.together[0] == {"a", "c"}
 
 
-@dataclass(frozen=True)
-class Toy(Workshop):
-    """Its work is to do what the task is called."""
-
-    folder: Path
-
-    def open(self, number: int, progress: Progress) -> Work:
-        def work(task: Task) -> Outcome:
-            mark = self.folder / task.name
-            if task.name == "die" or (task.name == "die once" and not mark.exists()):
-                mark.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-            if task.name == "fill the disk":
-                raise DiskFullError("full")
-            progress(f"at {task.name}")
-            return Outcome(computed=(str(torch.get_num_threads()),))
-
-        return work
-
-
 def executors(folder: Path) -> list[Executor]:
     return [Processes(Toy(folder), 2), Ray(Toy(folder), 2, torch.device("cpu"))]
 
@@ -165,9 +145,9 @@ import sys
 from functools import partial
 from pathlib import Path
 from experiments.schedule import Outcome, Task
-from experiments.workers import Processes, Workshop
+from experiments.workers import Processes
 sys.path.insert(0, {tests!r})
-from test_schedule import Toy
+from toy import Toy
 if __name__ == "__main__":
     executor = Processes(Toy(Path({folder!r})), 1)
     executor.submit(Task("stage", "one"))

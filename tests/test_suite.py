@@ -64,7 +64,9 @@ def test_another_defence_has_a_decoder_of_its_own(tmp_path: Path) -> None:
 
 def test_several_sends_of_one_photo_tell_more_and_are_labelled(tmp_path: Path) -> None:
     head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nsends = [1, 16]")
-    results, _, _ = run_plan(head + '[[defenses]]\nname = "gaussian_noise"\nsigma = 4.0\n' + RIDGE, tmp_path)
+    results, _, _ = run_plan(
+        head + '[[defenses]]\nname = "gaussian_noise"\nsigma = 4.0\n' + RIDGE, tmp_path, report=True
+    )
     one, many = results
     assert (one["sends"], many["sends"]) == (1, 16)
     assert many["metrics"]["psnr"]["mean"] > one["metrics"]["psnr"]["mean"] + 0.5
@@ -96,7 +98,7 @@ def test_attacks_that_work_on_each_photo_anew_get_fewer_of_them(tmp_path: Path) 
 
 def test_the_attacks_table_shows_every_score_and_compares_on_the_same_photos(tmp_path: Path) -> None:
     head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nslow_targets = 10")
-    results, _, _ = run_plan(head + NONE + RIDGE + RMLE, tmp_path)
+    results, _, _ = run_plan(head + NONE + RIDGE + RMLE, tmp_path, report=True)
     found = _by_name(results)
     text = (tmp_path / "runs" / "tiny" / "matrix.md").read_text()
     table = text.split("\n\n")[2].splitlines()
@@ -120,7 +122,7 @@ def test_the_attacks_table_shows_every_score_and_compares_on_the_same_photos(tmp
 
 def test_a_suite_of_slow_attacks_alone_has_their_photos(tmp_path: Path) -> None:
     head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nslow_targets = 10")
-    results, _, _ = run_plan(head + NONE + RMLE + RMLE.replace("0.1", "1.0"), tmp_path)
+    results, _, _ = run_plan(head + NONE + RMLE + RMLE.replace("0.1", "1.0"), tmp_path, report=True)
     assert [(result["attack"]["name"], result["n"]) for result in results] == [
         ("rmle", 10),
         ("rmle", 10),

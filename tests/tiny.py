@@ -40,8 +40,10 @@ MEAN, RIDGE = '[[attacks]]\nname = "mean_image"\n', '[[attacks]]\nname = "ridge"
 DECODER = '[[attacks]]\nname = "decoder"\nwidth = 16\nepochs = 1\n'
 
 
-def run_plan(text: str, folder: Path, retry: bool = False) -> tuple[list[dict[str, Any]], list[bool], Store]:
-    """Results, whether each was computed just now, and the store.
+def run_plan(
+    text: str, folder: Path, retry: bool = False, report: bool = False
+) -> tuple[list[dict[str, Any]], list[bool], Store]:
+    """Results, whether each was computed just now, and the store; the report is written where a test reads it.
 
     Of the controls, which every plan has, only those that the text names are returned.
     """
@@ -60,6 +62,7 @@ def run_plan(text: str, folder: Path, retry: bool = False) -> tuple[list[dict[st
 
     run = Run.of(plan, folder / "runs")
     run_cells(run, store, Serial(work_of(run, store)), retry, note)
-    write_report(run.folder, run.ids)
+    if report:
+        write_report(run.folder, run.ids)
     order = [name for name in run.ids if name in results]
     return [results[name] for name in order], [fresh[name] for name in order], store

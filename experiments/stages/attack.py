@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from attacks.base import Attack, BlackBox, QueryFree, Reconstruction, Staged, WhiteBox, knowledge_of
-from defenses.base import Channel
 from experiments.stages.data import load_array, save_array
 from experiments.stages.inside import Opened
 from experiments.stages.memory import StoredMemory
@@ -157,8 +156,9 @@ class AttackStage(Stage):
 
     def _redrawn(self, intercepted: Tensor, store: Store) -> list[Tensor]:
         """Further interceptions of the same photos; none where the edge draws nothing."""
-        again = [self.intercepted("target", store, draw)[: self.targets] for draw in range(1, DRAWS)]
-        return [] if torch.equal(again[0], intercepted) else again
+        again = (releases[: self.targets] for releases in self._interceptions("target", store, range(1, DRAWS)))
+        first = next(again)
+        return [] if torch.equal(first, intercepted) else [first, *again]
 
     def _of_others(self, intercepted: Tensor) -> Tensor:
         """The releases of other photos in the place of the first ones: who answers well to them saw the photos."""
@@ -219,16 +219,17 @@ class AttackStage(Stage):
             return EdgeDevice(self.protect, store, self.threat.sends)
         return EdgeDevice(self.protect.victim, store)
 
-    def arrived(self, store: Store) -> Callable[[Tensor], Tensor]:
-        """What the adversary can tell of a release's blanks, see ``QueryFree.arrived``."""
-        return (self.protect.load(store).channel if self.threat.adaptive else Channel()).arrived
-
     def intercepted(self, part: str, store: Store, draw: int = 0) -> Tensor:
         """Releases of a part's photos: the same draws for every attack on this protected victim."""
+        return next(self._interceptions(part, store, [draw]))
+
+    def _interceptions(self, part: str, store: Store, draws: Iterable[int]) -> Iterator[Tensor]:
         protected, count = EdgeDevice(self.protect, store, self.threat.sends), len(self.protect.images(part, store))
-        with torch.no_grad(), seeded("intercept", self.protect.seed, part, draw):
-            releases = torch.cat([protected.resend(part, rows) for rows in torch.arange(count).split(BATCH)])
-            return releases if self.threat.adaptive else protected.model.channel.receive(releases)
+        for draw in draws:
+            with torch.no_grad(), seeded("intercept", self.protect.seed, part, draw):
+                releases = torch.cat([protected.resend(part, rows) for rows in torch.arange(count).split(BATCH)])
+                releases = releases if self.threat.adaptive else protected.model.channel.receive(releases)
+            yield releases
 
     def again(self, images: Tensor, store: Store) -> Tensor:
         """Fit the attack once more, to the same, and let it answer for other photos, uint8 (n, 3, h, w).
@@ -276,7 +277,7 @@ class AttackStage(Stage):
             "intercepted": self.intercepted("target", store)[: self.targets],
             "tail": protected.tail,
             "new_encoder": lambda: self.protect.new_encoder(store).to(store.device),
-            "arrived": self.arrived(store),
+            "arrived": edge.model.channel.arrived,
             "device": store.device,
             "log": log,
             "memory": StoredMemory(

@@ -1,7 +1,7 @@
 """For each target photo the best reconstruction of a suite of attacks, chosen as an adversary would."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -108,7 +108,6 @@ class _FeatureCheck:
     """What the adversary holds to try a reconstruction: the device and the intercepted releases by part."""
 
     edge: EdgeDevice
-    arrived: Callable[[Tensor], Tensor]
     releases: Mapping[str, Tensor]
     draw: int
 
@@ -116,7 +115,7 @@ class _FeatureCheck:
     def of(cls, attack: AttackStage, store: Store, draw: int) -> "_FeatureCheck":
         releases = {"target": attack.intercepted("target", store, draw)}
         releases["validation"] = attack.intercepted("validation", store)
-        return cls(attack.edge(store), attack.arrived(store), releases, draw)
+        return cls(attack.edge(store), releases, draw)
 
     def prediction(self, attack: AttackStage, store: Store) -> Prediction:
         """From what the attack made of validation photos."""
@@ -138,7 +137,7 @@ class _FeatureCheck:
                 rebuilt.split(BATCH), self.releases[part][: len(rebuilt)].split(BATCH), strict=True
             ):
                 sent = [self.edge(to_float(images.to(release.device))) for _ in range(DRAWS)]
-                error = (torch.stack(sent).mean(0) - release) * self.arrived(release)
+                error = (torch.stack(sent).mean(0) - release) * self.edge.model.channel.arrived(release)
                 losses.append(error.square().flatten(1).mean(1).cpu())
         return torch.cat(losses).clamp_min(1e-12).log().double().numpy()
 
