@@ -29,6 +29,7 @@ from experiments.examples import add_examples
 from experiments.execute import CACHE, Run, RunWorkshop, cell_ids, check_plan, pending_stages, run_cells, work_of
 from experiments.export import export_to_mlflow
 from experiments.integrity import DiskFullError
+from experiments.interrupt import interruptible
 from experiments.new import new_plugin
 from experiments.plan import Plan
 from experiments.portrait import portrait
@@ -493,7 +494,8 @@ def main() -> None:
     """Entry point: bad input is one line and exit code 2, a bug keeps its traceback."""
     tune_memory()
     try:
-        code = app(exit_on_error=False, print_error=False)
+        with interruptible():
+            code = app(exit_on_error=False, print_error=False)
     except (InvalidInputError, CycloptsError, DiskFullError) as error:
         Console(stderr=True).print(
             f"[red]error:[/red] {escape(' '.join(str(error).split()))}", soft_wrap=True, highlight=False

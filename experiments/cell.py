@@ -22,6 +22,7 @@ from attacks.base import Attack, QueryFree, knowledge_of
 from defenses.base import Defense
 from defenses.fitting import Budget, predict
 from experiments.integrity import DiskFullError, file_digest, replace_if_other, write_atomically
+from experiments.interrupt import stop_if_interrupted
 from experiments.judge.doubts import converged, cut_off
 from experiments.judge.metrics import psnr, score
 from experiments.judge.perceptual import lpips
@@ -141,6 +142,7 @@ class Cell(ABC):
         except DiskFullError:
             raise
         except Exception:
+            stop_if_interrupted()
             return self.fail(run, traceback.format_exc())
         return self._store(run, outcome)
 

@@ -15,6 +15,7 @@ import torch
 from attacks.base import Scene
 from experiments.cell import EXAMPLES, Cell, cells_of, save_strip
 from experiments.integrity import DiskFullError, replace_if_other
+from experiments.interrupt import stop_if_interrupted
 from experiments.judge.perceptual import check_lpips
 from experiments.plan import Plan, parse_plan
 from experiments.schedule import Executor, Graph, Outcome, Progress, Task, Work, execute
@@ -210,6 +211,7 @@ def work_of(run: Run, store: Store) -> Work:
             raise
         except Exception:
             failure = traceback.format_exc()
+        stop_if_interrupted()
         return Outcome(failure, tuple(store.computed[before:]))
 
     return work

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ import torch
 from tiny import DECODER, HEAD, MEAN, NOISE, NONE, RIDGE, SUBSET
 from toy import Toy
 
+from experiments.cell import AttackCell
 from experiments.execute import CACHE, Run, RunWorkshop, run_cells, work_of
 from experiments.integrity import DiskFullError
+from experiments.interrupt import interruptible
 from experiments.plan import read_plan
 from experiments.schedule import Died, Executor, Graph, Outcome, Serial, Task, Watcher, execute
+from experiments.stages.data import DataStage
 from experiments.store import Store
 from experiments.workers import Processes, Ray
 
@@ -233,8 +237,66 @@ def test_interrupted_it_keeps_what_is_finished_and_says_so(tmp_path: Path) -> No
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, complaint
     assert "finished cells are stored" in complaint
     assert "Traceback" not in complaint
     assert len(list(cells.glob("*.json"))) >= 2
     assert list((tmp_path / "runs").rglob("*.partial")) == []
+
+
+def _error(_: object, __: object) -> None:
+    """As native code makes it of what is raised in what it calls back."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ValueError("could not determine the shape") from None
+
+
+def _nothing(_: object, __: object) -> None:
+    """As where the garbage collector calls."""
+    with suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("made_of_it", [_error, _nothing])
+@pytest.mark.parametrize("place", [(AttackCell, "judge"), (DataStage, "compute")])
+def test_ctrl_c_that_a_library_takes_for_something_else_ends_the_run(
+    made_of_it: Callable[[object, object], None],
+    place: tuple[type, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = getattr(*place)
+
+    def interrupted(self: object, first: object, store: object) -> Any:
+        made_of_it(first, store)
+        return original(self, first, store)
+
+    monkeypatch.setattr(*place, interrupted)
+    path = tmp_path / "plan.toml"
+    path.write_text(HEAD + NONE + MEAN)
+    run = Run.of(read_plan(path), tmp_path / "runs")
+    store = Store(tmp_path / "runs" / CACHE, torch.device("cpu"))
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        run_cells(run, store, Serial(work_of(run, store)), False, lambda cell, result, fresh: None)
+    results = [cell.result(run.folder) for cell in run.cells]
+    assert [result for result in results if result and result["status"] == "failed"] == []
+
+
+def test_ctrl_c_that_became_an_error_outside_of_any_task_is_ctrl_c() -> None:
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        _error(None, None)
+
+
+def test_an_error_without_ctrl_c_stays_one() -> None:
+    with pytest.raises(ValueError, match="own"), interruptible():
+        raise ValueError("its own")
+
+
+def test_who_ignores_ctrl_c_goes_on_ignoring_it() -> None:
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruptible():
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, usual)
