@@ -5,7 +5,7 @@ import json
 import traceback
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property, partial
@@ -24,9 +24,9 @@ from defenses.fitting import Budget, predict
 from experiments.integrity import DiskFullError, file_digest, replace_if_other, write_atomically
 from experiments.interrupt import stop_if_interrupted
 from experiments.judge.doubts import converged, cut_off
-from experiments.judge.metrics import psnr, score
+from experiments.judge.metrics import metrics_for, score
 from experiments.judge.perceptual import lpips
-from experiments.judge.scores import Recogniser, Scores, Task, Truth, score_answers, score_control, score_images
+from experiments.judge.scores import Recogniser, Scores, Task, Truth, score_answers, score_chosen, score_control
 from experiments.judge.statistics import interval
 from experiments.plan import Entry, Plan
 from experiments.report.results import STRONGEST
@@ -312,28 +312,37 @@ class StrongestCell(Cell):
         return StrongestStage(tuple(cell.stage for cell in self.entries))
 
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
-        """Score the choice; the oracle takes each photo's reconstruction with the highest PSNR."""
+        """Score the choices; the oracle takes each photo's reconstruction that has most of the metric in question."""
         truth, draws = self.truth(store), range(self.stage.draws(store))
         chosen = [self.stage.load(store, draw) for draw in draws]
-        scores = Scores.over_draws([score_images(answers, truth) for answers in chosen])
-        oracle = Scores.over_draws([score_images(self._oracle(store, truth, draw), truth) for draw in draws])
-        names = Counter(self.entries[k].attack["label"] for k in self.stage.choice(store))
-        return self._scored(chosen[0], scores, run) | {
+        scores = Scores.over_draws([score_chosen(answers, truth) for answers in chosen])
+        oracle = Scores.over_draws([score_chosen(self._oracle(store, truth, draw), truth) for draw in draws])
+        counts = {metric: self._counts(choice) for metric, choice in self.stage.choice(store).items()}
+        return self._scored(chosen[0]["psnr"], scores, run) | {
             "oracle": _summaries(oracle),
-            "chosen": dict(names.most_common()),
+            "chosen": counts.pop("psnr"),
+            "chosen_for": counts,
             "draws": len(draws),
             "random": any(cell.stage.log(store)["random"] for cell in self.entries),
         }
 
-    def _oracle(self, store: Store, truth: Truth, draw: int) -> Tensor:
-        """For each photo the reconstruction nearest to the truth, uint8 (n, 3, h, w)."""
-        images, best = to_float(truth.images), torch.zeros_like(truth.images)
-        highest = torch.full((len(images),), -torch.inf)
+    def _counts(self, choice: Sequence[int]) -> dict[str, int]:
+        """How many photos went to each attack."""
+        return dict(Counter(self.entries[k].attack["label"] for k in choice).most_common())
+
+    def _oracle(self, store: Store, truth: Truth, draw: int) -> dict[str, Tensor]:
+        """By metric for each photo the reconstruction most like the truth, uint8 (n, 3, h, w)."""
+        metrics = metrics_for(truth.images.shape[-1])
+        images = to_float(truth.images)
+        best = {name: torch.zeros_like(truth.images) for name in self.stage.choice(store)}
+        highest = {name: torch.full((len(images),), -torch.inf) for name in best}
         for cell in self.entries:
             rebuilt = cell.stage.load(store, draw)
-            reached = torch.tensor(score({"psnr": psnr}, images[: len(rebuilt)], to_float(rebuilt))["psnr"])
-            better = (reached > highest[: len(rebuilt)]).nonzero().flatten()
-            best[better], highest[better] = rebuilt[better], reached[better]
+            reached = score({name: metrics[name] for name in best}, images[: len(rebuilt)], to_float(rebuilt))
+            for name, values in reached.items():
+                found = torch.tensor(values)
+                better = (found > highest[name][: len(rebuilt)]).nonzero().flatten()
+                best[name][better], highest[name][better] = rebuilt[better], found[better]
         return best
 
 

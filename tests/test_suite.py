@@ -13,6 +13,8 @@ from experiments.cell import cells_of
 from experiments.execute import CACHE
 from experiments.integrity import seal
 from experiments.plan import read_plan
+from experiments.report.matched import yardstick
+from experiments.report.results import load_results
 from experiments.stages.strongest import Prediction, _line, choose
 from experiments.store import Store
 
@@ -140,6 +142,52 @@ def test_the_suite_chooses_well_without_the_truth(tmp_path: Path) -> None:
     assert suite["chosen"].get("useless", 0) == 0
     assert suite["metrics"]["psnr"]["mean"] > best - 0.3
     assert suite["oracle"]["psnr"]["mean"] >= max(best, suite["metrics"]["psnr"]["mean"]) - 1e-6
+
+
+# grain on what ridge rebuilds costs more structure than PSNR, brightness more PSNR than structure
+TWO_TASTES = """
+from dataclasses import dataclass
+import torch
+from attacks.base import BlackBox, Reconstructor
+from attacks.ridge import Ridge
+
+@dataclass(frozen=True)
+class Grainy(Ridge):
+    def fit(self, knows: BlackBox) -> Reconstructor:
+        rebuild = super().fit(knows)
+        return lambda release: (rebuild(release) + 0.1 * torch.randn(len(release), *knows.image_shape)).clamp(0, 1)
+
+@dataclass(frozen=True)
+class Shifted(Ridge):
+    def fit(self, knows: BlackBox) -> Reconstructor:
+        rebuild = super().fit(knows)
+        return lambda release: (rebuild(release) + 0.15).clamp(0, 1)
+"""
+
+
+def test_who_is_after_structure_chooses_for_it(tmp_path: Path) -> None:
+    (tmp_path / "tastes.py").write_text(TWO_TASTES)
+    tastes = "".join(f'[[attacks]]\nname = "tastes.py:{name}"\n' for name in ("Grainy", "Shifted"))
+    results, _, _ = run_plan(HEAD + NONE + tastes, tmp_path, report=True)
+    grainy, _, suite = results
+    psnr, ssim = ({r["attack"]["name"]: r["metrics"][m]["mean"] for r in results} for m in ("psnr", "ssim"))
+    assert psnr["grainy"] > psnr["shifted"] + 1
+    assert ssim["shifted"] > ssim["grainy"] + 0.05
+    assert max(suite["chosen"], key=suite["chosen"].__getitem__) == "grainy"
+    assert max(suite["chosen_for"]["ssim"], key=suite["chosen_for"]["ssim"].__getitem__) == "shifted"
+    assert psnr["strongest"] > psnr["grainy"] - 0.3
+    assert ssim["strongest"] > ssim["shifted"] - 0.02
+    structure = next(name for name in suite["metrics"] if name.startswith("ms_ssim"))
+    assert suite["metrics"][structure]["mean"] > grainy["metrics"][structure]["mean"]
+    for metric in ("psnr", "ssim"):
+        assert (
+            np.array(suite["oracle"][metric]["values"]) >= np.array(suite["metrics"][metric]["values"]) - 1e-6
+        ).all()
+    run = tmp_path / "runs" / "tiny"
+    assert "for SSIM" in (run / "index.html").read_text()
+    assert "each of the reconstructions that the attacker chose for it" in yardstick(
+        load_results(run, [result["id"] for result in results])
+    )
 
 
 def test_a_mirror_doubles_the_attackers_photos_and_nothing_else(tmp_path: Path) -> None:

@@ -121,6 +121,24 @@ def score_images(rebuilt: Tensor, truth: Truth) -> Scores:
     return scores
 
 
+def score_chosen(chosen: Mapping[str, Tensor], truth: Truth) -> Scores:
+    """Like ``score_images``: structure of the reconstructions chosen for SSIM, all else of those for PSNR.
+
+    Args:
+        chosen: by the metric that they were chosen for; without "ssim" where images are too small for it.
+        truth: of the same photos.
+    """
+    scores = score_images(chosen["psnr"], truth)
+    if "ssim" not in chosen:
+        return scores
+    images = truth.images[: len(chosen["ssim"])]
+    structure = {name: of for name, of in metrics_for(images.shape[-1]).items() if "ssim" in name}
+    likeness = score(structure, to_float(images), to_float(chosen["ssim"]))
+    return scores | Scores(
+        {name: torch.tensor(values) for name, values in likeness.items()}, pictures=scores.pictures
+    )
+
+
 def score_ceiling(darkest: tuple[float, float, float], images: Tensor) -> Scores:
     """What the best answers that hold nothing darker would reach on images (n, 3, h, w), where that is a limit."""
     if not any(darkest):

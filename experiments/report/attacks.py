@@ -72,13 +72,16 @@ def _oracle_line(group: Group, metrics: Sequence[str], differ: bool) -> tuple[st
 
 def _caption(results: Results, row: DefenceRow) -> str:
     chosen = next((group for group in row.groups.values() if group.suite), None)
-    photos = {} if chosen is None else chosen.chosen
-    of = ", ".join(f"{name} {count}" for name, count in photos.items())
+    photos = {"": chosen.chosen, ", for SSIM": chosen.chosen_for_ssim} if chosen else {}
     limits = [(group.column, limit) for group in row.groups.values() if (limit := group.reference("psnr", "ceiling"))]
     return " ".join(
         [
             f"Against {row.defence.label}; {results.sample}; in brackets 95 % bootstrap intervals.",
-            *([f"strongest chose, without the truth: {of}."] if of else []),
+            *(
+                f"strongest chose{why}, without the truth: {matrix.named_counts(of)}."
+                for why, of in photos.items()
+                if of
+            ),
             *(f"{name} cannot rebuild better than {matrix.number('psnr', limit)}." for name, limit in limits),
             *matrix.references(results, list(matrix.FORMATS)),
         ]

@@ -75,6 +75,7 @@ def _context(results: Results, row: DefenceRow, group: Group) -> list[tuple[str,
         ("queries", matrix.thousands(mean_of_known(cell.queries for cell in cells))),
         ("seconds to fit", matrix.decimals(mean_of_known(one.fit for one in seconds), 1)),
         ("seconds to answer", matrix.decimals(mean_of_known(one.reconstruct for one in seconds), 1)),
-        ("photos that went to", ", ".join(f"{name} {count}" for name, count in group.chosen.items())),
+        ("photos that went to", matrix.named_counts(group.chosen)),
+        ("for SSIM", matrix.named_counts(group.chosen_for_ssim)),
     ]
     return [(name, value) for name, value in facts if value not in ("", ABSENT)]

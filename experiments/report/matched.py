@@ -181,7 +181,11 @@ def yardstick(results: Results) -> str:
     floors = {metric: results.floor(metric) for metric in LEAKAGE_METRICS}
     known = [f"{matrix.FORMATS[metric].name} {matrix.number(metric, at.mean)}" for metric, at in floors.items() if at]
     psnr, ssim = (matrix.FORMATS[metric].name for metric in LEAKAGE_METRICS)
-    parts = [f"{ssim} is of the reconstruction that was chosen by {psnr}"]
+    suites = [group for row in results.rows for group in row.groups.values() if group.suite and group.finished]
+    if suites and all(group.chosen_for_ssim for group in suites):
+        parts = [f"{psnr} and {ssim} are each of the reconstructions that the attacker chose for it"]
+    else:
+        parts = [f"{ssim} is of the reconstruction that was chosen by {psnr}"]
     if known:
         parts.append(f"what ignores the release has {', '.join(known)}, and less than that protects no further")
     if results.chance is not None:

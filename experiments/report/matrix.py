@@ -1,6 +1,6 @@
 """The matrix of defences and attacks, as Markdown and for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -112,6 +112,11 @@ def percent(share: Interval) -> str:
 def thousands(value: float | None) -> str:
     """A whole number, grouped."""
     return ABSENT if value is None else f"{value:,.0f}"
+
+
+def named_counts(counts: Mapping[str, int]) -> str:
+    """Each name with its count."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def decimals(value: float | None, places: int = 2) -> str:

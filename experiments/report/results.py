@@ -194,6 +194,7 @@ class Cell:
     controls: dict[str, dict[str, Score]] = field(default_factory=dict)
     oracle: dict[str, Score] = field(default_factory=dict)
     chosen: dict[str, int] = field(default_factory=dict)
+    chosen_for: dict[str, dict[str, int]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     finished: str | None = None
 
@@ -225,6 +226,14 @@ def _pool(rows: Sequence[Sequence[float]]) -> Interval:
     if len({len(row) for row in rows}) > 1:
         raise ValueError("the seeds of a cell were scored on different numbers of images; they cannot be pooled")
     return interval(rows)
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    """Of all together, the most first."""
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total.most_common())
 
 
 def mean_of_known(values: Iterable[float | None]) -> float | None:
@@ -291,10 +300,12 @@ class Group:
     @property
     def chosen(self) -> Mapping[str, int]:
         """Of the suite: how many photos went to each attack, over all seeds, the most first."""
-        counts: Counter[str] = Counter()
-        for cell in self.finished:
-            counts.update(cell.chosen)
-        return dict(counts.most_common())
+        return _sum(cell.chosen for cell in self.finished)
+
+    @property
+    def chosen_for_ssim(self) -> Mapping[str, int]:
+        """Like ``chosen``, by an adversary who is after structure; empty where the suite chose for PSNR alone."""
+        return _sum(cell.chosen_for.get("ssim", {}) for cell in self.finished)
 
     @property
     def threat(self) -> tuple[bool, int]:

@@ -1,6 +1,7 @@
 """For each target photo the best reconstruction of a suite of attacks, chosen as an adversary would."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from experiments.judge.metrics import Metric, metrics_for, mse, score, ssim
 from experiments.stages.attack import BATCH, AttackStage, EdgeDevice
 from experiments.stages.data import load_array, save_array
 from experiments.store import Stage, Store
@@ -23,16 +25,21 @@ DRAWS = 4
 Numbers = npt.NDArray[np.float64]
 
 
+ERRORS: Mapping[str, Metric] = {"psnr": mse, "ssim": lambda images, rebuilt: 1 - ssim(images, rebuilt)}
+"""By the metric that a choice is to raise: the error that it lowers, (images, reconstructions) -> (n,), 0 at best."""
+
+
 @dataclass(frozen=True)
 class StrongestStage(Stage):
-    """The suite's choice. ``attacks``: reconstruction attacks under one threat on one protected victim.
+    """The suite's choices. ``attacks``: reconstruction attacks under one threat on one protected victim.
 
     The adversary never sees the true photo, but it can send a reconstruction through the device and compare the
     release with the one that it intercepted, and it knows the truth of its own validation photos. So for each
     attack the error is regressed on that feature loss (both as logarithms) over validation photos. Each target
     photo goes to the attack that was best there, unless another one's predicted error is lower by more than such
     predictions were wrong. Feature loss alone would not do: an attack that minimises it outright has the least of
-    all and may have the worst picture.
+    all and may have the worst picture. An adversary who is after structure chooses otherwise than one who is after
+    pixels, so there is one choice for each of ``ERRORS``; images too small for SSIM have the other alone.
     """
 
     label: ClassVar[str] = "strongest"
@@ -40,27 +47,32 @@ class StrongestStage(Stage):
     attacks: tuple[AttackStage, ...]
 
     def compute(self, folder: Path, store: Store) -> None:
-        """answers.npy (uint8, by draw) and choice.json: for each photo of the first draw its attack."""
-        answers, choices = [], []
+        """For each metric METRIC.npy (answers, uint8, by draw); choice.json: by metric each photo's first attack."""
+        size = self.attacks[0].protect.images("target", store).shape[-1]
+        metrics = [metric for metric in ERRORS if metric in metrics_for(size)]
+        choices, answers = defaultdict(list), defaultdict(list)
         for draw in range(self.draws(store)):
-            check = _FeatureCheck.of(self.attacks[0], store, draw)
-            choices.append(choose([check.prediction(attack, store) for attack in self.attacks]))
+            tried = _FeatureCheck.of(self.attacks[0], store, draw).tried(self.attacks, store)
             made = [attack.load(store, draw) for attack in self.attacks]
-            answers.append(torch.stack([made[k][i] for i, k in enumerate(choices[-1])]))
-        save_array(folder / "answers.npy", torch.stack(answers))
-        (folder / "choice.json").write_text(json.dumps(choices[0].tolist()))
+            for metric in metrics:
+                choice = choose([one.prediction(ERRORS[metric]) for one in tried])
+                choices[metric].append(choice.tolist())
+                answers[metric].append(torch.stack([made[k][i] for i, k in enumerate(choice)]))
+        for metric in metrics:
+            save_array(folder / f"{metric}.npy", torch.stack(answers[metric]))
+        (folder / "choice.json").write_text(json.dumps({metric: choices[metric][0] for metric in metrics}))
 
     def draws(self, store: Store) -> int:
         """Interceptions that all attacks answered."""
         return min(int(attack.log(store)["draws"]) for attack in self.attacks)
 
-    def load(self, store: Store, draw: int = 0) -> Tensor:
-        """Images, uint8 (n, 3, h, w), of one interception."""
-        return load_array(store.folder(self) / "answers.npy")[draw]
+    def load(self, store: Store, draw: int = 0) -> dict[str, Tensor]:
+        """Of one interception, by the metric that they were chosen for: images, uint8 (n, 3, h, w)."""
+        return {metric: load_array(store.folder(self) / f"{metric}.npy")[draw] for metric in self.choice(store)}
 
-    def choice(self, store: Store) -> list[int]:
-        """For each photo the position of the chosen attack."""
-        choice: list[int] = json.loads((store.folder(self) / "choice.json").read_text())
+    def choice(self, store: Store) -> dict[str, list[int]]:
+        """By metric, for each photo the position of the chosen attack."""
+        choice: dict[str, list[int]] = json.loads((store.folder(self) / "choice.json").read_text())
         return choice
 
 
@@ -74,6 +86,27 @@ class Prediction(NamedTuple):
     expected: Numbers
     made: Numbers
     missed: Numbers
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One attack's reconstructions, sent through the device.
+
+    ``rebuilt``, ``truth``: uint8 (v, 3, h, w), of validation photos. ``loss``: theirs, (v,), log of the mean squared
+    difference between the intercepted releases and those of reconstructions; ``target_loss``: of target photos, (t,).
+    """
+
+    rebuilt: Tensor
+    truth: Tensor
+    loss: Numbers
+    target_loss: Numbers
+
+    def prediction(self, error: Metric) -> Prediction:
+        """Of ``error``, one of ``ERRORS``."""
+        errors = torch.tensor(score({"error": error}, to_float(self.truth), to_float(self.rebuilt))["error"])
+        made = errors.clamp_min(1e-8).log().double().numpy()
+        slope, offset = _line(self.loss, made)
+        return Prediction(offset + slope * self.target_loss, made, made - offset - slope * self.loss)
 
 
 def choose(predictions: Sequence[Prediction]) -> npt.NDArray[np.int64]:
@@ -117,16 +150,14 @@ class _FeatureCheck:
         releases["validation"] = attack.intercepted("validation", store)
         return cls(attack.edge(store), releases, draw)
 
-    def prediction(self, attack: AttackStage, store: Store) -> Prediction:
-        """From what the attack made of validation photos."""
-        rebuilt = attack.load_validation(store)
-        truth = attack.protect.images("validation", store)[: len(rebuilt)]
-        error = (to_float(rebuilt) - to_float(truth)).square().mean((1, 2, 3)).clamp_min(1e-8)
-        loss, made = self.loss(rebuilt, "validation"), error.log().double().numpy()
-        slope, offset = _line(loss, made)
-        return Prediction(
-            offset + slope * self.loss(attack.load(store, self.draw), "target"), made, made - offset - slope * loss
-        )
+    def tried(self, attacks: Sequence[AttackStage], store: Store) -> list[Tried]:
+        """What each attack made of both parts."""
+        made = [(attack.load_validation(store), attack.load(store, self.draw)) for attack in attacks]
+        truth = attacks[0].protect.images("validation", store)
+        return [
+            Tried(own, truth[: len(own)], self.loss(own, "validation"), self.loss(target, "target"))
+            for own, target in made
+        ]
 
     @torch.no_grad()
     def loss(self, rebuilt: Tensor, part: str) -> Numbers:
