@@ -47,6 +47,8 @@ from victims.models import in_file, make_network
 from victims.seeding import seeded
 from victims.tensors import to_float
 
+TUNING_RATE = 1e-3
+"""Of what stands behind a defence, where a plan does not say."""
 EXAMPLES = 8
 """How many targets are kept as pictures."""
 PICTURES = (".png", ".maps.png", ".stages.png")
@@ -411,7 +413,9 @@ def _budget(plan: Plan, defense: Defense) -> Budget:
     if defense.retrains == "anew":
         epochs = plan.defender.anew_epochs or plan.victim.epochs
         return Budget(epochs, plan.victim.batch_size, plan.victim.learning_rate)
-    return Budget(plan.defender.epochs, plan.defender.batch_size, plan.defender.learning_rate)
+    # a network that learns little at a high rate forgets at one, too
+    learning_rate = plan.defender.learning_rate or min(TUNING_RATE, plan.victim.learning_rate)
+    return Budget(plan.defender.epochs, plan.defender.batch_size, learning_rate)
 
 
 @cache

@@ -64,7 +64,11 @@ class DefenderTable(Settings):
     epochs: Annotated[int, Gt(0), doc("passes over the train part")] = 3
     anew_epochs: Annotated[int | None, Gt(0), doc("for defences that train anew; default: the victim's")] = None
     batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32
-    learning_rate: Annotated[float, Gt(0), doc("peak of the one-cycle schedule")] = 1e-3
+    learning_rate: Annotated[
+        float | None,
+        Gt(0),
+        doc("peak of the one-cycle schedule; default: 0.001, or the victim's where that is lower"),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from attacks.ridge import Ridge
 from defenses.channel_subset import ChannelSubset
 from defenses.gaussian_noise import GaussianNoise
 from defenses.none import NoDefense
+from experiments.cell import cells_of
 from experiments.plan import FLOOR, UNDEFENDED, Entry, Plan, parse_plan, read_plan
 from experiments.study import read_study
 from victims.data.faces import Faces
@@ -323,3 +324,14 @@ name = "mean_image"
 """
     )
     assert len(named(plan.defenses)) == 1
+
+
+@pytest.mark.parametrize(
+    ("victim", "defender", "used"),
+    [("", "", 1e-3), ("learning_rate = 1e-4", "", 1e-4), ("learning_rate = 1e-4", "learning_rate = 0.01", 0.01)],
+)
+def test_what_stands_behind_a_defence_learns_no_faster_than_its_victim_unless_asked_to(
+    victim: str, defender: str, used: float
+) -> None:
+    plan = parse(f"[victim]\n{victim}\n[defender]\n{defender}\n{MINIMAL}")
+    assert {cell.protect.budget.learning_rate for cell in cells_of(plan)} == {used}
