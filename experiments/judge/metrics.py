@@ -71,9 +71,14 @@ def psnr(images: Tensor, rebuilt: Tensor) -> Tensor:
 
 def ssim(images: Tensor, rebuilt: Tensor) -> Tensor:
     """Structural similarity per image (Wang et al., IEEE TIP 2004), Gaussian window of 11 pixels; (n,)."""
-    values = structural_similarity_index_measure(rebuilt, images, data_range=1.0, reduction="none")
+    values = structural_similarity_index_measure(*_fast(rebuilt, images), data_range=1.0, reduction="none")
     assert isinstance(values, Tensor)  # the other return types need options that are off
     return values.reshape(len(images))
+
+
+def _fast(rebuilt: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The same in channels-last: a CPU slides the windows of SSIM two to three times as fast over them."""
+    return rebuilt.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
 
 
 def ms_ssim_scales(size: int) -> int:
@@ -86,8 +91,7 @@ def ms_ssim(images: Tensor, rebuilt: Tensor, scales: int) -> Tensor:
     """Multi-scale structural similarity per image with the first ``scales`` weights, renormalised; (n,)."""
     weights = SCALE_WEIGHTS[:scales]
     values = multiscale_structural_similarity_index_measure(
-        rebuilt,
-        images,
+        *_fast(rebuilt, images),
         data_range=1.0,
         betas=tuple(weight / sum(weights) for weight in weights),
         normalize="relu",

@@ -20,7 +20,7 @@ from victims.seeding import seeded
 from victims.tensors import to_float
 
 DRAWS = 4
-"""Sends of a reconstruction that are averaged before they are compared with what was intercepted."""
+"""Sends of a reconstruction, where they differ, that are averaged and compared with what was intercepted."""
 
 Numbers = npt.NDArray[np.float64]
 
@@ -143,12 +143,13 @@ class _FeatureCheck:
     edge: EdgeDevice
     releases: Mapping[str, Tensor]
     draw: int
+    sends: int
 
     @classmethod
     def of(cls, attack: AttackStage, store: Store, draw: int) -> "_FeatureCheck":
         releases = {"target": attack.intercepted("target", store, draw)}
         releases["validation"] = attack.intercepted("validation", store)
-        return cls(attack.edge(store), releases, draw)
+        return cls(attack.edge(store), releases, draw, DRAWS if attack.log(store)["random"] else 1)
 
     def tried(self, attacks: Sequence[AttackStage], store: Store) -> list[Tried]:
         """What each attack made of both parts."""
@@ -167,7 +168,7 @@ class _FeatureCheck:
             for images, release in zip(
                 rebuilt.split(BATCH), self.releases[part][: len(rebuilt)].split(BATCH), strict=True
             ):
-                sent = [self.edge(to_float(images.to(release.device))) for _ in range(DRAWS)]
+                sent = [self.edge(to_float(images.to(release.device))) for _ in range(self.sends)]
                 error = (torch.stack(sent).mean(0) - release) * self.edge.model.channel.arrived(release)
                 losses.append(error.square().flatten(1).mean(1).cpu())
         return torch.cat(losses).clamp_min(1e-12).log().double().numpy()
