@@ -8,6 +8,8 @@ A mark is a comment, so that a reader of the rendered page does not see it:
     <!-- results: ARCHIVE victims -->       of an archive of several runs: they side by side; ``made`` as above
     <!-- results: RUN | DEFENCE | ATTACK | METRIC -->      one number, in the middle of a sentence; in a table, where
                                                            a bar begins a column, with \\| for |
+    <!-- results: RUN | DEFENCE | ATTACK | METRIC by training -->     each seed's mean in the place of all together
+    <!-- results: RUN | DEFENCE | lost N | METRIC -->      of the table at equal utility: where N % of it may be lost
 
 What stands between it and the next ``<!-- end -->`` is replaced.
 """
@@ -26,6 +28,7 @@ from experiments.archive import SUFFIX, Archived, read_archive
 from experiments.plan import parse_plan
 from experiments.report import matrix
 from experiments.report.figures import cost_figure, depth_figure, save, tradeoff
+from experiments.report.matched import matched_rows
 from experiments.report.member import Member
 from experiments.report.overview import overview_tables
 from experiments.report.results import LEAKAGE_METRICS, SHOWN_METRICS, DefenceRow, Group, Results
@@ -35,6 +38,8 @@ from experiments.study import cut_of
 from victims.errors import InvalidInputError, unknown
 
 ARCHIVES, FIGURES = Path("results"), Path("docs/results")
+LOST, BY_TRAINING = "lost ", " by training"
+"""What asks for a number at equal utility, and for one of each seed."""
 MARK = re.compile(r"(<!-- results: (?P<asked>[^\n]*?) -->)(?P<old>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -119,12 +124,17 @@ class Documents:
     def _number(self, run: str, defence: str, attack: str, metric: str) -> str:
         if run not in self.runs:
             raise unknown("run of the archives:", run, self.runs)
-        rows = {row.defence.label: row for row in self.runs[run].runs[run].results.rows}
+        results = self.runs[run].runs[run].results
+        if attack.startswith(LOST):
+            return _matched(results, defence, attack.removeprefix(LOST), metric)
+        rows = {row.defence.label: row for row in results.rows}
         if defence not in rows:
             raise unknown(f"defence of {run}:", defence, rows)
         row = rows[defence]
         if attack not in row.groups:
             raise unknown(f"attack on {defence}:", attack, row.groups)
+        if metric.endswith(BY_TRAINING):
+            return _by_training(row, row.groups[attack], metric.removesuffix(BY_TRAINING))
         return _value(row, row.groups[attack], metric)
 
 
@@ -139,6 +149,28 @@ def _value(row: DefenceRow, group: Group, metric: str) -> str:
     if score is None:
         raise unknown("number of a cell:", metric, [*costs, "ceiling", *group.metrics])
     return matrix.ranged(metric, score)
+
+
+def _by_training(row: DefenceRow, group: Group, metric: str) -> str:
+    """The mean of each seed, in their order."""
+    if metric == "utility":
+        return ", ".join(f"{100 * cell.utility.mean:.1f}" for cell in row.by_seed if cell.utility) + " %"
+    scores = group.table(metric) if matrix.known(metric) else None
+    if scores is None:
+        raise unknown("number of each training:", metric, ["utility", *group.metrics])
+    return ", ".join(map(matrix.form(metric).bare, scores.mean(1))) + matrix.form(metric).unit
+
+
+def _matched(results: Results, family: str, lost: str, metric: str) -> str:
+    """The least that a family of settings leaves where ``lost`` per cent of the undefended utility may be lost."""
+    rows = {row.family.label: row for row in matched_rows(results)}
+    if family not in rows:
+        raise unknown("defence of the table at equal utility:", family, rows)
+    known = {f"{LOST}{100 * share:g} | {name}": leakage for (name, share), leakage in rows[family].leakage.items()}
+    asked = f"{LOST}{lost} | {metric}"
+    if asked not in known:
+        raise unknown("number at equal utility:", asked, known)
+    return matrix.ranged(metric, known[asked])
 
 
 def _figures(results: Results) -> Iterator[tuple[str, Callable[[], Figure | None]]]:

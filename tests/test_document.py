@@ -1,5 +1,6 @@
 """Documents whose numbers come from archives."""
 
+import json
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from experiments.document import Documents, main
 from experiments.execute import cell_ids
 from experiments.judge.statistics import Interval
 from experiments.report import matrix
+from experiments.report.matched import matched_rows
 from experiments.report.results import load_results
 from victims.errors import InvalidInputError
 
@@ -59,6 +61,25 @@ def test_a_number_that_was_edited_is_put_right(root: Path) -> None:
     assert Documents(root).filled(filled) == filled
 
 
+def test_a_number_at_equal_utility_is_that_of_the_table(root: Path) -> None:
+    results = load_results(run_of(root), cell_ids(run_of(root)))
+    (row,) = matched_rows(results)
+    filled = Documents(root).filled("<!-- results: tiny | gaussian_noise | lost 3 | psnr --><!-- end -->")
+    assert f"-->{matrix.ranged('psnr', row.leakage['psnr', 0.03])}<!--" in filled
+
+
+def test_each_trainings_number_stands_alone(root: Path) -> None:
+    (first,) = (run_of(root) / "cells").glob("none-ridge-*.json")
+    cell = json.loads(first.read_text())
+    metrics, utility = cell["metrics"]["psnr"]["mean"], cell["utility"]["mean"]
+    text = "".join(
+        f"<!-- results: tiny | none | ridge | {metric} by training --><!-- end -->" for metric in ("psnr", "utility")
+    )
+    filled = Documents(root).filled(text)
+    assert f"-->{metrics:.1f} dB<!--" in filled
+    assert f"-->{100 * utility:.1f} %<!--" in filled
+
+
 def run_of(root: Path) -> Path:
     return (root / "runs" / "pair.second" / "cells").resolve().parent
 
@@ -98,6 +119,9 @@ def test_tables_figures_and_commands(root: Path) -> None:
         ("tiny | nobody | ridge | psnr", "'nobody'.*none"),
         ("tiny | none | rigde | psnr", "'rigde'.*ridge"),
         ("tiny | none | ridge | pnsr", "'pnsr'.*psnr"),
+        ("tiny | none | ridge | pnsr by training", "'pnsr'.*psnr"),
+        ("tiny | gaussian | lost 3 | psnr", "'gaussian'.*gaussian_noise"),
+        ("tiny | gaussian_noise | lost 2 | psnr", "'lost 2 . psnr'.*lost 1 . psnr"),
         ("pair victmis", "victims"),
     ],
 )
