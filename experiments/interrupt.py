@@ -18,8 +18,8 @@ def interruptible() -> Iterator[None]:
     Raises:
         KeyboardInterrupt: there was Ctrl-C.
     """
-    usual = signal.getsignal(signal.SIGINT)
-    if usual is signal.default_int_handler:
+    heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heeded:
         signal.signal(signal.SIGINT, _remember)
     try:
         yield
@@ -27,7 +27,8 @@ def interruptible() -> Iterator[None]:
         stop_if_interrupted()
         raise
     finally:
-        signal.signal(signal.SIGINT, usual)
+        if heeded:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         _asked.clear()
 
 

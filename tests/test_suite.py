@@ -185,7 +185,7 @@ def test_who_is_after_structure_chooses_for_it(tmp_path: Path) -> None:
         ).all()
     run = tmp_path / "runs" / "tiny"
     assert "for SSIM" in (run / "index.html").read_text()
-    assert "each of the reconstructions that the attacker chose for it" in yardstick(
+    assert "SSIM of what it chose for SSIM" in yardstick(
         load_results(run, [result["id"] for result in results])
     )
 

@@ -183,7 +183,7 @@ def yardstick(results: Results) -> str:
     psnr, ssim = (matrix.FORMATS[metric].name for metric in LEAKAGE_METRICS)
     suites = [group for row in results.rows for group in row.groups.values() if group.suite and group.finished]
     if suites and all(group.chosen_for_ssim for group in suites):
-        parts = [f"{psnr} and {ssim} are each of the reconstructions that the attacker chose for it"]
+        parts = [f"{psnr} is of what the attacker chose for {psnr}, {ssim} of what it chose for {ssim}"]
     else:
         parts = [f"{ssim} is of the reconstruction that was chosen by {psnr}"]
     if known:
