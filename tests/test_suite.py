@@ -185,9 +185,7 @@ def test_who_is_after_structure_chooses_for_it(tmp_path: Path) -> None:
         ).all()
     run = tmp_path / "runs" / "tiny"
     assert "for SSIM" in (run / "index.html").read_text()
-    assert "SSIM of what it chose for SSIM" in yardstick(
-        load_results(run, [result["id"] for result in results])
-    )
+    assert "SSIM of what it chose for SSIM" in yardstick(load_results(run, [result["id"] for result in results]))
 
 
 def test_a_mirror_doubles_the_attackers_photos_and_nothing_else(tmp_path: Path) -> None:
