@@ -129,7 +129,7 @@ def score_chosen(chosen: Mapping[str, Tensor], truth: Truth) -> Scores:
         truth: of the same photos.
     """
     scores = score_images(chosen["psnr"], truth)
-    if "ssim" not in chosen:
+    if "ssim" not in chosen or torch.equal(chosen["ssim"], chosen["psnr"]):
         return scores
     images = truth.images[: len(chosen["ssim"])]
     structure = {name: of for name, of in metrics_for(images.shape[-1]).items() if "ssim" in name}
