@@ -11,7 +11,7 @@ from torch import Tensor
 from attacks.base import Attack, AttributeInference, Linkage, Reconstruction
 from experiments.judge.attributes import balanced_accuracy, chance_of_balanced_accuracy
 from experiments.judge.identity import FAR, Comparisons, chance_of_rank_1, rank_1, true_accepts
-from experiments.judge.metrics import Metric, metrics_for, psnr, score
+from experiments.judge.metrics import Metric, metrics_for, psnr, score, ssim
 from victims.tensors import to_float
 
 RANK_1, TAR, BALANCED_ACCURACY = "rank1", "tar_at_far_1", "balanced_accuracy"
@@ -122,7 +122,9 @@ def score_images(rebuilt: Tensor, truth: Truth) -> Scores:
 
 
 def score_chosen(chosen: Mapping[str, Tensor], truth: Truth) -> Scores:
-    """Like ``score_images``: structure of the reconstructions chosen for SSIM, all else of those for PSNR.
+    """Like ``score_images``: SSIM of the reconstructions chosen for it, all else of those chosen for PSNR.
+
+    MS-SSIM is among the rest: a grey blur may have more of SSIM, and less of MS-SSIM, than what shows the face in noise.
 
     Args:
         chosen: by the metric that they were chosen for; without "ssim" where images are too small for it.
@@ -132,11 +134,8 @@ def score_chosen(chosen: Mapping[str, Tensor], truth: Truth) -> Scores:
     if "ssim" not in chosen or torch.equal(chosen["ssim"], chosen["psnr"]):
         return scores
     images = truth.images[: len(chosen["ssim"])]
-    structure = {name: of for name, of in metrics_for(images.shape[-1]).items() if "ssim" in name}
-    likeness = score(structure, to_float(images), to_float(chosen["ssim"]))
-    return scores | Scores(
-        {name: torch.tensor(values) for name, values in likeness.items()}, pictures=scores.pictures
-    )
+    values = score({"ssim": ssim}, to_float(images), to_float(chosen["ssim"]))["ssim"]
+    return Scores(scores.values | {"ssim": torch.tensor(values)}, scores.references, scores.pictures)
 
 
 def score_ceiling(darkest: tuple[float, float, float], images: Tensor) -> Scores:
