@@ -124,7 +124,7 @@ def score_images(rebuilt: Tensor, truth: Truth) -> Scores:
 def score_chosen(chosen: Mapping[str, Tensor], truth: Truth) -> Scores:
     """Like ``score_images``: SSIM of the reconstructions chosen for it, all else of those chosen for PSNR.
 
-    MS-SSIM is among the rest: a grey blur may have more of SSIM, and less of MS-SSIM, than what shows the face in noise.
+    MS-SSIM is of the rest: a grey blur may have more SSIM, and less MS-SSIM, than what shows a face in noise.
 
     Args:
         chosen: by the metric that they were chosen for; without "ssim" where images are too small for it.
