@@ -147,3 +147,9 @@ def test_multi_scale_similarity_is_written_like_other_scores() -> None:
     score = Interval(0.5, 0.4, 0.6)
     assert matrix.ranged("ms_ssim", score) == "0.500 [0.400, 0.600]"
     assert matrix.plus_minus("ms_ssim_3", score) == "0.500 ± 0.100"
+
+
+@pytest.mark.parametrize("name", ["RESULTS.md", "README.md"])
+def test_no_line_begins_with_a_numbers_mark(name: str) -> None:
+    text = (PROJECT / name).read_text()
+    assert re.findall(r"^\s*<!-- results: [^\n|]*\|.*", text, re.MULTILINE) == [], "the paragraph would end before it"
