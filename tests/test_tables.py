@@ -7,13 +7,16 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from test_report import write_run
 
+from experiments.report import matched, overview
+from experiments.report.member import Member
 from experiments.report.results import Results, load_results
-from experiments.report.table import TextTable
+from experiments.report.table import ABSENT, TextTable
 from experiments.report.tables import tables, write_tables
 
 PDFLATEX = shutil.which("pdflatex")
@@ -151,3 +154,32 @@ def test_the_pareto_table_lists_the_members_and_no_other(written: tuple[Path, Re
     for label, (useful, leaks) in means.items():
         beaten = any(u >= useful and v <= leaks and (u, v) != (useful, leaks) for u, v in means.values())
         assert beaten == (label not in members)
+
+
+@pytest.mark.parametrize("order", [("faces", "masks"), ("masks", "faces")])
+def test_victims_with_and_without_identities_stand_under_the_same_headings(
+    order: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = {
+        "masks": TextTable("matched_utility", ("defence", "PSNR", "bytes"), (("noise", "15.0", "7"),), "Floor 11.3."),
+        "faces": TextTable(
+            "matched_utility",
+            ("defence", "PSNR", "rank-1", "bytes"),
+            (("noise", "16.0", "42.0", "8"),),
+            "Floor 13.3.",
+        ),
+    }
+    monkeypatch.setattr(matched, "table", tables.__getitem__)
+    members = [SimpleNamespace(label=name, results=name) for name in order]
+    table = overview.equal_utility(cast("list[Member]", members))
+    assert table is not None
+    assert table.headings == ("victim", "defence", "PSNR", "rank-1", "bytes")
+    assert set(table.lines) == {("masks", "noise", "15.0", ABSENT, "7"), ("faces", "noise", "16.0", "42.0", "8")}
+    assert [line[0] for line in table.lines] == list(order)
+    assert "masks: Floor 11.3." in table.caption
+    assert "faces: Floor 13.3." in table.caption
+
+
+def test_a_line_that_does_not_fit_its_headings_is_a_bug() -> None:
+    with pytest.raises(ValueError, match="odd: a line of 1 cells under 2 headings"):
+        TextTable("odd", ("defence", "PSNR"), (("none",),), "")

@@ -115,9 +115,16 @@ def equal_utility(members: Sequence[Member]) -> TextTable | None:
     found = {member.label: table for member in members if (table := matched.table(member.results))}
     if not found:
         return None
-    first = next(iter(found.values()))
-    lines = tuple((label, *line) for label, table in found.items() for line in table.lines)
-    return TextTable(first.name, ("victim", *first.headings), lines, first.caption)
+    widest_first = sorted(found.values(), key=lambda table: -len(table.headings))  # not all have identities
+    headings = tuple(dict.fromkeys(name for table in widest_first for name in table.headings))
+    lines = []
+    for label, table in found.items():
+        for line in table.lines:
+            by_heading = dict(zip(table.headings, line, strict=True))
+            lines.append((label, *(by_heading.get(name, ABSENT) for name in headings)))
+    captions = {label: table.caption for label, table in found.items()}
+    about = " ".join(f"{label}: {caption}" for label, caption in captions.items())
+    return TextTable(widest_first[0].name, ("victim", *headings), tuple(lines), about)
 
 
 def terminal_overview(members: Sequence[Member]) -> Table:

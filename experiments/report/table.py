@@ -27,6 +27,9 @@ class TextTable:
     """``lines``: the text of each cell, in the order of ``headings``. ``caption``: what a reader must know.
 
     ``name`` is fit for a file. ``strong``: the places (line, column) of what stands out.
+
+    Raises:
+        ValueError: a line has more or fewer cells than there are headings.
     """
 
     name: str
@@ -34,6 +37,10 @@ class TextTable:
     lines: tuple[tuple[str, ...], ...]
     caption: str
     strong: frozenset[tuple[int, int]] = frozenset()
+
+    def __post_init__(self) -> None:
+        if odd := [line for line in self.lines if len(line) != len(self.headings)]:
+            raise ValueError(f"{self.name}: a line of {len(odd[0])} cells under {len(self.headings)} headings")
 
     def csv(self) -> str:
         """The texts alone, headings first."""
