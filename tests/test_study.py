@@ -4,12 +4,14 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny import HEAD, NOISE, RIDGE
 
 from experiments.plan import read_plan
+from experiments.report.figures import depth_figure
 from experiments.study import read_members, read_study
 from victims.errors import InvalidInputError
 
@@ -156,3 +158,9 @@ def test_only_some_victims_run_and_the_others_stay(tmp_path: Path) -> None:
     assert [member.label for member in read_members(tmp_path / "runs" / "tiny")] == [first, other]
     with pytest.raises(InvalidInputError, match=r"'othre'.*other"):
         read_study(Path(plan)).only(["othre"])
+
+
+def test_a_curve_over_depth_needs_two_depths(ran: tuple[Path, str]) -> None:
+    first, second, _ = read_members(ran[0] / "runs" / "tiny")
+    assert depth_figure([first, second], "psnr") is not None
+    assert depth_figure([first, replace(first, label="the same cut, another task")], "psnr") is None

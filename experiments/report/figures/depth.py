@@ -49,7 +49,7 @@ def depth_figure(members: Sequence[Member], metric: str, style: Style = SCREEN) 
     for member in members:
         if member.leakage(metric):
             networks.setdefault(member.network, []).append(member)
-    if not any(len(cuts) > 1 for cuts in networks.values()):
+    if not any(len({member.cut.edge_macs for member in cuts}) > 1 for cuts in networks.values()):
         return None
     shape = (2, 1) if style.stacked else (1, 2)
     with style.drawing():
