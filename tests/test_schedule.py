@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -244,6 +244,14 @@ def test_interrupted_it_keeps_what_is_finished_and_says_so(tmp_path: Path) -> No
     assert list((tmp_path / "runs").rglob("*.partial")) == []
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """A shell's background job, as these tests may be, begins with Ctrl-C ignored."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
 def _error(_: object, __: object) -> None:
     """As native code makes it of what is raised in what it calls back."""
     try:
@@ -258,6 +266,7 @@ def _nothing(_: object, __: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("made_of_it", [_error, _nothing])
 @pytest.mark.parametrize("place", [(AttackCell, "judge"), (DataStage, "compute")])
 def test_ctrl_c_that_a_library_takes_for_something_else_ends_the_run(
@@ -283,6 +292,7 @@ def test_ctrl_c_that_a_library_takes_for_something_else_ends_the_run(
     assert [result for result in results if result and result["status"] == "failed"] == []
 
 
+@pytest.mark.usefixtures("heeded")
 def test_ctrl_c_that_became_an_error_outside_of_any_task_is_ctrl_c() -> None:
     with pytest.raises(KeyboardInterrupt), interruptible():
         _error(None, None)
