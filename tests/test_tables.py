@@ -178,6 +178,11 @@ def test_victims_with_and_without_identities_stand_under_the_same_headings(
     assert [line[0] for line in table.lines] == list(order)
     assert "masks: Floor 11.3." in table.caption
     assert "faces: Floor 13.3." in table.caption
+    twice = overview.equal_utility(
+        cast("list[Member]", [members[0], SimpleNamespace(label="again", results=order[0])])
+    )
+    assert twice is not None
+    assert twice.caption == f"{order[0]}, again: {tables[order[0]].caption}"
 
 
 def test_a_line_that_does_not_fit_its_headings_is_a_bug() -> None:

@@ -122,8 +122,10 @@ def equal_utility(members: Sequence[Member]) -> TextTable | None:
         for line in table.lines:
             by_heading = dict(zip(table.headings, line, strict=True))
             lines.append((label, *(by_heading.get(name, ABSENT) for name in headings)))
-    captions = {label: table.caption for label, table in found.items()}
-    about = " ".join(f"{label}: {caption}" for label, caption in captions.items())
+    captions: dict[str, list[str]] = {}
+    for label, table in found.items():
+        captions.setdefault(table.caption, []).append(label)
+    about = " ".join(f"{', '.join(labels)}: {caption}" for caption, labels in captions.items())
     return TextTable(widest_first[0].name, ("victim", *headings), tuple(lines), about)
 
 
