@@ -4,13 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# mypy finds the packages of splitleak by their folders' names
+LINKS := build/types/splitleak
 
 .PHONY: all quick test check results bench clean
 .DEFAULT_GOAL := all
 
 all: quick
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,timm]'
 	touch $@
@@ -24,14 +26,16 @@ test: $(INSTALLED)
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	rm -rf $(LINKS) && mkdir -p $(LINKS)
+	ln -s $(foreach folder,attacks defenses victims experiments,$(CURDIR)/$(folder)) $(LINKS)
+	MYPYPATH=$(dir $(LINKS)) $(BIN)/mypy
 	$(BIN)/lint-imports
 
 results: $(INSTALLED)
-	$(BIN)/python -m experiments.document RESULTS.md README.md
+	$(BIN)/python -m splitleak.experiments.document RESULTS.md README.md
 
 bench: $(INSTALLED)
-	$(BIN)/python -m experiments.benchmarks
+	$(BIN)/python -m splitleak.experiments.benchmarks
 
 clean:
 	rm -rf runs

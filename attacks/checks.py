@@ -6,9 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from attacks.base import (
+from splitleak.attacks.base import (
     Attack,
     AttackerPart,
     AttributeInference,
@@ -21,10 +19,10 @@ from attacks.base import (
     WhiteBox,
     knowledge_of,
 )
-from attacks.mean_image import MeanImage
-from victims.seeding import seeded
-from victims.tensors import check_images, to_float
-from victims.toy import (
+from splitleak.attacks.mean_image import MeanImage
+from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import check_images, to_float
+from splitleak.victims.toy import (
     CHANNELS,
     SIZE,
     STRIDE,
@@ -34,6 +32,7 @@ from victims.toy import (
     toy_images,
     toy_tail,
 )
+from torch import Tensor, nn
 
 AUXILIARY, VALIDATION, TARGETS = 384, 64, 48
 TASK, CLASSES = "kind", {"kind": ("round", "square", "flat"), "light": ("dark", "bright")}

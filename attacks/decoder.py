@@ -8,19 +8,18 @@ from typing import Annotated, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt
+from splitleak.attacks.base import BlackBox, Pairs, Reconstruction, Reconstructor, Scene
+from splitleak.attacks.learning import learned
+from splitleak.attacks.losses import STRUCTURE_WEIGHT, squared_and_structural_error
+from splitleak.attacks.networks import seed
+from splitleak.attacks.networks.normalised import normalise, unnormalise
+from splitleak.attacks.networks.residual import ResidualDecoder
+from splitleak.attacks.networks.staged import StagedDecoder
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.models import IMAGENET_MEAN
+from splitleak.victims.settings import doc
+from splitleak.victims.training import Batch, Recipe, adamw
 from torch import Tensor, nn
-
-from attacks.base import BlackBox, Pairs, Reconstruction, Reconstructor, Scene
-from attacks.learning import learned
-from attacks.losses import STRUCTURE_WEIGHT, squared_and_structural_error
-from attacks.networks import seed
-from attacks.networks.normalised import normalise, unnormalise
-from attacks.networks.residual import ResidualDecoder
-from attacks.networks.staged import StagedDecoder
-from victims.errors import InvalidInputError
-from victims.models import IMAGENET_MEAN
-from victims.settings import doc
-from victims.training import Batch, Recipe, adamw
 
 SEED_NOISE_MEAN, SEED_NOISE_VARIANCE = 0.02, 0.02
 Architecture = Literal["residual", "upsample", "transpose_light", "transpose_medium", "transpose_deep"]

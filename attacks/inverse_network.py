@@ -7,15 +7,14 @@ from typing import Annotated, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from annotated_types import Gt
+from splitleak.attacks.base import AttackerPart, BlackBox, Pairs, Reconstruction, Reconstructor
+from splitleak.attacks.learning import learned
+from splitleak.attacks.networks.inverse import InverseNet, Variant
+from splitleak.attacks.networks.normalised import normalise, unnormalise
+from splitleak.attacks.networks.staged import StagedDecoder
+from splitleak.victims.settings import doc
+from splitleak.victims.training import Batch, Recipe
 from torch import Tensor, nn
-
-from attacks.base import AttackerPart, BlackBox, Pairs, Reconstruction, Reconstructor
-from attacks.learning import learned
-from attacks.networks.inverse import InverseNet, Variant
-from attacks.networks.normalised import normalise, unnormalise
-from attacks.networks.staged import StagedDecoder
-from victims.settings import doc
-from victims.training import Batch, Recipe
 
 ADAM_EPSILON = 1e-3
 EPOCHS_PER_HALVING = 20

@@ -6,15 +6,23 @@ from typing import Annotated, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt
+from splitleak.attacks.base import Reconstruction, Reconstructor, WhiteBox
+from splitleak.attacks.learning import learned
+from splitleak.attacks.networks.variational import Autoencoder, Generator, LatentEncoder
+from splitleak.attacks.optimise import (
+    Matcher,
+    Point,
+    Schedule,
+    Space,
+    best_on_validation,
+    find,
+    search,
+    total_variation,
+)
+from splitleak.victims.settings import doc
+from splitleak.victims.tensors import to_float
+from splitleak.victims.training import Batch, Recipe, Shuffled, adamw
 from torch import Tensor, nn
-
-from attacks.base import Reconstruction, Reconstructor, WhiteBox
-from attacks.learning import learned
-from attacks.networks.variational import Autoencoder, Generator, LatentEncoder
-from attacks.optimise import Matcher, Point, Schedule, Space, best_on_validation, find, search, total_variation
-from victims.settings import doc
-from victims.tensors import to_float
-from victims.training import Batch, Recipe, Shuffled, adamw
 
 WEIGHTS = (0.001, 0.01, 0.1, 1.0)
 """Of the prior, tried on validation photos where none is given."""

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterable
 
+from splitleak.attacks.base import QueryFree
+from splitleak.victims.seeding import seeded
+from splitleak.victims.training import Batch, Recipe, Training, train
 from torch import Tensor, nn
-
-from attacks.base import QueryFree
-from victims.seeding import seeded
-from victims.training import Batch, Recipe, Training, train
 
 
 def learned(

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from splitleak.attacks.base import QueryFree, Reconstruction, Reconstructor
 from torch import Tensor
-
-from attacks.base import QueryFree, Reconstruction, Reconstructor
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Gt
+from splitleak.attacks.base import BlackBox, Reconstruction, Reconstructor
+from splitleak.victims.settings import doc
+from splitleak.victims.tensors import to_float
 from torch import Tensor
-
-from attacks.base import BlackBox, Reconstruction, Reconstructor
-from victims.settings import doc
-from victims.tensors import to_float
 
 NEIGHBORS = (1, 2, 4, 8, 16, 32)
 """Tried on validation photos where no number is given."""

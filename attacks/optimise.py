@@ -6,11 +6,10 @@ from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
+from splitleak.attacks.base import WhiteBox
+from splitleak.victims.tensors import to_float
+from splitleak.victims.training import Log
 from torch import Tensor, nn
-
-from attacks.base import WhiteBox
-from victims.tensors import to_float
-from victims.training import Log
 
 Distance = Literal["mse", "cosine"]
 Point = list[Tensor]

@@ -5,12 +5,11 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
+from splitleak.attacks.base import Reconstruction, Reconstructor, WhiteBox
+from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.optimise import Matcher, Schedule, Space, best_on_validation, search
+from splitleak.victims.settings import doc
 from torch import Tensor
-
-from attacks.base import Reconstruction, Reconstructor, WhiteBox
-from attacks.decoder import Decoder
-from attacks.optimise import Matcher, Schedule, Space, best_on_validation, search
-from victims.settings import doc
 
 WEIGHTS = (1.0, 10.0, 100.0, 1000.0)
 """Of the squared shift, tried on validation photos where none is given."""

@@ -4,15 +4,14 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
+from splitleak.attacks.base import Answer, AttackerPart, BlackBox, Linkage, Scene
+from splitleak.attacks.grid import as_grid, grid_shape
+from splitleak.victims.embedding import Embedder, Portraits, augmented, train_embedder
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.settings import doc
+from splitleak.victims.tensors import to_float
+from splitleak.victims.training import adamw
 from torch import Tensor
-
-from attacks.base import Answer, AttackerPart, BlackBox, Linkage, Scene
-from attacks.grid import as_grid, grid_shape
-from victims.embedding import Embedder, Portraits, augmented, train_embedder
-from victims.errors import InvalidInputError
-from victims.settings import doc
-from victims.tensors import to_float
-from victims.training import adamw
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ from typing import Annotated, ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
+from splitleak.attacks.base import BlackBox, Reconstruction, Reconstructor
+from splitleak.attacks.grid import as_grid
+from splitleak.victims.settings import doc
 from torch import Tensor
-
-from attacks.base import BlackBox, Reconstruction, Reconstructor
-from attacks.grid import as_grid
-from victims.settings import doc
 
 PENALTIES = tuple(10.0**power for power in range(-6, 2))
 """Tried in turn, as multiples of the features' mean variance."""

@@ -8,11 +8,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors.torch import load, save
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.settings import Settings
+from splitleak.victims.training import Training
 from torch import Tensor, nn
-
-from victims.errors import InvalidInputError
-from victims.settings import Settings
-from victims.training import Training
 
 Retrains = Literal["tail", "network", "anew"]
 

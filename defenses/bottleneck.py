@@ -5,10 +5,9 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Gt, Le
+from splitleak.defenses.base import Calibration, Channel, Defense, channel_axis, mix_channels
+from splitleak.victims.settings import doc
 from torch import Tensor, nn
-
-from defenses.base import Calibration, Channel, Defense, channel_axis, mix_channels
-from victims.settings import doc
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from annotated_types import MinLen
+from splitleak.defenses.base import Calibration, CalibrationBatch, Channel, Defense, Guarantee, Perturbation, Retrains
+from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.settings import doc
+from splitleak.victims.training import Training
 from torch import Tensor, nn
-
-from defenses.base import Calibration, CalibrationBatch, Channel, Defense, Guarantee, Perturbation, Retrains
-from victims.errors import InvalidInputError, unknown
-from victims.settings import doc
-from victims.training import Training
 
 ORDER: tuple[Retrains, ...] = ("tail", "network", "anew")
 """From the least to the most that is trained."""

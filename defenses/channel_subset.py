@@ -6,10 +6,9 @@ from typing import Annotated, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from annotated_types import Gt, Le
+from splitleak.defenses.base import Calibration, CalibrationBatch, Channel, Defense, channel_axis, labels_of
+from splitleak.victims.settings import doc
 from torch import Tensor
-
-from defenses.base import Calibration, CalibrationBatch, Channel, Defense, channel_axis, labels_of
-from victims.settings import doc
 
 Selection = Literal["first", "random", "variance", "saliency", "leakage"]
 

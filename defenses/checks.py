@@ -10,15 +10,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from splitleak.defenses.base import Calibration, CalibrationBatch, Channel, Defense, Guarantee, labels_of
+from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit
+from splitleak.victims.checkpoints import resumable
+from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import to_bytes, to_float
+from splitleak.victims.toy import broken_promises, left_as_found, toy_encoder, toy_images, toy_tail
+from splitleak.victims.training import Shuffled, Training, adamw, train
 from torch import Tensor
-
-from defenses.base import Calibration, CalibrationBatch, Channel, Defense, Guarantee, labels_of
-from defenses.fitting import Budget, Examples, SplitModel, fit
-from victims.checkpoints import resumable
-from victims.seeding import seeded
-from victims.tensors import to_bytes, to_float
-from victims.toy import broken_promises, left_as_found, toy_encoder, toy_images, toy_tail
-from victims.training import Shuffled, Training, adamw, train
 
 PHOTOS = 96
 WEAKEST_SHARE = 0.1

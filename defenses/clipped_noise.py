@@ -8,11 +8,10 @@ import torch
 from annotated_types import Gt, Le, Lt
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
+from splitleak.defenses.base import Calibration, Channel, Defense, Guarantee
+from splitleak.defenses.laplace_noise import laplace_like
+from splitleak.victims.settings import doc
 from torch import Tensor
-
-from defenses.base import Calibration, Channel, Defense, Guarantee
-from defenses.laplace_noise import laplace_like
-from victims.settings import doc
 
 Mechanism = Literal["gaussian", "laplace"]
 

@@ -6,10 +6,9 @@ from typing import Annotated, ClassVar
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le
+from splitleak.defenses.base import Calibration, Defense, Perturbation, labels_of
+from splitleak.victims.settings import doc
 from torch import Tensor
-
-from defenses.base import Calibration, Defense, Perturbation, labels_of
-from victims.settings import doc
 
 LEARNING_RATE = 0.05
 SMALLEST = 0.01

@@ -6,12 +6,11 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Lt
+from splitleak.defenses.base import Calibration, Channel, Defense, Retrains, labels_of
+from splitleak.defenses.fitting import SplitModel, trained_effect
+from splitleak.defenses.gaussian_noise import GaussianNoise
+from splitleak.victims.settings import doc
 from torch import Tensor, nn
-
-from defenses.base import Calibration, Channel, Defense, Retrains, labels_of
-from defenses.fitting import SplitModel, trained_effect
-from defenses.gaussian_noise import GaussianNoise
-from victims.settings import doc
 
 MEMORY = 0.9
 """Share of a centre that stays when a batch moves it."""

@@ -5,10 +5,9 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Lt
+from splitleak.defenses.base import Channel, Defense
+from splitleak.victims.settings import doc
 from torch import Tensor
-
-from defenses.base import Channel, Defense
-from victims.settings import doc
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
+from splitleak.defenses.base import Channel, Defense, channel_axis, mix_channels
+from splitleak.victims.seeding import seeded
+from splitleak.victims.settings import doc
 from torch import Tensor
-
-from defenses.base import Channel, Defense, channel_axis, mix_channels
-from victims.seeding import seeded
-from victims.settings import doc
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Lt
+from splitleak.defenses.base import Calibration, Channel, Defense
+from splitleak.victims.settings import doc
 from torch import Tensor
-
-from defenses.base import Calibration, Channel, Defense
-from victims.settings import doc
 
 
 @dataclass(frozen=True)

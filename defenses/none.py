@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from defenses.base import Defense
+from splitleak.defenses.base import Defense
 
 
 @dataclass(frozen=True)

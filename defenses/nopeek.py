@@ -5,11 +5,10 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
+from splitleak.defenses.base import Calibration, Channel, Defense, Retrains
+from splitleak.defenses.fitting import trained_effect
+from splitleak.victims.settings import doc
 from torch import Tensor, nn
-
-from defenses.base import Calibration, Channel, Defense, Retrains
-from defenses.fitting import trained_effect
-from victims.settings import doc
 
 
 @dataclass(frozen=True)

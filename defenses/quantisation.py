@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from annotated_types import Ge, Le
 from safetensors.torch import load, save
+from splitleak.defenses.base import Calibration, Channel, Defense, channel_axis
+from splitleak.victims.settings import doc
 from torch import Tensor
-
-from defenses.base import Calibration, Channel, Defense, channel_axis
-from victims.settings import doc
 
 
 @dataclass(frozen=True)

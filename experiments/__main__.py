@@ -15,45 +15,53 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
-
-from experiments import describe
-from experiments.archive import SUFFIX as ARCHIVE
-from experiments.archive import restore_archive, write_archive
-from experiments.audit import Audit
-from experiments.audit import Request as AuditRequest
-from experiments.cell import Cell
-from experiments.checking import check_file
-from experiments.curves import Curves
-from experiments.display import Display
-from experiments.examples import add_examples
-from experiments.execute import CACHE, Run, RunWorkshop, cell_ids, check_plan, pending_stages, run_cells, work_of
-from experiments.export import export_to_mlflow
-from experiments.integrity import DiskFullError
-from experiments.interrupt import interruptible
-from experiments.new import new_plugin
-from experiments.plan import Plan
-from experiments.portrait import portrait
-from experiments.profile import Profile, Request
-from experiments.reconstruct import Question, file_name
-from experiments.report.attacks import attack_table
-from experiments.report.attacks import terminal_table as terminal_attacks
-from experiments.report.compare import Comparison
-from experiments.report.compare import terminal_table as terminal_comparison
-from experiments.report.figures import save, write_paper
-from experiments.report.matrix import terminal_table
-from experiments.report.overview import terminal_overview, write_overview
-from experiments.report.page import current_report, write_report
-from experiments.report.profile import terminal_profile, write_profile
-from experiments.report.reconstructed import opened_decoders, reconstructed_figure
-from experiments.report.results import load_results, write_rows
-from experiments.schedule import Executor, Serial
-from experiments.store import Store
-from experiments.study import MEMBERS, member_runs, read_members, read_study
-from experiments.workers import Processes, Ray, default_workers
-from victims.allocator import tune_memory
-from victims.cuts import find_cuts
-from victims.errors import InvalidInputError, unknown
-from victims.models import SCRATCH, make_network
+from splitleak.experiments import describe
+from splitleak.experiments.archive import SUFFIX as ARCHIVE
+from splitleak.experiments.archive import restore_archive, write_archive
+from splitleak.experiments.audit import Audit
+from splitleak.experiments.audit import Request as AuditRequest
+from splitleak.experiments.cell import Cell
+from splitleak.experiments.checking import check_file
+from splitleak.experiments.curves import Curves
+from splitleak.experiments.display import Display
+from splitleak.experiments.examples import add_examples
+from splitleak.experiments.execute import (
+    CACHE,
+    Run,
+    RunWorkshop,
+    cell_ids,
+    check_plan,
+    pending_stages,
+    run_cells,
+    work_of,
+)
+from splitleak.experiments.export import export_to_mlflow
+from splitleak.experiments.integrity import DiskFullError
+from splitleak.experiments.interrupt import interruptible
+from splitleak.experiments.new import new_plugin
+from splitleak.experiments.plan import Plan
+from splitleak.experiments.portrait import portrait
+from splitleak.experiments.profile import Profile, Request
+from splitleak.experiments.reconstruct import Question, file_name
+from splitleak.experiments.report.attacks import attack_table
+from splitleak.experiments.report.attacks import terminal_table as terminal_attacks
+from splitleak.experiments.report.compare import Comparison
+from splitleak.experiments.report.compare import terminal_table as terminal_comparison
+from splitleak.experiments.report.figures import save, write_paper
+from splitleak.experiments.report.matrix import terminal_table
+from splitleak.experiments.report.overview import terminal_overview, write_overview
+from splitleak.experiments.report.page import current_report, write_report
+from splitleak.experiments.report.profile import terminal_profile, write_profile
+from splitleak.experiments.report.reconstructed import opened_decoders, reconstructed_figure
+from splitleak.experiments.report.results import load_results, write_rows
+from splitleak.experiments.schedule import Executor, Serial
+from splitleak.experiments.store import Store
+from splitleak.experiments.study import MEMBERS, member_runs, read_members, read_study
+from splitleak.experiments.workers import Processes, Ray, default_workers
+from splitleak.victims.allocator import tune_memory
+from splitleak.victims.cuts import find_cuts
+from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.models import SCRATCH, make_network
 
 PLANS = Path(__file__).parent / "plans"
 INVALID_INPUT, FAILED_CELLS, DISK_FULL, INTERRUPTED = 2, 1, 3, 130

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.execute import CELLS, cell_ids
-from experiments.integrity import replace_if_other, write_atomically
-from experiments.judge.scores import SIMILARITY, TAR, TASK_ACCURACY
-from experiments.report.results import SHOWN_METRICS, Results, last_line, load_results, results_of
-from victims.errors import InvalidInputError
+from splitleak.experiments.execute import CELLS, cell_ids
+from splitleak.experiments.integrity import replace_if_other, write_atomically
+from splitleak.experiments.judge.scores import SIMILARITY, TAR, TASK_ACCURACY
+from splitleak.experiments.report.results import SHOWN_METRICS, Results, last_line, load_results, results_of
+from splitleak.victims.errors import InvalidInputError
 
 FORMAT = 1
 SUFFIX = ".json.xz"

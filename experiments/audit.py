@@ -13,32 +13,31 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
+from splitleak.attacks.base import WhiteBox
+from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.optimise import TRIED
+from splitleak.attacks.refine import WEIGHTS
+from splitleak.attacks.ridge import Ridge
+from splitleak.experiments.execute import check_plan
+from splitleak.experiments.integrity import replace_if_other
+from splitleak.experiments.judge.bounds import PROBES, principal
+from splitleak.experiments.judge.scores import Truth, score_images
+from splitleak.experiments.plan import Plan, folder_name, parse_plan, parse_source
+from splitleak.experiments.profile import LEAST_EPOCHS, data_name, data_setting, decoder_width
+from splitleak.experiments.stages import bounds
+from splitleak.experiments.stages.attack import DRAWS, RANKED, SHUFFLED
+from splitleak.experiments.stages.protect import TIMED_REPEATS, WARM_UPS
+from splitleak.experiments.stages.strongest import DRAWS as COMPARED
+from splitleak.experiments.stages.victim import CLASSES_WITHOUT_TASK
+from splitleak.victims.cuts import Halves, split
+from splitleak.victims.data.base import Catalog, Source
+from splitleak.victims.data.parts import PartSizes, divide
+from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.models import SCRATCH, Network, in_file, make_network
+from splitleak.victims.seeding import seeded
+from splitleak.victims.settings import Settings, doc
+from splitleak.victims.tensors import to_float
 from torch import Tensor
-
-from attacks.base import WhiteBox
-from attacks.decoder import Decoder
-from attacks.optimise import TRIED
-from attacks.refine import WEIGHTS
-from attacks.ridge import Ridge
-from experiments.execute import check_plan
-from experiments.integrity import replace_if_other
-from experiments.judge.bounds import PROBES, principal
-from experiments.judge.scores import Truth, score_images
-from experiments.plan import Plan, folder_name, parse_plan, parse_source
-from experiments.profile import LEAST_EPOCHS, data_name, data_setting, decoder_width
-from experiments.stages import bounds
-from experiments.stages.attack import DRAWS, RANKED, SHUFFLED
-from experiments.stages.protect import TIMED_REPEATS, WARM_UPS
-from experiments.stages.strongest import DRAWS as COMPARED
-from experiments.stages.victim import CLASSES_WITHOUT_TASK
-from victims.cuts import Halves, split
-from victims.data.base import Catalog, Source
-from victims.data.parts import PartSizes, divide
-from victims.errors import InvalidInputError, unknown
-from victims.models import SCRATCH, Network, in_file, make_network
-from victims.seeding import seeded
-from victims.settings import Settings, doc
-from victims.tensors import to_float
 
 SHARE = 0.75
 """Of the budget that the estimate may take: machines are shared, and estimates are rough."""

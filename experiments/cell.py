@@ -16,36 +16,43 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from splitleak.attacks.base import Attack, QueryFree, knowledge_of
+from splitleak.defenses.base import Defense
+from splitleak.defenses.fitting import Budget, predict
+from splitleak.experiments.integrity import DiskFullError, file_digest, replace_if_other, write_atomically
+from splitleak.experiments.interrupt import stop_if_interrupted
+from splitleak.experiments.judge.doubts import converged, cut_off
+from splitleak.experiments.judge.metrics import metrics_for, score
+from splitleak.experiments.judge.perceptual import lpips
+from splitleak.experiments.judge.scores import (
+    Recogniser,
+    Scores,
+    Task,
+    Truth,
+    score_answers,
+    score_chosen,
+    score_control,
+)
+from splitleak.experiments.judge.statistics import interval
+from splitleak.experiments.plan import Entry, Plan
+from splitleak.experiments.report.results import STRONGEST
+from splitleak.experiments.stages.attack import BATCH, AttackStage, Threat
+from splitleak.experiments.stages.bounds import BoundsStage
+from splitleak.experiments.stages.data import Data, DataStage
+from splitleak.experiments.stages.embedder import EmbedderStage, embedder_stage
+from splitleak.experiments.stages.inside import mosaic
+from splitleak.experiments.stages.probe import ProbeStage
+from splitleak.experiments.stages.protect import ProtectStage
+from splitleak.experiments.stages.strongest import StrongestStage
+from splitleak.experiments.stages.victim import CLASSES_WITHOUT_TASK, VictimStage
+from splitleak.experiments.store import Stage, Store, digest, source_digest
+from splitleak.victims.cuts import content_digest
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.files import WEIGHTS_VARIABLE, content_of, find_file
+from splitleak.victims.models import in_file, make_network
+from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import to_float
 from torch import Tensor
-
-from attacks.base import Attack, QueryFree, knowledge_of
-from defenses.base import Defense
-from defenses.fitting import Budget, predict
-from experiments.integrity import DiskFullError, file_digest, replace_if_other, write_atomically
-from experiments.interrupt import stop_if_interrupted
-from experiments.judge.doubts import converged, cut_off
-from experiments.judge.metrics import metrics_for, score
-from experiments.judge.perceptual import lpips
-from experiments.judge.scores import Recogniser, Scores, Task, Truth, score_answers, score_chosen, score_control
-from experiments.judge.statistics import interval
-from experiments.plan import Entry, Plan
-from experiments.report.results import STRONGEST
-from experiments.stages.attack import BATCH, AttackStage, Threat
-from experiments.stages.bounds import BoundsStage
-from experiments.stages.data import Data, DataStage
-from experiments.stages.embedder import EmbedderStage, embedder_stage
-from experiments.stages.inside import mosaic
-from experiments.stages.probe import ProbeStage
-from experiments.stages.protect import ProtectStage
-from experiments.stages.strongest import StrongestStage
-from experiments.stages.victim import CLASSES_WITHOUT_TASK, VictimStage
-from experiments.store import Stage, Store, digest, source_digest
-from victims.cuts import content_digest
-from victims.errors import InvalidInputError
-from victims.files import WEIGHTS_VARIABLE, content_of, find_file
-from victims.models import in_file, make_network
-from victims.seeding import seeded
-from victims.tensors import to_float
 
 TUNING_RATE = 1e-3
 """Of what stands behind a defence, where a plan does not say."""
@@ -119,7 +126,9 @@ class Cell(ABC):
     def key(self) -> str:
         """Changes with everything that the result depends on, the judge included."""
         stages = [stage.key for stage in self.stages]
-        judge = [source_digest(f"experiments.judge.{module}") for module in ("scores", "doubts", "perceptual")]
+        judge = [
+            source_digest(f"splitleak.experiments.judge.{module}") for module in ("scores", "doubts", "perceptual")
+        ]
         backbone = weights_fingerprint(self.plan.judge.lpips) if self.plan.judge.lpips else None
         return digest([stages, self.plan.judge.to_mapping(), backbone, judge])
 

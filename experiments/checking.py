@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-
-from attacks.base import Attack
-from attacks.checks import check_attack
-from defenses.base import Defense
-from defenses.checks import check_defense
-from experiments import plugins
-from victims.errors import InvalidInputError
-from victims.settings import Settings
+from splitleak.attacks.base import Attack
+from splitleak.attacks.checks import check_attack
+from splitleak.defenses.base import Defense
+from splitleak.defenses.checks import check_defense
+from splitleak.experiments import plugins
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.settings import Settings
 
 
 def check_file(path: Path, console: Console) -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.cell import Cell
-from experiments.report.results import csv_row, load_results, measured
-from experiments.store import Stage, Store
-from victims.errors import InvalidInputError
+from splitleak.experiments.cell import Cell
+from splitleak.experiments.report.results import csv_row, load_results, measured
+from splitleak.experiments.store import Stage, Store
+from splitleak.victims.errors import InvalidInputError
 
 FOLDER, MADE_OF = "tensorboard", "made_of"
 

@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Literal
 
 from rich.table import Table
-
-from experiments import plugins
-from experiments.judge.flags import FLAGS
-from experiments.portrait import paragraphs, prose
-from experiments.study import read_study
-from victims import models
-from victims.cuts import Cut
-from victims.errors import unknown
-from victims.settings import Settings
+from splitleak.experiments import plugins
+from splitleak.experiments.judge.flags import FLAGS
+from splitleak.experiments.portrait import paragraphs, prose
+from splitleak.experiments.study import read_study
+from splitleak.victims import models
+from splitleak.victims.cuts import Cut
+from splitleak.victims.errors import unknown
+from splitleak.victims.settings import Settings
 
 Kind = Literal["attacks", "defenses", "data", "victims", "plans"]
 

@@ -13,14 +13,13 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
-
-from experiments.cell import Cell
-from experiments.execute import stages_of
-from experiments.judge.statistics import Interval
-from experiments.remaining import Remaining
-from experiments.report.matrix import FORMATS, number, ranged
-from experiments.report.results import SHOWN_METRICS
-from experiments.schedule import Task, Watcher
+from splitleak.experiments.cell import Cell
+from splitleak.experiments.execute import stages_of
+from splitleak.experiments.judge.statistics import Interval
+from splitleak.experiments.remaining import Remaining
+from splitleak.experiments.report.matrix import FORMATS, number, ranged
+from splitleak.experiments.report.results import SHOWN_METRICS
+from splitleak.experiments.schedule import Task, Watcher
 
 SECONDS_BETWEEN_LINES = 10.0
 BAR = 16

@@ -23,19 +23,18 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
-
-from experiments.archive import SUFFIX, Archived, read_archive
-from experiments.plan import parse_plan
-from experiments.report import matrix
-from experiments.report.figures import cost_figure, depth_figure, save, tradeoff
-from experiments.report.matched import matched_rows
-from experiments.report.member import Member
-from experiments.report.overview import overview_tables
-from experiments.report.results import LEAKAGE_METRICS, SHOWN_METRICS, DefenceRow, Group, Results
-from experiments.report.table import ABSENT, TextTable
-from experiments.report.tables import tables
-from experiments.study import cut_of
-from victims.errors import InvalidInputError, unknown
+from splitleak.experiments.archive import SUFFIX, Archived, read_archive
+from splitleak.experiments.plan import parse_plan
+from splitleak.experiments.report import matrix
+from splitleak.experiments.report.figures import cost_figure, depth_figure, save, tradeoff
+from splitleak.experiments.report.matched import matched_rows
+from splitleak.experiments.report.member import Member
+from splitleak.experiments.report.overview import overview_tables
+from splitleak.experiments.report.results import LEAKAGE_METRICS, SHOWN_METRICS, DefenceRow, Group, Results
+from splitleak.experiments.report.table import ABSENT, TextTable
+from splitleak.experiments.report.tables import tables
+from splitleak.experiments.study import cut_of
+from splitleak.victims.errors import InvalidInputError, unknown
 
 ARCHIVES, FIGURES = Path("results"), Path("docs/results")
 LOST, BY_TRAINING = "lost ", " by training"

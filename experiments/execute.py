@@ -11,23 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from attacks.base import Scene
-from experiments.cell import EXAMPLES, Cell, cells_of, save_strip
-from experiments.integrity import DiskFullError, replace_if_other
-from experiments.interrupt import stop_if_interrupted
-from experiments.judge.perceptual import check_lpips
-from experiments.plan import Plan, parse_plan
-from experiments.schedule import Executor, Graph, Outcome, Progress, Task, Work, execute
-from experiments.stages.embedder import check_embedder
-from experiments.store import Stage, Store
-from experiments.workers import Workshop
-from victims.cuts import Halves, split
-from victims.data.parts import divide
-from victims.errors import InvalidInputError
-from victims.files import DATA_VARIABLE, WEIGHTS_VARIABLE
-from victims.models import make_network
-from victims.settings import Settings
+from splitleak.attacks.base import Scene
+from splitleak.experiments.cell import EXAMPLES, Cell, cells_of, save_strip
+from splitleak.experiments.integrity import DiskFullError, replace_if_other
+from splitleak.experiments.interrupt import stop_if_interrupted
+from splitleak.experiments.judge.perceptual import check_lpips
+from splitleak.experiments.plan import Plan, parse_plan
+from splitleak.experiments.schedule import Executor, Graph, Outcome, Progress, Task, Work, execute
+from splitleak.experiments.stages.embedder import check_embedder
+from splitleak.experiments.store import Stage, Store
+from splitleak.experiments.workers import Workshop
+from splitleak.victims.cuts import Halves, split
+from splitleak.victims.data.parts import divide
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.files import DATA_VARIABLE, WEIGHTS_VARIABLE
+from splitleak.victims.models import make_network
+from splitleak.victims.settings import Settings
 
 CACHE = "cache"
 """Folder, beside the runs, of the stages' results: runs share them."""

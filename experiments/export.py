@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.report.page import current_report
-from experiments.report.results import SETTINGS, Cell, Results, Scalar, csv_row, load_results, measured
-from experiments.store import digest
-from victims.errors import InvalidInputError
+from splitleak.experiments.report.page import current_report
+from splitleak.experiments.report.results import SETTINGS, Cell, Results, Scalar, csv_row, load_results, measured
+from splitleak.experiments.store import digest
+from splitleak.victims.errors import InvalidInputError
 
 EXPERIMENT = "splitleak"
 RUN, CELL, STATE = "splitleak.run", "splitleak.cell", "splitleak.state"

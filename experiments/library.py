@@ -1,9 +1,9 @@
 """Use from Python, without a plan file: protect a victim, attack it, judge what came back.
 
->>> from attacks.ridge import Ridge
->>> from defenses.gaussian_noise import GaussianNoise
->>> from defenses.none import NoDefense
->>> from experiments.library import Experiment
+>>> from splitleak.attacks.ridge import Ridge
+>>> from splitleak.defenses.gaussian_noise import GaussianNoise
+>>> from splitleak.defenses.none import NoDefense
+>>> from splitleak.experiments.library import Experiment
 >>> experiment = Experiment(
 ...     victim={"model": "mobilenet_v3_small", "cut": "features.2.block.1", "size": 32, "task": "mask", "epochs": 1},
 ...     parts={"train": 96, "validation": 32, "target": 24},
@@ -32,19 +32,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from splitleak.attacks.base import Attack, QueryFree
+from splitleak.attacks.mean_image import MeanImage
+from splitleak.defenses.base import Defense
+from splitleak.defenses.fitting import SplitModel
+from splitleak.experiments.cell import AttackCell, cells_of
+from splitleak.experiments.execute import CACHE, check_plan
+from splitleak.experiments.plan import FLOOR, TABLES, UNDEFENDED, Entry, parse_plan
+from splitleak.experiments.report.results import Cell, load_results
+from splitleak.experiments.store import Store
+from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.settings import Settings
 from torch import Tensor
-
-from attacks.base import Attack, QueryFree
-from attacks.mean_image import MeanImage
-from defenses.base import Defense
-from defenses.fitting import SplitModel
-from experiments.cell import AttackCell, cells_of
-from experiments.execute import CACHE, check_plan
-from experiments.plan import FLOOR, TABLES, UNDEFENDED, Entry, parse_plan
-from experiments.report.results import Cell, load_results
-from experiments.store import Store
-from victims.errors import InvalidInputError, unknown
-from victims.settings import Settings
 
 
 class Experiment:

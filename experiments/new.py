@@ -6,9 +6,9 @@ from keyword import iskeyword
 from pathlib import Path
 from typing import Literal
 
-from experiments import plugins
-from victims.errors import InvalidInputError
-from victims.settings import Settings
+from splitleak.experiments import plugins
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.settings import Settings
 
 Kind = Literal["attack", "defense"]
 
@@ -32,7 +32,7 @@ def new_plugin(kind: Kind, name: str, path: Path) -> str:
     if not class_name.isidentifier() or iskeyword(class_name):
         raise InvalidInputError(f"name = '{name}': it names a class; use letters, digits and '_', as in my_noise")
     reference = f"{path}:{class_name}"
-    template = inspect.getsource(importlib.import_module(f"experiments.templates.{kind}"))
+    template = inspect.getsource(importlib.import_module(f"splitleak.experiments.templates.{kind}"))
     text = template.replace(f"My{kind.capitalize()}", class_name).replace("FILE", str(path))
     try:
         with path.open("x", encoding="utf-8") as file:

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from annotated_types import Ge, Gt, Le, MinLen
-
-from attacks.base import Attack, QueryFree, Reconstruction
-from defenses.base import Defense
-from experiments import plugins
-from experiments.stages.attack import Threat
-from victims.data.base import Source
-from victims.data.parts import PartSizes
-from victims.errors import InvalidInputError, unknown
-from victims.models import SCRATCH, in_file
-from victims.settings import Settings, doc, validated
+from splitleak.attacks.base import Attack, QueryFree, Reconstruction
+from splitleak.defenses.base import Defense
+from splitleak.experiments import plugins
+from splitleak.experiments.stages.attack import Threat
+from splitleak.victims.data.base import Source
+from splitleak.victims.data.parts import PartSizes
+from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.models import SCRATCH, in_file
+from splitleak.victims.settings import Settings, doc, validated
 
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
 

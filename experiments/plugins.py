@@ -8,15 +8,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-import attacks
-import defenses
-import victims.data
-from attacks.base import Attack, QueryFree
-from defenses.base import Defense
-from victims.data.base import Source
-from victims.errors import InvalidInputError, unknown
-from victims.files import load_module
-from victims.settings import Settings
+from splitleak import attacks, defenses
+from splitleak.attacks.base import Attack, QueryFree
+from splitleak.defenses.base import Defense
+from splitleak.victims import data
+from splitleak.victims.data.base import Source
+from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.files import load_module
+from splitleak.victims.settings import Settings
 
 S = TypeVar("S", bound=Settings)
 NOT_PLUGINS = {"base", "checks"}
@@ -34,7 +33,7 @@ def defense_classes() -> dict[str, type[Defense]]:
 
 def source_classes() -> dict[str, type[Source]]:
     """Every kind of data set by name."""
-    return _discover(victims.data, Source, "splitleak.data")  # type: ignore[type-abstract]
+    return _discover(data, Source, "splitleak.data")  # type: ignore[type-abstract]
 
 
 def all_classes() -> dict[str, type[Settings]]:

@@ -13,8 +13,7 @@ from annotated_types import BaseMetadata, DocInfo
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
-
-from attacks.base import (
+from splitleak.attacks.base import (
     Attack,
     AttributeInference,
     BlackBox,
@@ -24,13 +23,13 @@ from attacks.base import (
     WhiteBox,
     knowledge_of,
 )
-from defenses.base import Channel, Defense, Retrains
-from defenses.checks import toy_calibration, toy_channel
-from experiments import plugins
-from victims.data.base import Source
-from victims.errors import unknown
-from victims.seeding import seeded
-from victims.settings import Settings
+from splitleak.defenses.base import Channel, Defense, Retrains
+from splitleak.defenses.checks import toy_calibration, toy_channel
+from splitleak.experiments import plugins
+from splitleak.victims.data.base import Source
+from splitleak.victims.errors import unknown
+from splitleak.victims.seeding import seeded
+from splitleak.victims.settings import Settings
 
 HELD: Mapping[type[QueryFree], str] = {
     QueryFree: "its own photos with what is known of them, the releases that it intercepted, the cloud's half of the "

@@ -13,27 +13,26 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
+from splitleak.attacks.grid import channels_and_doublings
+from splitleak.attacks.networks.residual import NARROWEST
+from splitleak.experiments import plugins
+from splitleak.experiments.cell import AttackCell
+from splitleak.experiments.display import Display
+from splitleak.experiments.execute import Run, check_plan, run_cells, work_of
+from splitleak.experiments.plan import Plan, folder_name, parse_plan
+from splitleak.experiments.report.profile import MeasuredProfile, ProfiledCut
+from splitleak.experiments.report.results import load_results
+from splitleak.experiments.schedule import Serial
+from splitleak.experiments.stages.data import DataStage
+from splitleak.experiments.stages.victim import CLASSES_WITHOUT_TASK
+from splitleak.experiments.store import Stage, Store
+from splitleak.victims.cuts import ALIASES, Cut, find_cuts, split
+from splitleak.victims.data.photos import INDEX_FILE, Files, FolderFiles, ZipFiles
+from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.files import DATA_VARIABLE, find_file
+from splitleak.victims.models import SCRATCH, Network, in_file, make_network
+from splitleak.victims.settings import Settings, doc
 from torch import nn
-
-from attacks.grid import channels_and_doublings
-from attacks.networks.residual import NARROWEST
-from experiments import plugins
-from experiments.cell import AttackCell
-from experiments.display import Display
-from experiments.execute import Run, check_plan, run_cells, work_of
-from experiments.plan import Plan, folder_name, parse_plan
-from experiments.report.profile import MeasuredProfile, ProfiledCut
-from experiments.report.results import load_results
-from experiments.schedule import Serial
-from experiments.stages.data import DataStage
-from experiments.stages.victim import CLASSES_WITHOUT_TASK
-from experiments.store import Stage, Store
-from victims.cuts import ALIASES, Cut, find_cuts, split
-from victims.data.photos import INDEX_FILE, Files, FolderFiles, ZipFiles
-from victims.errors import InvalidInputError, unknown
-from victims.files import DATA_VARIABLE, find_file
-from victims.models import SCRATCH, Network, in_file, make_network
-from victims.settings import Settings, doc
 
 DECODER_STEPS, DECODER_BATCH, LEAST_EPOCHS, LEARNING_RATE = 375, 8, 2, 5e-3
 """Of the decoder at every cut: steps of the training, photos per step, passes over many photos. In the same time, 8

@@ -7,22 +7,21 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import torch
+from splitleak.attacks.base import Reconstruction
+from splitleak.experiments.cell import AttackCell
+from splitleak.experiments.execute import CELLS, Run
+from splitleak.experiments.judge.metrics import psnr, score
+from splitleak.experiments.plan import read_plan
+from splitleak.experiments.report.matrix import number
+from splitleak.experiments.stages.attack import AttackStage
+from splitleak.experiments.stages.data import load_array, save_array
+from splitleak.experiments.stages.inside import Opened
+from splitleak.experiments.store import Store, digest, source_digest
+from splitleak.victims.data.parts import content_hashes
+from splitleak.victims.data.photos import read_photo
+from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.tensors import to_float
 from torch import Tensor
-
-from attacks.base import Reconstruction
-from experiments.cell import AttackCell
-from experiments.execute import CELLS, Run
-from experiments.judge.metrics import psnr, score
-from experiments.plan import read_plan
-from experiments.report.matrix import number
-from experiments.stages.attack import AttackStage
-from experiments.stages.data import load_array, save_array
-from experiments.stages.inside import Opened
-from experiments.store import Store, digest, source_digest
-from victims.data.parts import content_hashes
-from victims.data.photos import read_photo
-from victims.errors import InvalidInputError, unknown
-from victims.tensors import to_float
 
 LABEL = "reconstruct"
 """The folder of its results in the store."""

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from experiments.schedule import Task
+from splitleak.experiments.schedule import Task
 
 
 class Estimate(NamedTuple):

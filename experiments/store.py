@@ -19,15 +19,14 @@ from typing import Any, ClassVar
 
 import torch
 from filelock import BaseFileLock, FileLock, Timeout
+from splitleak.experiments.integrity import SEAL, intact, noticing_full_disk, seal
+from splitleak.victims.allocator import give_back_freed_memory
+from splitleak.victims.checkpoints import resumable
+from splitleak.victims.data.base import Source
+from splitleak.victims.settings import Settings
+from splitleak.victims.training import Log
 
-from experiments.integrity import SEAL, intact, noticing_full_disk, seal
-from victims.allocator import give_back_freed_memory
-from victims.checkpoints import resumable
-from victims.data.base import Source
-from victims.settings import Settings
-from victims.training import Log
-
-PACKAGES = ("attacks", "defenses", "victims", "experiments")
+PACKAGES = ("splitleak",)
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def _imports(source: bytes) -> list[str]:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            # "from victims import models" names a module, "from victims.models import names" does not
+            # "from package import module" names a module, "from module import name" does not
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return names
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-
-from experiments.execute import CELLS, cell_ids
-from experiments.integrity import replace_if_other
-from experiments.plan import (
+from splitleak.experiments.execute import CELLS, cell_ids
+from splitleak.experiments.integrity import replace_if_other
+from splitleak.experiments.plan import (
     TABLES,
     Plan,
     VictimTable,
@@ -23,12 +22,12 @@ from experiments.plan import (
     read_tables,
     table_of,
 )
-from experiments.report.member import Member
-from experiments.report.results import load_results
-from experiments.stages.victim import CLASSES_WITHOUT_TASK
-from victims.cuts import Cut, split
-from victims.errors import InvalidInputError, unknown
-from victims.models import make_network
+from splitleak.experiments.report.member import Member
+from splitleak.experiments.report.results import load_results
+from splitleak.experiments.stages.victim import CLASSES_WITHOUT_TASK
+from splitleak.victims.cuts import Cut, split
+from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.models import make_network
 
 VICTIMS, SHARED = "victims", "victim"
 """The tables of the single victims, and of what they have in common."""

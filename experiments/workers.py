@@ -15,11 +15,10 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import torch
-
-from experiments.integrity import DiskFullError
-from experiments.schedule import Died, Executor, Outcome, Progress, Task, Work
-from victims.allocator import tune_memory
-from victims.errors import InvalidInputError
+from splitleak.experiments.integrity import DiskFullError
+from splitleak.experiments.schedule import Died, Executor, Outcome, Progress, Task, Work
+from splitleak.victims.allocator import tune_memory
+from splitleak.victims.errors import InvalidInputError
 
 LEAVING_SECONDS = 10.0
 """Granted to an idle worker; one that is killed leaves warnings behind."""

@@ -2,8 +2,7 @@ import os
 
 import pytest
 import torch
-
-from victims.allocator import tune_memory
+from splitleak.victims.allocator import tune_memory
 
 
 @pytest.fixture(autouse=True, scope="session")

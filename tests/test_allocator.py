@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.fx
-
-from victims.allocator import give_back_freed_memory, tune_memory
+from splitleak.victims.allocator import give_back_freed_memory, tune_memory
 
 STATUS = Path("/proc/self/status")
 

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from splitleak.experiments.archive import read_archive, restore_archive, write_archive
+from splitleak.experiments.execute import cell_ids
+from splitleak.experiments.report import write_report
+from splitleak.experiments.report.matched import matched_rows
+from splitleak.experiments.report.proved import proved
+from splitleak.experiments.report.results import load_results
+from splitleak.experiments.report.tables import tables
+from splitleak.victims.errors import InvalidInputError
 from tiny import DECODER, HEAD, NOISE, NONE, RIDGE, run_plan
-
-from experiments.archive import read_archive, restore_archive, write_archive
-from experiments.execute import cell_ids
-from experiments.report import write_report
-from experiments.report.matched import matched_rows
-from experiments.report.proved import proved
-from experiments.report.results import load_results
-from experiments.report.tables import tables
-from victims.errors import InvalidInputError
 
 
 @pytest.fixture(scope="module")

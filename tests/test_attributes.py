@@ -9,15 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from splitleak.attacks.base import Answer, AttackerPart, AttributeInference, BlackBox, Scene
+from splitleak.attacks.checks import CLASSES, TARGETS, TOY_SCENE, check_attack, toy_knowledge
+from splitleak.attacks.infer_attribute import InferAttribute
+from splitleak.experiments.judge.attributes import balanced_accuracy, chance_of_balanced_accuracy
+from splitleak.experiments.judge.scores import Truth, score_answers
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.seeding import seeded
 from torch import Tensor
-
-from attacks.base import Answer, AttackerPart, AttributeInference, BlackBox, Scene
-from attacks.checks import CLASSES, TARGETS, TOY_SCENE, check_attack, toy_knowledge
-from attacks.infer_attribute import InferAttribute
-from experiments.judge.attributes import balanced_accuracy, chance_of_balanced_accuracy
-from experiments.judge.scores import Truth, score_answers
-from victims.errors import InvalidInputError
-from victims.seeding import seeded
 
 labelled = st.integers(2, 5).flatmap(
     lambda classes: st.tuples(

@@ -9,15 +9,25 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from experiments import audit
-from experiments.__main__ import main
-from experiments.audit import LEAST, SCALES, Audit, Offer, Request, Scale, Speed, chosen_task, part_sizes, source_of
-from experiments.plan import read_plan
-from victims.data.base import Catalog, Labels
-from victims.data.faces import Faces
-from victims.data.parts import divide
-from victims.errors import InvalidInputError
+from splitleak.experiments import audit
+from splitleak.experiments.__main__ import main
+from splitleak.experiments.audit import (
+    LEAST,
+    SCALES,
+    Audit,
+    Offer,
+    Request,
+    Scale,
+    Speed,
+    chosen_task,
+    part_sizes,
+    source_of,
+)
+from splitleak.experiments.plan import read_plan
+from splitleak.victims.data.base import Catalog, Labels
+from splitleak.victims.data.faces import Faces
+from splitleak.victims.data.parts import divide
+from splitleak.victims.errors import InvalidInputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-
-from experiments.__main__ import main
-from experiments.store import LOCKS
+from splitleak.experiments.__main__ import main
+from splitleak.experiments.store import LOCKS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 
@@ -192,7 +191,7 @@ def test_a_file_that_is_no_photo_is_one_line(terminal: Terminal) -> None:
 def test_two_plugins_of_one_name_are_one_line(terminal: Terminal) -> None:
     Path("mine.py").write_text(
         "from dataclasses import dataclass\n"
-        "from defenses.base import Defense\n"
+        "from splitleak.defenses.base import Defense\n"
         "@dataclass(frozen=True)\n"
         "class GaussianNoise(Defense):\n"
         '    paper = "none"\n'
@@ -274,7 +273,7 @@ def test_a_bug_keeps_its_traceback(terminal: Terminal, monkeypatch: pytest.Monke
     def broken(path: Path) -> None:
         raise KeyError("bug")
 
-    monkeypatch.setattr("experiments.__main__.read_study", broken)
+    monkeypatch.setattr("splitleak.experiments.__main__.read_study", broken)
     monkeypatch.setattr(sys, "argv", ["splitleak", "run", "quick"])
     with pytest.raises(KeyError, match="bug"):
         main()

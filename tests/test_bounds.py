@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from splitleak.experiments.judge.bounds import bounds, exact_bayes_error, principal
+from splitleak.victims.gaussian import GRID, GaussianVictim
+from splitleak.victims.seeding import seeded
 from tiny import HEAD, MEAN, NONE, RIDGE, run_plan
 from torch import Tensor, nn
-
-from experiments.judge.bounds import bounds, exact_bayes_error, principal
-from victims.gaussian import GRID, GaussianVictim
-from victims.seeding import seeded
 
 SIGMA = 0.5
 SIDE = 4

@@ -4,14 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-
-from attacks.base import Attack
-from attacks.mean_image import MeanImage
-from attacks.ridge import Ridge
-from attacks.rmle import Rmle
-from experiments.benchmarks.calibration import calibrate
-from victims.gaussian import GaussianVictim
-from victims.seeding import seeded
+from splitleak.attacks.base import Attack
+from splitleak.attacks.mean_image import MeanImage
+from splitleak.attacks.ridge import Ridge
+from splitleak.attacks.rmle import Rmle
+from splitleak.experiments.benchmarks.calibration import calibrate
+from splitleak.victims.gaussian import GaussianVictim
+from splitleak.victims.seeding import seeded
 
 
 @pytest.mark.parametrize("sigma", [0.1, 1.0])

@@ -6,22 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from splitleak.experiments.cell import cells_of, overlap
+from splitleak.experiments.execute import CACHE
+from splitleak.experiments.judge.flags import Evidence, flags_of
+from splitleak.experiments.plan import read_plan
+from splitleak.experiments.report.results import Results, load_results
+from splitleak.victims.data import parts
+from splitleak.victims.data.faces import Faces
 from tiny import HEAD, MEAN, PRIVATE, RIDGE, run_plan
 from torch import Tensor
-
-from experiments.cell import cells_of, overlap
-from experiments.execute import CACHE
-from experiments.judge.flags import Evidence, flags_of
-from experiments.plan import read_plan
-from experiments.report.results import Results, load_results
-from victims.data import parts
-from victims.data.faces import Faces
 
 DEFENCES = '''
 import math
 from dataclasses import dataclass
 import torch
-from defenses.base import Channel, Defense, Guarantee
+from splitleak.defenses.base import Channel, Defense, Guarantee
 
 class _Skipped(Channel):
     def send(self, features):
@@ -68,9 +67,9 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
-from attacks.base import BlackBox, Reconstruction, WhiteBox
-from attacks.ridge import Ridge
-from attacks.networks.normalised import normalise, unnormalise
+from splitleak.attacks.base import BlackBox, Reconstruction, WhiteBox
+from splitleak.attacks.ridge import Ridge
+from splitleak.attacks.networks.normalised import normalise, unnormalise
 
 @dataclass(frozen=True)
 class Fed(Reconstruction[BlackBox]):

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from splitleak.experiments.execute import CELLS
+from splitleak.experiments.judge.compare import beyond_noise, change
+from splitleak.experiments.report.compare import Comparison, Row, line
+from splitleak.experiments.report.results import load_results
 from test_bad_input import Terminal
 from test_report import Edit, fail_one, score, write_run
 from tiny import HEAD, MEAN, NONE, run_plan
-
-from experiments.execute import CELLS
-from experiments.judge.compare import beyond_noise, change
-from experiments.report.compare import Comparison, Row, line
-from experiments.report.results import load_results
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 

@@ -6,9 +6,7 @@ from typing import Annotated, Any, ClassVar
 import pytest
 import torch
 from annotated_types import Ge
-from torch import Tensor
-
-from attacks.base import (
+from splitleak.attacks.base import (
     Answer,
     Attack,
     BlackBox,
@@ -19,16 +17,17 @@ from attacks.base import (
     WhiteBox,
     knowledge_of,
 )
-from attacks.checks import check_attack, toy_knowledge
-from attacks.decoder import Decoder
-from attacks.inverse_network import InverseNetwork
-from attacks.mean_image import MeanImage
-from attacks.ridge import Ridge
-from defenses.base import Calibration, Channel, Defense
-from defenses.checks import check_defense
-from experiments import plugins
-from victims.tensors import to_float
-from victims.toy import toy_images
+from splitleak.attacks.checks import check_attack, toy_knowledge
+from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.inverse_network import InverseNetwork
+from splitleak.attacks.mean_image import MeanImage
+from splitleak.attacks.ridge import Ridge
+from splitleak.defenses.base import Calibration, Channel, Defense
+from splitleak.defenses.checks import check_defense
+from splitleak.experiments import plugins
+from splitleak.victims.tensors import to_float
+from splitleak.victims.toy import toy_images
+from torch import Tensor
 
 ATTACKS = plugins.attack_classes()
 DEFENSES = plugins.defense_classes()

@@ -4,8 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-
-from experiments.benchmarks.coverage import LEAST, MEAN, Population, coverage
+from splitleak.experiments.benchmarks.coverage import LEAST, MEAN, Population, coverage
 
 
 @pytest.mark.parametrize("shape", ["normal", "skewed"])

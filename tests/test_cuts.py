@@ -5,14 +5,13 @@ import re
 import pytest
 import torch
 import torchvision
+from splitleak.victims.cuts import ALIASES, Cut, Halves, find_cuts, split, uncut
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.models import IMAGENET_MEAN, IMAGENET_STD, Network, make_network
+from splitleak.victims.seeding import seeded
+from splitleak.victims.toy import left_as_found
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import normalize
-
-from victims.cuts import ALIASES, Cut, Halves, find_cuts, split, uncut
-from victims.errors import InvalidInputError
-from victims.models import IMAGENET_MEAN, IMAGENET_STD, Network, make_network
-from victims.seeding import seeded
-from victims.toy import left_as_found
 
 SIZE = 64
 CLASSES = 7

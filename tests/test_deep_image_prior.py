@@ -2,15 +2,14 @@
 
 import pytest
 import torch
+from splitleak.attacks.base import AttackerPart, WhiteBox
+from splitleak.attacks.deep_image_prior import ANNEALING, DeepImagePrior, _Painters
+from splitleak.attacks.networks.skip import SkipNetwork
+from splitleak.attacks.optimise import Matcher, Schedule, search
+from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import to_float
+from splitleak.victims.toy import toy_images
 from torch import Tensor, nn
-
-from attacks.base import AttackerPart, WhiteBox
-from attacks.deep_image_prior import ANNEALING, DeepImagePrior, _Painters
-from attacks.networks.skip import SkipNetwork
-from attacks.optimise import Matcher, Schedule, search
-from victims.seeding import seeded
-from victims.tensors import to_float
-from victims.toy import toy_images
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (32, 32), (64, 64), (50, 77)])

@@ -13,37 +13,36 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
+from splitleak.defenses.adversarial_perturbation import AdversarialPerturbation
+from splitleak.defenses.adversarial_training import AdversarialTraining
+from splitleak.defenses.base import Calibration, CalibrationBatch, Defense
+from splitleak.defenses.bottleneck import Bottleneck
+from splitleak.defenses.chain import Chain
+from splitleak.defenses.channel_subset import ChannelSubset, least_leaking
+from splitleak.defenses.checks import toy_calibration, toy_channel
+from splitleak.defenses.clipped_noise import ClippedNoise, Mechanism, analytic_gaussian_sigma
+from splitleak.defenses.cloak import Cloak
+from splitleak.defenses.conditional_entropy import ConditionalEntropy
+from splitleak.defenses.disco import Disco
+from splitleak.defenses.dp_sgd import DPSGD
+from splitleak.defenses.dropout import Dropout
+from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit
+from splitleak.defenses.gaussian_noise import GaussianNoise
+from splitleak.defenses.information_bottleneck import InformationBottleneck
+from splitleak.defenses.keyed_mixing import KeyedMixing, secret_matrix
+from splitleak.defenses.laplace_noise import LaplaceNoise
+from splitleak.defenses.nopeek import NoPeek, distance_correlation
+from splitleak.defenses.quantisation import Quantisation
+from splitleak.defenses.shredder import Shredder
+from splitleak.defenses.siamese import Siamese
+from splitleak.defenses.surrogate import AdversarialTerm
+from splitleak.defenses.top_k import TopK
+from splitleak.experiments.plan import read_plan
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.seeding import seeded
+from splitleak.victims.toy import toy_images
 from tiny import HEAD, RIDGE, run_plan
 from torch import Tensor, nn
-
-from defenses.adversarial_perturbation import AdversarialPerturbation
-from defenses.adversarial_training import AdversarialTraining
-from defenses.base import Calibration, CalibrationBatch, Defense
-from defenses.bottleneck import Bottleneck
-from defenses.chain import Chain
-from defenses.channel_subset import ChannelSubset, least_leaking
-from defenses.checks import toy_calibration, toy_channel
-from defenses.clipped_noise import ClippedNoise, Mechanism, analytic_gaussian_sigma
-from defenses.cloak import Cloak
-from defenses.conditional_entropy import ConditionalEntropy
-from defenses.disco import Disco
-from defenses.dp_sgd import DPSGD
-from defenses.dropout import Dropout
-from defenses.fitting import Budget, Examples, SplitModel, fit
-from defenses.gaussian_noise import GaussianNoise
-from defenses.information_bottleneck import InformationBottleneck
-from defenses.keyed_mixing import KeyedMixing, secret_matrix
-from defenses.laplace_noise import LaplaceNoise
-from defenses.nopeek import NoPeek, distance_correlation
-from defenses.quantisation import Quantisation
-from defenses.shredder import Shredder
-from defenses.siamese import Siamese
-from defenses.surrogate import AdversarialTerm
-from defenses.top_k import TopK
-from experiments.plan import read_plan
-from victims.errors import InvalidInputError
-from victims.seeding import seeded
-from victims.toy import toy_images
 
 HEADER = 120
 """Bytes that a packed release may have beyond its payload."""

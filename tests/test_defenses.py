@@ -6,14 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 from scipy import stats
-
-from defenses.channel_subset import ChannelSubset, Selection
-from defenses.checks import toy_calibration, toy_channel
-from defenses.dp_sgd import DPSGD
-from defenses.gaussian_noise import GaussianNoise
-from victims.errors import InvalidInputError
-from victims.seeding import seeded
-from victims.training import Shuffled, Training, adamw, train
+from splitleak.defenses.channel_subset import ChannelSubset, Selection
+from splitleak.defenses.checks import toy_calibration, toy_channel
+from splitleak.defenses.dp_sgd import DPSGD
+from splitleak.defenses.gaussian_noise import GaussianNoise
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.seeding import seeded
+from splitleak.victims.training import Shuffled, Training, adamw, train
 
 
 @pytest.mark.parametrize("sigma", [0.1, 1.0, 4.0])

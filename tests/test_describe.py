@@ -11,14 +11,13 @@ from typing import Any, get_type_hints
 
 import pytest
 from rich.console import Console, RenderableType
-
-from attacks.base import Attack, BlackBox, WhiteBox, knowledge_of
-from defenses.base import Defense
-from experiments import describe, plugins
-from experiments.__main__ import PLANS, app
-from experiments.examples import EXAMPLES, FIRST
-from experiments.portrait import HELD, _metadata, portrait
-from victims.errors import InvalidInputError
+from splitleak.attacks.base import Attack, BlackBox, WhiteBox, knowledge_of
+from splitleak.defenses.base import Defense
+from splitleak.experiments import describe, plugins
+from splitleak.experiments.__main__ import PLANS, app
+from splitleak.experiments.examples import EXAMPLES, FIRST
+from splitleak.experiments.portrait import HELD, _metadata, portrait
+from splitleak.victims.errors import InvalidInputError
 
 PLUGINS = plugins.all_classes()
 BUILT_IN = [*FIRST, *(example for examples in EXAMPLES.values() for example in examples)]

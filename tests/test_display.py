@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from splitleak.experiments.display import Display, _roughly
+from splitleak.experiments.execute import CACHE, Run, run_cells, work_of
+from splitleak.experiments.plan import read_plan
+from splitleak.experiments.remaining import Remaining
+from splitleak.experiments.schedule import Serial, Task
+from splitleak.experiments.store import Store
 from tiny import HEAD, MEAN, NOISE, RIDGE
-
-from experiments.display import Display, _roughly
-from experiments.execute import CACHE, Run, run_cells, work_of
-from experiments.plan import read_plan
-from experiments.remaining import Remaining
-from experiments.schedule import Serial, Task
-from experiments.store import Store
 
 RIDGES = [
     Task("stage", f"r{number}", f"attack for none x ridge, seed {number}", "attack ridge") for number in range(3)

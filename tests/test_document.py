@@ -5,16 +5,15 @@ import re
 from pathlib import Path
 
 import pytest
+from splitleak.experiments.archive import write_archive
+from splitleak.experiments.document import Documents, main
+from splitleak.experiments.execute import cell_ids
+from splitleak.experiments.judge.statistics import Interval
+from splitleak.experiments.report import matrix
+from splitleak.experiments.report.matched import matched_rows
+from splitleak.experiments.report.results import load_results
+from splitleak.victims.errors import InvalidInputError
 from tiny import HEAD, NOISE, NONE, RIDGE, run_plan
-
-from experiments.archive import write_archive
-from experiments.document import Documents, main
-from experiments.execute import cell_ids
-from experiments.judge.statistics import Interval
-from experiments.report import matrix
-from experiments.report.matched import matched_rows
-from experiments.report.results import load_results
-from victims.errors import InvalidInputError
 
 PROJECT = Path(__file__).parents[1]
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from splitleak.experiments.__main__ import main
+from splitleak.experiments.export import CELL, EXPERIMENT, PARENT, RUN, export_to_mlflow
+from splitleak.victims.errors import InvalidInputError
 from tiny import HEAD, RIDGE, SUBSET
-
-from experiments.__main__ import main
-from experiments.export import CELL, EXPERIMENT, PARENT, RUN, export_to_mlflow
-from victims.errors import InvalidInputError
 
 tracking = pytest.importorskip("mlflow.tracking")
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")

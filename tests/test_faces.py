@@ -3,12 +3,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from splitleak.victims.data import faces
+from splitleak.victims.data.faces import EXPRESSIONS, Faces, render
+from splitleak.victims.errors import InvalidInputError
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
-
-from victims.data import faces
-from victims.data.faces import EXPRESSIONS, Faces, render
-from victims.errors import InvalidInputError
 
 
 def psnr(a: Tensor, b: Tensor) -> float:

@@ -11,11 +11,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
-from test_report import fail_one, write_run
-
-from experiments.__main__ import report
-from experiments.judge.statistics import Interval
-from experiments.report.figures import (
+from splitleak.experiments.__main__ import report
+from splitleak.experiments.judge.statistics import Interval
+from splitleak.experiments.report.figures import (
     DOUBLE,
     SCREEN,
     SINGLE,
@@ -26,8 +24,9 @@ from experiments.report.figures import (
     training_figure,
     write_paper,
 )
-from experiments.report.figures.points import UNDEFENDED_LOOK, Point, draw_curve, frame
-from experiments.report.results import SHOWN_METRICS, Results, load_results
+from splitleak.experiments.report.figures.points import UNDEFENDED_LOOK, Point, draw_curve, frame
+from splitleak.experiments.report.results import SHOWN_METRICS, Results, load_results
+from test_report import fail_one, write_run
 
 BASELINE = Path(__file__).parent / "baseline"
 """Pictures to compare with; WRITE_BASELINE=1 in the environment writes them anew."""
@@ -114,7 +113,9 @@ def test_another_label_is_seen(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_another_marker_is_seen(name: str, results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.report.figures.points.MARKERS", ("s", "o", "^", "D", "v", "P", "X", "<"))
+    monkeypatch.setattr(
+        "splitleak.experiments.report.figures.points.MARKERS", ("s", "o", "^", "D", "v", "P", "X", "<")
+    )
     assert difference(FIGURES[name](results), name, tmp_path) is not None
 
 

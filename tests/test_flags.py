@@ -5,13 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
-from experiments.judge.doubts import converged, cut_off
-from experiments.judge.flags import FLAGS, Evidence, flags_of
-from experiments.judge.matched import Setting
-from experiments.judge.pareto import area, pareto
-from experiments.judge.relative import relative
-from experiments.judge.statistics import Array
+from splitleak.experiments.judge.doubts import converged, cut_off
+from splitleak.experiments.judge.flags import FLAGS, Evidence, flags_of
+from splitleak.experiments.judge.matched import Setting
+from splitleak.experiments.judge.pareto import area, pareto
+from splitleak.experiments.judge.relative import relative
+from splitleak.experiments.judge.statistics import Array
 
 SOUND = Evidence(photos=500, seeds=3, draws=3)
 

@@ -5,13 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from splitleak.attacks.base import AttackerPart, QueryFree
+from splitleak.attacks.fora import BANDWIDTHS, Critic, Fora, discrepancy, gradient_penalty
+from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import to_bytes, to_float
+from splitleak.victims.toy import left_as_found
 from torch import Tensor, nn
-
-from attacks.base import AttackerPart, QueryFree
-from attacks.fora import BANDWIDTHS, Critic, Fora, discrepancy, gradient_penalty
-from victims.seeding import seeded
-from victims.tensors import to_bytes, to_float
-from victims.toy import left_as_found
 
 
 def slow_discrepancy(own: Tensor, theirs: Tensor) -> float:

@@ -14,27 +14,25 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from torch import Tensor
-
-from attacks.base import Answer, BlackBox, Linkage, Scene
-from attacks.checks import check_attack, toy_knowledge
-from attacks.reidentify import Reidentify
-from experiments.execute import CACHE, Run, check_plan, pending_stages, run_cells, work_of
-from experiments.judge.identity import FAR, Comparisons, chance_of_rank_1, rank_1, true_accepts
-from experiments.judge.scores import Recogniser, Truth, score_answers, score_images
-from experiments.plan import read_plan
-from experiments.report import write_report
-from experiments.report.matched import compared
-from experiments.report.matrix import table
-from experiments.report.page import verdict
-from experiments.report.results import load_results
-from experiments.schedule import Serial
-from experiments.stages.data import DataStage
-from experiments.stages.embedder import OnnxEmbedderStage, check_embedder
-from experiments.store import Store
-from victims.data.parts import PartSizes
-from victims.data.photos import Index
-from victims.embedding import (
+from splitleak.attacks.base import Answer, BlackBox, Linkage, Scene
+from splitleak.attacks.checks import check_attack, toy_knowledge
+from splitleak.attacks.reidentify import Reidentify
+from splitleak.experiments.execute import CACHE, Run, check_plan, pending_stages, run_cells, work_of
+from splitleak.experiments.judge.identity import FAR, Comparisons, chance_of_rank_1, rank_1, true_accepts
+from splitleak.experiments.judge.scores import Recogniser, Truth, score_answers, score_images
+from splitleak.experiments.plan import read_plan
+from splitleak.experiments.report import write_report
+from splitleak.experiments.report.matched import compared
+from splitleak.experiments.report.matrix import table
+from splitleak.experiments.report.page import verdict
+from splitleak.experiments.report.results import load_results
+from splitleak.experiments.schedule import Serial
+from splitleak.experiments.stages.data import DataStage
+from splitleak.experiments.stages.embedder import OnnxEmbedderStage, check_embedder
+from splitleak.experiments.store import Store
+from splitleak.victims.data.parts import PartSizes
+from splitleak.victims.data.photos import Index
+from splitleak.victims.embedding import (
     PEOPLE,
     PHOTOS,
     Embedder,
@@ -45,9 +43,10 @@ from victims.embedding import (
     photographed_twice,
     supervised_contrastive,
 )
-from victims.errors import InvalidInputError
-from victims.files import DATA_VARIABLE, WEIGHTS_VARIABLE
-from victims.seeding import seeded
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.files import DATA_VARIABLE, WEIGHTS_VARIABLE
+from splitleak.victims.seeding import seeded
+from torch import Tensor
 
 FACE_EMBEDDER = "face_dlib_resnet128.onnx"
 

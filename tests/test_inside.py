@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from splitleak.attacks.base import BlackBox, Reconstruction, Staged
+from splitleak.attacks.checks import check_attack, toy_knowledge
+from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.inverse_network import InverseNetwork
+from splitleak.attacks.networks.seed import TRANSPOSE_LAYERS, transpose_decoder, upsample_decoder
+from splitleak.attacks.networks.staged import StagedDecoder
+from splitleak.experiments.report.figures import inside_figure
+from splitleak.experiments.report.results import Results, load_results
+from splitleak.experiments.stages.inside import MAPS, active_maps, components, stage_pictures
 from tiny import DECODER, HEAD, NOISE, NONE, RIDGE, run_plan
 from torch import Tensor
-
-from attacks.base import BlackBox, Reconstruction, Staged
-from attacks.checks import check_attack, toy_knowledge
-from attacks.decoder import Decoder
-from attacks.inverse_network import InverseNetwork
-from attacks.networks.seed import TRANSPOSE_LAYERS, transpose_decoder, upsample_decoder
-from attacks.networks.staged import StagedDecoder
-from experiments.report.figures import inside_figure
-from experiments.report.results import Results, load_results
-from experiments.stages.inside import MAPS, active_maps, components, stage_pictures
 
 INVERSE = '[[attacks]]\nname = "inverse_network"\nepochs = 1\n'
 

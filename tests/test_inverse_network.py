@@ -4,14 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from splitleak.attacks.base import About, BlackBox, Memo
+from splitleak.attacks.checks import toy_knowledge
+from splitleak.attacks.inverse_network import InverseNetwork
+from splitleak.attacks.networks.inverse import InverseNet, block_widths
+from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import to_float
 from torch import Tensor, nn
-
-from attacks.base import About, BlackBox, Memo
-from attacks.checks import toy_knowledge
-from attacks.inverse_network import InverseNetwork
-from attacks.networks.inverse import InverseNet, block_widths
-from victims.seeding import seeded
-from victims.tensors import to_float
 
 # input and output channels, kernel, stride, padding, output padding
 Layer = tuple[int, int, int, int, int, int]
@@ -174,7 +173,7 @@ def test_trained_once_for_the_same_settings() -> None:
     memos: dict[str, Memo] = {}
 
     def memory(what: str, module: str, about: About, build: Callable[[], Memo]) -> Memo:
-        assert (module, about) == ("attacks.inverse_network", "edge")
+        assert (module, about) == ("splitleak.attacks.inverse_network", "edge")
         if what not in memos:
             memos[what] = build()
         return memos[what]

@@ -5,16 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from splitleak.attacks.base import AttackerPart, WhiteBox
+from splitleak.attacks.latent_search import LatentSearch, _Search
+from splitleak.attacks.networks.variational import Autoencoder, Generator, LatentEncoder
+from splitleak.attacks.optimise import Matcher
+from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import to_float
+from splitleak.victims.toy import toy_images
 from tiny import HEAD, NONE, run_plan
 from torch import Tensor, nn
-
-from attacks.base import AttackerPart, WhiteBox
-from attacks.latent_search import LatentSearch, _Search
-from attacks.networks.variational import Autoencoder, Generator, LatentEncoder
-from attacks.optimise import Matcher
-from victims.seeding import seeded
-from victims.tensors import to_float
-from victims.toy import toy_images
 
 LIGHT = LatentSearch(epochs=2, width=16, latent=8, steps=40, activation_steps=0, weight=1e-4, restarts=3)
 

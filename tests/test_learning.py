@@ -4,16 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from splitleak.attacks.base import BlackBox, QueryFree
+from splitleak.attacks.checks import toy_knowledge
+from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.learning import learned
+from splitleak.attacks.ridge import Ridge
+from splitleak.victims.checkpoints import resumable
+from splitleak.victims.seeding import seeded
+from splitleak.victims.training import Batch, Recipe, Shuffled
 from torch import Tensor, nn
-
-from attacks.base import BlackBox, QueryFree
-from attacks.checks import toy_knowledge
-from attacks.decoder import Decoder
-from attacks.learning import learned
-from attacks.ridge import Ridge
-from victims.checkpoints import resumable
-from victims.seeding import seeded
-from victims.training import Batch, Recipe, Shuffled
 
 
 def _listening(rows: list[dict[str, float]]) -> QueryFree:

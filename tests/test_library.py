@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from splitleak.attacks.base import BlackBox
+from splitleak.attacks.ridge import Ridge
+from splitleak.defenses.channel_subset import ChannelSubset
+from splitleak.experiments import library
+from splitleak.experiments.library import Experiment
+from splitleak.victims.errors import InvalidInputError
 from tiny import HEAD, RIDGE, SUBSET, run_plan
-
-from attacks.base import BlackBox
-from attacks.ridge import Ridge
-from defenses.channel_subset import ChannelSubset
-from experiments import library
-from experiments.library import Experiment
-from victims.errors import InvalidInputError
 
 TABLES: dict[str, dict[str, Any]] = {
     "victim": {
@@ -107,7 +106,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_lines_of_the_readme_run() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
-    (lines,) = [block for block in blocks if "experiments.library" in block]
+    (lines,) = [block for block in blocks if "splitleak.experiments.library" in block]
     made: dict[str, Any] = {}
     exec(lines, made)
     assert made["attacked"].answers.shape == (24, 3, 32, 32)

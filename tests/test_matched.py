@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from splitleak.experiments.judge.matched import Setting, leakage_at
+from splitleak.experiments.report import write_report
+from splitleak.experiments.report.figures import tradeoff
+from splitleak.experiments.report.figures.style import GREY
+from splitleak.experiments.report.matched import matched_rows
+from splitleak.experiments.report.matrix import PARETO
+from splitleak.experiments.report.results import Results, load_results
 from test_report import DEFENCES, score, write_run
-
-from experiments.judge.matched import Setting, leakage_at
-from experiments.report import write_report
-from experiments.report.figures import tradeoff
-from experiments.report.figures.style import GREY
-from experiments.report.matched import matched_rows
-from experiments.report.matrix import PARETO
-from experiments.report.results import Results, load_results
 
 
 def _constant(utility: float, leakage: float, photos: int = 10) -> Setting:

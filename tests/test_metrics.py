@@ -9,12 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import metrics as oracle
+from splitleak.experiments.judge import metrics
+from splitleak.experiments.judge.metrics import metrics_for, score
+from splitleak.victims.models import IMAGENET_MEAN, IMAGENET_STD
+from splitleak.victims.seeding import seeded
 from torch import Tensor
-
-from experiments.judge import metrics
-from experiments.judge.metrics import metrics_for, score
-from victims.models import IMAGENET_MEAN, IMAGENET_STD
-from victims.seeding import seeded
 
 Array = npt.NDArray[np.float64]
 

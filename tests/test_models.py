@@ -8,13 +8,12 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from splitleak.victims import models
+from splitleak.victims.cuts import find_cuts, split
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.models import make_network
+from splitleak.victims.seeding import seeded
 from torch import Tensor, nn
-
-from victims import models
-from victims.cuts import find_cuts, split
-from victims.errors import InvalidInputError
-from victims.models import make_network
-from victims.seeding import seeded
 
 MODEL, SIZE, CLASSES = "resnet18", 32, 5
 State = dict[str, Tensor]

@@ -7,14 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from splitleak.attacks.base import BlackBox
+from splitleak.attacks.checks import toy_knowledge
+from splitleak.attacks.nearest_neighbor import CHUNK, NEIGHBORS, Gallery, NearestNeighbor
+from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import to_float
+from splitleak.victims.toy import toy_images
 from torch import Tensor
-
-from attacks.base import BlackBox
-from attacks.checks import toy_knowledge
-from attacks.nearest_neighbor import CHUNK, NEIGHBORS, Gallery, NearestNeighbor
-from victims.seeding import seeded
-from victims.tensors import to_float
-from victims.toy import toy_images
 
 ROUNDING = 0.01
 """What half precision may add to a root mean squared difference of values of unit variance, generously."""

@@ -6,16 +6,15 @@ from typing import Any, get_args
 
 import pytest
 from rich.console import Console
-
-from attacks.base import Attack
-from attacks.checks import check_attack
-from defenses.base import Defense
-from defenses.checks import check_defense
-from experiments import plugins
-from experiments.checking import check_file
-from experiments.new import Kind, new_plugin
-from experiments.plan import parse_plan
-from victims.errors import InvalidInputError
+from splitleak.attacks.base import Attack
+from splitleak.attacks.checks import check_attack
+from splitleak.defenses.base import Defense
+from splitleak.defenses.checks import check_defense
+from splitleak.experiments import plugins
+from splitleak.experiments.checking import check_file
+from splitleak.experiments.new import Kind, new_plugin
+from splitleak.experiments.plan import parse_plan
+from splitleak.victims.errors import InvalidInputError
 
 BASES: dict[str, tuple[type[Any], Any]] = {"attack": (Attack, check_attack), "defense": (Defense, check_defense)}
 HEAD = '[victim]\ndata = "faces"\n'

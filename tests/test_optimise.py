@@ -7,11 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
-
-from attacks.base import WhiteBox
-from attacks.checks import toy_knowledge
-from attacks.optimise import (
+from splitleak.attacks.base import WhiteBox
+from splitleak.attacks.checks import toy_knowledge
+from splitleak.attacks.optimise import (
     FeatureLoss,
     Matcher,
     Point,
@@ -21,11 +19,12 @@ from attacks.optimise import (
     search,
     total_variation,
 )
-from attacks.refine import Refine
-from attacks.rmle import Rmle
-from victims.seeding import seeded
-from victims.tensors import to_float
-from victims.toy import toy_images
+from splitleak.attacks.refine import Refine
+from splitleak.attacks.rmle import Rmle
+from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import to_float
+from splitleak.victims.toy import toy_images
+from torch import Tensor, nn
 
 
 def _knows() -> WhiteBox:

@@ -7,19 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from splitleak.experiments.cell import model_fingerprint, weights_fingerprint
+from splitleak.experiments.execute import check_plan
+from splitleak.experiments.plan import read_plan
+from splitleak.victims.cuts import find_cuts, split
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.models import IMAGENET_MEAN, forget, make_network
 from tiny import MEAN, NONE, RIDGE, run_plan
-
-from experiments.cell import model_fingerprint, weights_fingerprint
-from experiments.execute import check_plan
-from experiments.plan import read_plan
-from victims.cuts import find_cuts, split
-from victims.errors import InvalidInputError
-from victims.models import IMAGENET_MEAN, forget, make_network
 
 NET = """
 from torch import nn
 from {layers} import block
-from victims.models import Network
+from splitleak.victims.models import Network
 
 class Net(nn.Module):
     def __init__(self, classes=5):

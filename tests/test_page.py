@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from splitleak.experiments.report import gallery, write_report
+from splitleak.experiments.report.figures import save, tradeoff, vertical_scale
+from splitleak.experiments.report.gallery import glance
+from splitleak.experiments.report.page import _hits
+from splitleak.experiments.report.results import STRONGEST, load_results
+from splitleak.experiments.report.verdict import best_at_equal_utility
 from test_report import ATTACKS, DEFENCES, fail_one, write_run
-
-from experiments.report import gallery, write_report
-from experiments.report.figures import save, tradeoff, vertical_scale
-from experiments.report.gallery import glance
-from experiments.report.page import _hits
-from experiments.report.results import STRONGEST, load_results
-from experiments.report.verdict import best_at_equal_utility
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -57,7 +56,7 @@ def test_two_that_write_one_report_do_not_meet(tmp_path: Path, monkeypatch: pyte
         time.sleep(0.05)
         return files
 
-    monkeypatch.setattr("experiments.report.page.save", slowly)
+    monkeypatch.setattr("splitleak.experiments.report.page.save", slowly)
     ids = write_run(tmp_path)
     with ThreadPoolExecutor(6) as pool:
         pages = []

@@ -12,10 +12,8 @@ import pytest
 import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
-
-from victims.data.base import Catalog, Labels, Pixels, Source
-from victims.data.parts import (
+from splitleak.victims.data.base import Catalog, Labels, Pixels, Source
+from splitleak.victims.data.parts import (
     PRECEDENCE,
     Distinct,
     OverlapError,
@@ -26,8 +24,9 @@ from victims.data.parts import (
     load_parts,
     refuse_overlap,
 )
-from victims.data.photos import Index
-from victims.errors import InvalidInputError
+from splitleak.victims.data.photos import Index
+from splitleak.victims.errors import InvalidInputError
+from torch import Tensor
 
 
 def catalog_of(
@@ -348,7 +347,7 @@ def test_load_parts_returns_what_belongs_together() -> None:
 def test_load_parts_is_the_same_some_photos_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Squares(tuple(range(1, 60, 6)), copies=True)
     whole = load_parts(source, SIZES, 8, "kind", 5)
-    monkeypatch.setattr("victims.data.parts.CHUNK_BYTES", 4 * 3 * 8 * 8)
+    monkeypatch.setattr("splitleak.victims.data.parts.CHUNK_BYTES", 4 * 3 * 8 * 8)
     chunked = load_parts(source, SIZES, 8, "kind", 5)
     assert chunked.manifest == whole.manifest
     for part, images in whole.images.items():
@@ -388,7 +387,7 @@ def test_load_parts_runs_the_guard(monkeypatch: pytest.MonkeyPatch) -> None:
         target = indices["target"][indices["target"] != sibling]
         return Parts({**indices, "target": target, "train": torch.cat([indices["train"][1:], sibling[None]])})
 
-    monkeypatch.setattr("victims.data.parts.divide", leaking)
+    monkeypatch.setattr("splitleak.victims.data.parts.divide", leaking)
     with pytest.raises(OverlapError, match="target and train share 1 persons"):
         load_parts(Squares(), SIZES, 8, "kind", 5)
 

@@ -10,12 +10,9 @@ import torch.nn.functional as F
 import torchmetrics.functional.image.lpips as published
 import torchvision
 from safetensors.torch import save_file
-from tiny import HEAD, MEAN, NONE, RIDGE, run_plan
-from torch import Tensor
-
-from experiments.execute import Run, check_plan
-from experiments.judge.perceptual import check_lpips, lpips
-from experiments.judge.scores import (
+from splitleak.experiments.execute import Run, check_plan
+from splitleak.experiments.judge.perceptual import check_lpips, lpips
+from splitleak.experiments.judge.scores import (
     SIMILARITY,
     TASK_ACCURACY,
     Recogniser,
@@ -24,9 +21,11 @@ from experiments.judge.scores import (
     score_images,
     score_similarity,
 )
-from experiments.plan import read_plan
-from victims.errors import InvalidInputError
-from victims.seeding import seeded
+from splitleak.experiments.plan import read_plan
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.seeding import seeded
+from tiny import HEAD, MEAN, NONE, RIDGE, run_plan
+from torch import Tensor
 
 TAPS = (1, 4, 7, 9, 11)
 """After which layers of AlexNet's features LPIPS compares."""

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-from victims.data import photos
-from victims.data.base import Source
-from victims.data.photos import Folder, Index, Zip, decode, square
-from victims.errors import InvalidInputError
-from victims.files import DATA_VARIABLE, find_file
+from splitleak.victims.data import photos
+from splitleak.victims.data.base import Source
+from splitleak.victims.data.photos import Folder, Index, Zip, decode, square
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.files import DATA_VARIABLE, find_file
 
 
 def picture(seed: int = 0, width: int = 24, height: int = 24) -> Image.Image:

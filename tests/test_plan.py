@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-import experiments
-from attacks.decoder import Decoder
-from attacks.ridge import Ridge
-from defenses.channel_subset import ChannelSubset
-from defenses.gaussian_noise import GaussianNoise
-from defenses.none import NoDefense
-from experiments.cell import cells_of
-from experiments.plan import FLOOR, UNDEFENDED, Entry, Plan, parse_plan, read_plan
-from experiments.study import read_study
-from victims.data.faces import Faces
-from victims.data.photos import Folder
-from victims.errors import InvalidInputError
+from splitleak import experiments
+from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.ridge import Ridge
+from splitleak.defenses.channel_subset import ChannelSubset
+from splitleak.defenses.gaussian_noise import GaussianNoise
+from splitleak.defenses.none import NoDefense
+from splitleak.experiments.cell import cells_of
+from splitleak.experiments.plan import FLOOR, UNDEFENDED, Entry, Plan, parse_plan, read_plan
+from splitleak.experiments.study import read_study
+from splitleak.victims.data.faces import Faces
+from splitleak.victims.data.photos import Folder
+from splitleak.victims.errors import InvalidInputError
 
 BUILT_IN = sorted((Path(experiments.__file__).parent / "plans").glob("*.toml"))
 
@@ -280,7 +279,7 @@ def test_a_file_that_is_no_toml_is_refused(content: bytes, tmp_path: Path) -> No
 PLUGIN = """
 from dataclasses import dataclass
 from typing import ClassVar
-from defenses.base import Defense
+from splitleak.defenses.base import Defense
 
 @dataclass(frozen=True)
 class {name}(Defense):

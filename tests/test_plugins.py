@@ -7,20 +7,19 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
-
-import defenses
-from attacks.base import Attack, QueryFree, Reconstruction, Reconstructor
-from attacks.ridge import Ridge
-from defenses.base import Defense
-from defenses.none import NoDefense
-from experiments import plugins
-from victims.data.base import Source
-from victims.errors import InvalidInputError
+from splitleak import defenses
+from splitleak.attacks.base import Attack, QueryFree, Reconstruction, Reconstructor
+from splitleak.attacks.ridge import Ridge
+from splitleak.defenses.base import Defense
+from splitleak.defenses.none import NoDefense
+from splitleak.experiments import plugins
+from splitleak.victims.data.base import Source
+from splitleak.victims.errors import InvalidInputError
 
 DEFENSE = """
 from dataclasses import dataclass
 from typing import ClassVar
-from defenses.base import Defense
+from splitleak.defenses.base import Defense
 
 @dataclass(frozen=True)
 class {name}(Defense):
@@ -88,7 +87,7 @@ def test_contracts_and_checks_are_no_plugins(package: ModuleType, tmp_path: Path
 
 
 def test_what_a_file_only_imports_is_not_its_own(package: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "scanned" / "borrower.py").write_text("from defenses.none import NoDefense\n")
+    (tmp_path / "scanned" / "borrower.py").write_text("from splitleak.defenses.none import NoDefense\n")
     assert scan(package) == {}
 
 
@@ -147,7 +146,7 @@ def test_a_file_with_several_says_which_there_are(wanted: str, tmp_path: Path) -
 
 def test_a_file_without_plugins_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "empty.py"
-    path.write_text("from defenses.none import NoDefense\nnumber = 3\n")
+    path.write_text("from splitleak.defenses.none import NoDefense\nnumber = 3\n")
     for name in (f"{path}", f"{path}:NoDefense"):
         with pytest.raises(InvalidInputError, match="it holds no defence at all"):
             find(name)

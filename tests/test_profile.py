@@ -11,16 +11,15 @@ import torch
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
-
-from experiments.__main__ import main
-from experiments.display import Display
-from experiments.execute import CACHE
-from experiments.plan import read_plan
-from experiments.profile import Profile, Request, block_ends, chosen_cuts, data_setting
-from experiments.report.profile import MeasuredProfile, bytes_text, terminal_profile, write_profile
-from experiments.store import Store
-from victims.cuts import find_cuts
-from victims.models import make_network
+from splitleak.experiments.__main__ import main
+from splitleak.experiments.display import Display
+from splitleak.experiments.execute import CACHE
+from splitleak.experiments.plan import read_plan
+from splitleak.experiments.profile import Profile, Request, block_ends, chosen_cuts, data_setting
+from splitleak.experiments.report.profile import MeasuredProfile, bytes_text, terminal_profile, write_profile
+from splitleak.experiments.store import Store
+from splitleak.victims.cuts import find_cuts
+from splitleak.victims.models import make_network
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 
@@ -40,7 +39,7 @@ def _profile(out: Path, **changes: object) -> tuple[Profile, Store, Display]:
 @pytest.fixture(autouse=True, scope="module")
 def _short_training() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.profile.DECODER_STEPS", 12)
+        patch.setattr("splitleak.experiments.profile.DECODER_STEPS", 12)
         yield
 
 

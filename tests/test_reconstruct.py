@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from splitleak.experiments.__main__ import main
+from splitleak.experiments.cell import AttackCell
+from splitleak.experiments.execute import CACHE, Run
+from splitleak.experiments.plan import read_plan
+from splitleak.experiments.reconstruct import Question, Rebuilt, reconstructed
+from splitleak.experiments.stages.attack import AttackStage
+from splitleak.experiments.store import Store
+from splitleak.victims.errors import InvalidInputError
 from tiny import DECODER, HEAD, MEAN, NONE, RIDGE, SUBSET, run_plan
 from torch import Tensor
-
-from experiments.__main__ import main
-from experiments.cell import AttackCell
-from experiments.execute import CACHE, Run
-from experiments.plan import read_plan
-from experiments.reconstruct import Question, Rebuilt, reconstructed
-from experiments.stages.attack import AttackStage
-from experiments.store import Store
-from victims.errors import InvalidInputError
 
 NOISE = '[[defenses]]\nname = "gaussian_noise"\nsigma = 0.5\n'
 

@@ -16,14 +16,13 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 from rich.console import Console
-
-from experiments.judge.flags import FLAGS
-from experiments.judge.statistics import interval
-from experiments.report import write_report
-from experiments.report.figures import PAPER, grids, tradeoff
-from experiments.report.matrix import matrix_rows, table, terminal_table
-from experiments.report.page import verdict
-from experiments.report.results import Results, load_results
+from splitleak.experiments.judge.flags import FLAGS
+from splitleak.experiments.judge.statistics import interval
+from splitleak.experiments.report import write_report
+from splitleak.experiments.report.figures import PAPER, grids, tradeoff
+from splitleak.experiments.report.matrix import matrix_rows, table, terminal_table
+from splitleak.experiments.report.page import verdict
+from splitleak.experiments.report.results import Results, load_results
 
 PHOTOS, SIZE = 12, 8
 

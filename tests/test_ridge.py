@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-
-from attacks.base import BlackBox
-from attacks.checks import toy_knowledge
-from attacks.ridge import PENALTIES, Ridge, _KeptRows, _NormalEquations, _to_images, _to_patches
-from victims.tensors import to_float
+from splitleak.attacks.base import BlackBox
+from splitleak.attacks.checks import toy_knowledge
+from splitleak.attacks.ridge import PENALTIES, Ridge, _KeptRows, _NormalEquations, _to_images, _to_patches
+from splitleak.victims.tensors import to_float
 
 
 @pytest.mark.parametrize(("form", "count", "features"), [(_NormalEquations, 300, 12), (_KeptRows, 40, 90)])
@@ -35,7 +34,7 @@ def test_both_forms_equal_an_augmented_least_squares(
 
 
 def test_kept_rows_stop_at_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attacks.ridge.KEPT_BYTES", 100 * 4 * 8)  # a hundred rows of six floats and two
+    monkeypatch.setattr("splitleak.attacks.ridge.KEPT_BYTES", 100 * 4 * 8)  # a hundred rows of six floats and two
     sums = _KeptRows()
     assert not sums.full
     sums.add(torch.rand(99, 6), torch.rand(99, 2))
@@ -46,7 +45,7 @@ def test_kept_rows_stop_at_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("summed", [0, 4096])
 def test_the_whole_release_undoes_a_mixing_that_a_window_cannot(summed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attacks.ridge.SUMMED", summed)
+    monkeypatch.setattr("splitleak.attacks.ridge.SUMMED", summed)
     knows, _ = toy_knowledge(Ridge())
     assert isinstance(knows, BlackBox)
     shape = (3, *knows.image_shape[1:])

@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from splitleak.experiments.execute import CACHE, Run, pending_stages, stages_of
+from splitleak.experiments.plan import read_plan
+from splitleak.experiments.store import Store
 from tiny import DECODER, HEAD, MEAN, NOISE, NONE, PRIVATE, RIDGE, SUBSET, run_plan
-
-from experiments.execute import CACHE, Run, pending_stages, stages_of
-from experiments.plan import read_plan
-from experiments.store import Store
 
 PLUGIN = '''
 from dataclasses import dataclass
 import torch
-from defenses.base import Channel, Defense
+from splitleak.defenses.base import Channel, Defense
 
 @dataclass(frozen=True)
 class SignOnly(Defense):
@@ -143,7 +142,7 @@ def test_a_defence_in_a_file_of_ones_own(tmp_path: Path) -> None:
 
 
 BROKEN = """
-from attacks.base import BlackBox, Reconstruction
+from splitleak.attacks.base import BlackBox, Reconstruction
 class Broken(Reconstruction[BlackBox]):
     paper = "a test's"
     def fit(self, knows):

@@ -13,18 +13,17 @@ from typing import Any
 
 import pytest
 import torch
+from splitleak.experiments.cell import AttackCell
+from splitleak.experiments.execute import CACHE, Run, RunWorkshop, run_cells, work_of
+from splitleak.experiments.integrity import DiskFullError
+from splitleak.experiments.interrupt import interruptible
+from splitleak.experiments.plan import read_plan
+from splitleak.experiments.schedule import Died, Executor, Graph, Outcome, Serial, Task, Watcher, execute
+from splitleak.experiments.stages.data import DataStage
+from splitleak.experiments.store import Store
+from splitleak.experiments.workers import Processes, Ray
 from tiny import DECODER, HEAD, MEAN, NOISE, NONE, RIDGE, SUBSET
 from toy import Toy
-
-from experiments.cell import AttackCell
-from experiments.execute import CACHE, Run, RunWorkshop, run_cells, work_of
-from experiments.integrity import DiskFullError
-from experiments.interrupt import interruptible
-from experiments.plan import read_plan
-from experiments.schedule import Died, Executor, Graph, Outcome, Serial, Task, Watcher, execute
-from experiments.stages.data import DataStage
-from experiments.store import Store
-from experiments.workers import Processes, Ray
 
 A, B, C, D = (Task("stage", name) for name in "abcd")
 DIAMOND = {A: set[Task](), B: {A}, C: {A}, D: {B, C}}
@@ -148,8 +147,8 @@ ORPHAN = """
 import sys
 from functools import partial
 from pathlib import Path
-from experiments.schedule import Outcome, Task
-from experiments.workers import Processes
+from splitleak.experiments.schedule import Outcome, Task
+from splitleak.experiments.workers import Processes
 sys.path.insert(0, {tests!r})
 from toy import Toy
 if __name__ == "__main__":

@@ -7,16 +7,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from splitleak.attacks.decoder import Architecture, Decoder
+from splitleak.attacks.networks import seed
+from splitleak.attacks.networks.normalised import normalise, unnormalise
+from splitleak.attacks.networks.residual import ResidualDecoder
+from splitleak.attacks.networks.seed import transpose_decoder, upsample_decoder
+from splitleak.experiments.judge.scores import Truth, score_answers
+from splitleak.victims.models import IMAGENET_MEAN, IMAGENET_STD
+from splitleak.victims.seeding import seeded
 from torch import Tensor, nn
-
-from attacks.decoder import Architecture, Decoder
-from attacks.networks import seed
-from attacks.networks.normalised import normalise, unnormalise
-from attacks.networks.residual import ResidualDecoder
-from attacks.networks.seed import transpose_decoder, upsample_decoder
-from experiments.judge.scores import Truth, score_answers
-from victims.models import IMAGENET_MEAN, IMAGENET_STD
-from victims.seeding import seeded
 
 PUBLISHED_WIDTHS = (112, 480, 80, 16, 3)
 

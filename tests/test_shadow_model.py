@@ -8,18 +8,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from splitleak.attacks.base import About, BlackBox, Memo, QueryFree, Scene
+from splitleak.attacks.checks import toy_knowledge
+from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.fora import Fora
+from splitleak.attacks.shadow import Received, Shadow, ShadowAttack
+from splitleak.attacks.shadow_model import LEAST_SHARE, MomentLoss, ShadowModel
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import to_float
+from splitleak.victims.toy import CHANNELS, CLASSES, left_as_found
 from torch import nn
-
-from attacks.base import About, BlackBox, Memo, QueryFree, Scene
-from attacks.checks import toy_knowledge
-from attacks.decoder import Decoder
-from attacks.fora import Fora
-from attacks.shadow import Received, Shadow, ShadowAttack
-from attacks.shadow_model import LEAST_SHARE, MomentLoss, ShadowModel
-from victims.errors import InvalidInputError
-from victims.seeding import seeded
-from victims.tensors import to_float
-from victims.toy import CHANNELS, CLASSES, left_as_found
 
 QUICK_SHADOW = ShadowModel(epochs=2, width=16, decoder_epochs=1)
 QUICK_FORA = Fora(steps=50, width=16, decoder_epochs=1)

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
-
-from experiments.judge.statistics import difference, interval, resampled
+from splitleak.experiments.judge.statistics import difference, interval, resampled
 
 REPEATS = 300
 TRUTH = 20.0

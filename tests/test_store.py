@@ -13,15 +13,14 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-
-from attacks.ridge import Ridge
-from experiments import store as store_module
-from experiments.integrity import SEAL, DiskFullError, write_atomically
-from experiments.stages.data import ArrayFile, MirroredFile
-from experiments.stages.victim import write_features
-from experiments.store import LOCKS, PARTIAL, Stage, StageFailedError, Store, source_digest
-from victims.settings import Settings
-from victims.tensors import to_float
+from splitleak.attacks.ridge import Ridge
+from splitleak.experiments import store as store_module
+from splitleak.experiments.integrity import SEAL, DiskFullError, write_atomically
+from splitleak.experiments.stages.data import ArrayFile, MirroredFile
+from splitleak.experiments.stages.victim import write_features
+from splitleak.experiments.store import LOCKS, PARTIAL, Stage, StageFailedError, Store, source_digest
+from splitleak.victims.settings import Settings
+from splitleak.victims.tensors import to_float
 
 CPU = torch.device("cpu")
 
@@ -169,7 +168,7 @@ def test_an_array_grows_on_disk(tmp_path: Path) -> None:
 
 
 def test_mirrored_photos_stand_behind_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.stages.data.MIRRORED_AT_A_TIME", 2)
+    monkeypatch.setattr("splitleak.experiments.stages.data.MIRRORED_AT_A_TIME", 2)
     photos = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
     file = MirroredFile(tmp_path / "photos.npy", (3, 4, 4), "uint8")
     for chunk in photos.split(2):

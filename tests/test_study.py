@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from splitleak.experiments.plan import read_plan
+from splitleak.experiments.report.figures import depth_figure
+from splitleak.experiments.study import read_members, read_study
+from splitleak.victims.errors import InvalidInputError
 from tiny import HEAD, NOISE, RIDGE
-
-from experiments.plan import read_plan
-from experiments.report.figures import depth_figure
-from experiments.study import read_members, read_study
-from victims.errors import InvalidInputError
 
 VICTIMS = """
 [[victims]]

@@ -7,23 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from splitleak.experiments.cell import cells_of
+from splitleak.experiments.execute import CACHE
+from splitleak.experiments.integrity import seal
+from splitleak.experiments.plan import read_plan
+from splitleak.experiments.report.matched import yardstick
+from splitleak.experiments.report.results import load_results
+from splitleak.experiments.stages.strongest import Prediction, _line, choose
+from splitleak.experiments.store import Store
 from tiny import DECODER, HEAD, MEAN, NONE, RIDGE, run_plan
-
-from experiments.cell import cells_of
-from experiments.execute import CACHE
-from experiments.integrity import seal
-from experiments.plan import read_plan
-from experiments.report.matched import yardstick
-from experiments.report.results import load_results
-from experiments.stages.strongest import Prediction, _line, choose
-from experiments.store import Store
 
 REFINE = '[[attacks]]\nname = "refine"\nwidth = 16\nepochs = 1\nsteps = 3\n'
 RMLE = '[[attacks]]\nname = "rmle"\nsteps = 20\nweight = 0.1\n'
 USELESS = '''
 from dataclasses import dataclass
 import torch
-from attacks.base import BlackBox, Reconstruction
+from splitleak.attacks.base import BlackBox, Reconstruction
 
 @dataclass(frozen=True)
 class Useless(Reconstruction[BlackBox]):
@@ -148,8 +147,8 @@ def test_the_suite_chooses_well_without_the_truth(tmp_path: Path) -> None:
 TWO_TASTES = """
 from dataclasses import dataclass
 import torch
-from attacks.base import BlackBox, Reconstructor
-from attacks.ridge import Ridge
+from splitleak.attacks.base import BlackBox, Reconstructor
+from splitleak.attacks.ridge import Ridge
 
 @dataclass(frozen=True)
 class Grainy(Ridge):

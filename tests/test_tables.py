@@ -11,13 +11,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from splitleak.experiments.report import matched, overview
+from splitleak.experiments.report.member import Member
+from splitleak.experiments.report.results import Results, load_results
+from splitleak.experiments.report.table import ABSENT, TextTable
+from splitleak.experiments.report.tables import tables, write_tables
 from test_report import write_run
-
-from experiments.report import matched, overview
-from experiments.report.member import Member
-from experiments.report.results import Results, load_results
-from experiments.report.table import ABSENT, TextTable
-from experiments.report.tables import tables, write_tables
 
 PDFLATEX = shutil.which("pdflatex")
 AWKWARD = r"a_b & 5 % <i>$x$ {#} \y ~ ^ | ± " + '"quoted"'

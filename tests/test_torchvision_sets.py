@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from splitleak.victims.data.base import Source
+from splitleak.victims.data.torchvision_sets import CIFAR10, CelebA, FashionMNIST, LFWPeople
+from splitleak.victims.errors import InvalidInputError
 from torchvision import datasets
-
-from victims.data.base import Source
-from victims.data.torchvision_sets import CIFAR10, CelebA, FashionMNIST, LFWPeople
-from victims.errors import InvalidInputError
 
 
 def md5(path: Path) -> str:

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from splitleak.victims.seeding import seed_of, seeded
+from splitleak.victims.training import Batch, History, Recipe, Shuffled, Training, _compiler, adamw, train
 from torch import Tensor, nn
-
-from victims.seeding import seed_of, seeded
-from victims.training import Batch, History, Recipe, Shuffled, Training, _compiler, adamw, train
 
 
 class Counter(nn.Module):
@@ -280,7 +279,7 @@ def test_a_long_training_is_compiled_and_learns_the_same(monkeypatch: pytest.Mon
 
     plain, model = trained()
     assert not compiled  # a dozen steps
-    monkeypatch.setattr("victims.training.COMPILED_STEPS", 12)
+    monkeypatch.setattr("splitleak.victims.training.COMPILED_STEPS", 12)
     fast, same = trained()
     assert compiled == [same]
     assert fast == pytest.approx(plain, rel=1e-4)

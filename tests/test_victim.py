@@ -4,15 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from splitleak.defenses.fitting import Examples, SplitModel, fit
+from splitleak.experiments.cell import cells_of
+from splitleak.experiments.execute import CACHE
+from splitleak.experiments.plan import read_plan
+from splitleak.experiments.stages.victim import VictimStage
+from splitleak.experiments.store import Store
+from splitleak.victims.seeding import seeded
 from tiny import HEAD, MEAN, NONE
-
-from defenses.fitting import Examples, SplitModel, fit
-from experiments.cell import cells_of
-from experiments.execute import CACHE
-from experiments.plan import read_plan
-from experiments.stages.victim import VictimStage
-from experiments.store import Store
-from victims.seeding import seeded
 
 CUTS = ("features.1", "features.2.block.1")
 

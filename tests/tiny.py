@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from experiments.cell import Cell
-from experiments.execute import CACHE, Run, check_plan, run_cells, work_of
-from experiments.plan import FLOOR, UNDEFENDED, read_plan
-from experiments.report import write_report
-from experiments.schedule import Serial
-from experiments.store import Store
+from splitleak.experiments.cell import Cell
+from splitleak.experiments.execute import CACHE, Run, check_plan, run_cells, work_of
+from splitleak.experiments.plan import FLOOR, UNDEFENDED, read_plan
+from splitleak.experiments.report import write_report
+from splitleak.experiments.schedule import Serial
+from splitleak.experiments.store import Store
 
 HEAD = """
 name = "tiny"

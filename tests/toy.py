@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-
-from experiments.integrity import DiskFullError
-from experiments.schedule import Outcome, Progress, Task, Work
-from experiments.workers import Workshop
+from splitleak.experiments.integrity import DiskFullError
+from splitleak.experiments.schedule import Outcome, Progress, Task, Work
+from splitleak.experiments.workers import Workshop
 
 
 @dataclass(frozen=True)

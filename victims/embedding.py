@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from splitleak.victims.training import Batch, History, Log, Recipe, Training, train
 from torch import Tensor, nn
-
-from victims.training import Batch, History, Log, Recipe, Training, train
 
 DIMENSIONS = 128
 TEMPERATURE = 0.1

@@ -8,13 +8,16 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from victims.errors import InvalidInputError
+from splitleak.victims.errors import InvalidInputError
 
 DATA_VARIABLE = "SPLITLEAK_DATA"
 """Environment variable: a further folder in which data sets are looked for."""
 
 WEIGHTS_VARIABLE = "SPLITLEAK_WEIGHTS"
 """Environment variable: a further folder in which weight files are looked for."""
+
+_own_folders: set[Path] = set()
+"""In which users' Python files lie that were loaded."""
 
 
 def find_file(path: str, wanted: str, variable: str) -> Path:
@@ -61,7 +64,7 @@ def _digest(place: Path, stamp: str) -> str:
 
 
 def load_module(path: Path, wanted: str) -> ModuleType:
-    """The module that a Python file is; what lies beside the file can be imported, as where Python runs it.
+    """The module that a Python file is; what lies beside the file is found first, as where Python runs it.
 
     The same file is the same module, however often and under whatever relative name it is asked for.
 
@@ -77,8 +80,7 @@ def load_module(path: Path, wanted: str) -> ModuleType:
         if spec is None or spec.loader is None:
             raise InvalidInputError(f"{path} is no Python file")
         module = importlib.util.module_from_spec(spec)
-        if (folder := str(path.resolve().parent)) not in sys.path:
-            sys.path.append(folder)
+        _put_first(path.resolve().parent)
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
@@ -86,3 +88,18 @@ def load_module(path: Path, wanted: str) -> ModuleType:
             del sys.modules[name]
             raise
     return sys.modules[name]
+
+
+def _put_first(folder: Path) -> None:
+    """Let imports find what lies in ``folder``, not a namesake that was imported for a file of another folder."""
+    others = _own_folders - {folder}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        top = name.partition(".")[0]
+        neighbour = any((folder / file).is_file() for file in (f"{top}.py", f"{top}/__init__.py"))
+        if neighbour and file and any(Path(file).is_relative_to(other) for other in others):
+            del sys.modules[name]
+    if str(folder) in sys.path:
+        sys.path.remove(str(folder))
+    sys.path.insert(0, str(folder))
+    _own_folders.add(folder)

@@ -6,9 +6,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
+from splitleak.victims.seeding import seeded
 from torch import Tensor, nn
-
-from victims.seeding import seeded
 
 T = TypeVar("T")
 

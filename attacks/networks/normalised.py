@@ -1,9 +1,8 @@
 """ImageNet-normalised space, in which decoders from the literature answer."""
 
 import torch
+from splitleak.victims.models import IMAGENET_MEAN, IMAGENET_STD
 from torch import Tensor
-
-from victims.models import IMAGENET_MEAN, IMAGENET_STD
 
 
 def normalise(images: Tensor) -> Tensor:

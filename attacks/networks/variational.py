@@ -4,10 +4,9 @@ import math
 
 import torch
 import torch.nn.functional as F
+from splitleak.attacks.grid import as_grid, grid_shape
+from splitleak.attacks.networks.residual import NARROWEST, ResidualDecoder
 from torch import Tensor, nn
-
-from attacks.grid import as_grid, grid_shape
-from attacks.networks.residual import NARROWEST, ResidualDecoder
 
 FIRST_GRID = 4
 """Cells along the shorter side of the generator's first grid, and at most so many of an encoder's last."""

@@ -2,8 +2,7 @@
 
 import torch
 from rich.console import Console
-
-from experiments.benchmarks import (
+from splitleak.experiments.benchmarks import (
     calibration,
     compiled,
     coverage,
@@ -14,8 +13,8 @@ from experiments.benchmarks import (
     seed_decoder,
     sharing,
 )
-from victims.allocator import tune_memory
-from victims.gaussian import GaussianVictim
+from splitleak.victims.allocator import tune_memory
+from splitleak.victims.gaussian import GaussianVictim
 
 if __name__ == "__main__":
     torch.set_num_threads(min(2, torch.get_num_threads()))

@@ -6,21 +6,20 @@ from typing import Any
 
 import torch
 from rich.table import Table
+from splitleak.attacks.base import Attack, AttackerPart, BlackBox, QueryFree, WhiteBox, knowledge_of
+from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.deep_image_prior import DeepImagePrior
+from splitleak.attacks.inverse_network import InverseNetwork
+from splitleak.attacks.latent_search import LatentSearch
+from splitleak.attacks.mean_image import MeanImage
+from splitleak.attacks.nearest_neighbor import NearestNeighbor
+from splitleak.attacks.refine import Refine
+from splitleak.attacks.ridge import Ridge
+from splitleak.attacks.rmle import Rmle
+from splitleak.victims.gaussian import GaussianVictim
+from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import to_bytes, to_float
 from torch import Tensor
-
-from attacks.base import Attack, AttackerPart, BlackBox, QueryFree, WhiteBox, knowledge_of
-from attacks.decoder import Decoder
-from attacks.deep_image_prior import DeepImagePrior
-from attacks.inverse_network import InverseNetwork
-from attacks.latent_search import LatentSearch
-from attacks.mean_image import MeanImage
-from attacks.nearest_neighbor import NearestNeighbor
-from attacks.refine import Refine
-from attacks.ridge import Ridge
-from attacks.rmle import Rmle
-from victims.gaussian import GaussianVictim
-from victims.seeding import seeded
-from victims.tensors import to_bytes, to_float
 
 AUXILIARY, VALIDATION = 16_000, 500
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-
-from experiments.benchmarks.small import TWO_DEFENCES, scratch
-from experiments.execute import Run
-from experiments.plan import read_plan
+from splitleak.experiments.benchmarks.small import TWO_DEFENCES, scratch
+from splitleak.experiments.execute import Run
+from splitleak.experiments.plan import read_plan
 
 KILLS = 50
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 from rich.table import Table
-
-from experiments.benchmarks.small import scratch
+from splitleak.experiments.benchmarks.small import scratch
 
 PLAN = """
 name = "large"

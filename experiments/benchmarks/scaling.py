@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 from rich.table import Table
-
-from experiments.benchmarks.small import PLAN, run_of, scratch, seconds, store_of
-from experiments.execute import Run, RunWorkshop, work_of
-from experiments.schedule import Executor, Graph, Outcome, Progress, Serial, Task, Work, execute
-from experiments.workers import Processes, Ray, Workshop
+from splitleak.experiments.benchmarks.small import PLAN, run_of, scratch, seconds, store_of
+from splitleak.experiments.execute import Run, RunWorkshop, work_of
+from splitleak.experiments.schedule import Executor, Graph, Outcome, Progress, Serial, Task, Work, execute
+from splitleak.experiments.workers import Processes, Ray, Workshop
 
 LONGER = PLAN.replace("seeds = [0, 1]", "seeds = [0, 1, 2, 3, 4, 5]")
 """Minutes of work, as of a small real matrix: each worker takes seconds to start."""

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from rich.table import Table
-
-from experiments.benchmarks.small import ANOTHER_ATTACK, PLAN, run_of, scratch, seconds
+from splitleak.experiments.benchmarks.small import ANOTHER_ATTACK, PLAN, run_of, scratch, seconds
 
 
 def compare() -> Table:

@@ -9,12 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-
-from experiments.cell import AttackCell
-from experiments.execute import CACHE, Run, check_plan, run_cells, work_of
-from experiments.plan import read_plan
-from experiments.schedule import Executor, Serial
-from experiments.store import Store
+from splitleak.experiments.cell import AttackCell
+from splitleak.experiments.execute import CACHE, Run, check_plan, run_cells, work_of
+from splitleak.experiments.plan import read_plan
+from splitleak.experiments.schedule import Executor, Serial
+from splitleak.experiments.store import Store
 
 PLAN = """
 name = "small"

@@ -8,8 +8,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import stdtrit
 from scipy.stats import false_discovery_control
-
-from experiments.judge.statistics import LEVEL, Array, Interval
+from splitleak.experiments.judge.statistics import LEVEL, Array, Interval
 
 FALSE_DISCOVERIES = 0.05
 """The share of what is called a change, on average at most, that is none."""

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-
-from experiments.judge.statistics import RESAMPLES, Array, Interval, around, resampled
+from splitleak.experiments.judge.statistics import RESAMPLES, Array, Interval, around, resampled
 
 Value = TypeVar("Value", float, Array)
 

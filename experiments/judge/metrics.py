@@ -3,15 +3,14 @@
 from collections.abc import Callable
 
 import torch
+from splitleak.victims.models import IMAGENET_STD
+from splitleak.victims.tensors import check_images
 from torch import Tensor
 from torchmetrics.functional.image import (
     multiscale_structural_similarity_index_measure,
     peak_signal_noise_ratio,
     structural_similarity_index_measure,
 )
-
-from victims.models import IMAGENET_STD
-from victims.tensors import check_images
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-
-from experiments.judge.matched import Setting
-from experiments.judge.statistics import RESAMPLES, Array, Interval, around, resampled
+from splitleak.experiments.judge.matched import Setting
+from splitleak.experiments.judge.statistics import RESAMPLES, Array, Interval, around, resampled
 
 
 def pareto(settings: Sequence[Setting], resamples: int = RESAMPLES) -> tuple[list[bool], list[float]]:

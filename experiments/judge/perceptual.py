@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
+from splitleak.experiments.judge.metrics import Metric
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.models import file_state
 from torch import Tensor, nn
 
 # the public class downloads the backbone when it is made; this is what it wraps
 from torchmetrics.functional.image.lpips import _LPIPS
-
-from experiments.judge.metrics import Metric
-from victims.errors import InvalidInputError
-from victims.models import file_state
 
 BACKBONES = {"alex": "AlexNet", "vgg": "VGG-16", "squeeze": "SqueezeNet 1.1"}
 """Those whose linear heads torchmetrics ships."""

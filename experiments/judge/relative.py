@@ -1,6 +1,6 @@
 """How much of what leaks without a defence still leaks with it: 0 at the floor, 1 undefended."""
 
-from experiments.judge.statistics import RESAMPLES, Array, Interval, around, resampled
+from splitleak.experiments.judge.statistics import RESAMPLES, Array, Interval, around, resampled
 
 LEAST_SPAN = 0.5
 """In dB: where an attack hardly beats the floor without a defence, a share of what it gains is a share of noise."""

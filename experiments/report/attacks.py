@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 from rich.text import Text
-
-from experiments.report import matrix
-from experiments.report.results import SHOWN_METRICS, DefenceRow, Group, Results, mean_of_known
-from experiments.report.table import TextTable
+from splitleak.experiments.report import matrix
+from splitleak.experiments.report.results import SHOWN_METRICS, DefenceRow, Group, Results, mean_of_known
+from splitleak.experiments.report.table import TextTable
 
 FLAGS = "flags"
 

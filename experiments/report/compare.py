@@ -10,12 +10,11 @@ import numpy as np
 from rich import box
 from rich.table import Table
 from rich.text import Text
-
-from experiments.judge.compare import FALSE_DISCOVERIES, Change, beyond_noise, change
-from experiments.judge.statistics import Array
-from experiments.report import matrix
-from experiments.report.results import SHOWN_METRICS, Cell, Results, Scalar, Score
-from victims.errors import InvalidInputError
+from splitleak.experiments.judge.compare import FALSE_DISCOVERIES, Change, beyond_noise, change
+from splitleak.experiments.judge.statistics import Array
+from splitleak.experiments.report import matrix
+from splitleak.experiments.report.results import SHOWN_METRICS, Cell, Results, Scalar, Score
+from splitleak.victims.errors import InvalidInputError
 
 Place = tuple[str, str, int]
 """What a cell is, in any run: its defence, its attack with the threat, its seed."""

@@ -2,10 +2,10 @@
 
 from typing import TypedDict
 
-from experiments.judge.flags import FLAGS
-from experiments.report import matrix
-from experiments.report.results import DefenceRow, Group, Results, last_line, mean_of_known
-from experiments.report.table import ABSENT
+from splitleak.experiments.judge.flags import FLAGS
+from splitleak.experiments.report import matrix
+from splitleak.experiments.report.results import DefenceRow, Group, Results, last_line, mean_of_known
+from splitleak.experiments.report.table import ABSENT
 
 
 class Details(TypedDict):

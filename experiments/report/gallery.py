@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-
-from experiments.report import matrix
-from experiments.report.results import Cell, DefenceRow, Group, Results
-from experiments.report.verdict import best_at_equal_utility
+from splitleak.experiments.report import matrix
+from splitleak.experiments.report.results import Cell, DefenceRow, Group, Results
+from splitleak.experiments.report.verdict import best_at_equal_utility
 
 PICTURE_BYTES = 3_500_000
 """What the pictures of a gallery may take of a page; they are made smaller until they fit."""

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from experiments.judge.matched import least_leakage, needed
-from experiments.judge.pareto import area
-from experiments.judge.statistics import Array, Interval, around
-from experiments.report import matrix
-from experiments.report.results import AFFORDABLE, LEAKAGE_METRICS, DefenceRow, Family, Results
-from experiments.report.table import ABSENT, TextTable
+from splitleak.experiments.judge.matched import least_leakage, needed
+from splitleak.experiments.judge.pareto import area
+from splitleak.experiments.judge.statistics import Array, Interval, around
+from splitleak.experiments.report import matrix
+from splitleak.experiments.report.results import AFFORDABLE, LEAKAGE_METRICS, DefenceRow, Family, Results
+from splitleak.experiments.report.table import ABSENT, TextTable
 
 LOST = (0.01, AFFORDABLE)
 """Of the undefended utility: the points at which defences are compared."""

@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 from rich.table import Table
 from rich.text import Text
-
-from experiments.judge.statistics import Interval
-from experiments.report.results import SHOWN_METRICS, DefenceRow, Group, Membership, Results
-from experiments.report.table import ABSENT, FLAG, TextTable
+from splitleak.experiments.judge.statistics import Interval
+from splitleak.experiments.report.results import SHOWN_METRICS, DefenceRow, Group, Membership, Results
+from splitleak.experiments.report.table import ABSENT, FLAG, TextTable
 
 PARETO = "Pareto set"
 """Heading of the settings that no other beats in both utility and leakage."""

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
-from experiments.judge.statistics import Interval
-from experiments.report.results import Group, Results
-from victims.cuts import Cut
+from splitleak.experiments.judge.statistics import Interval
+from splitleak.experiments.report.results import Group, Results
+from splitleak.victims.cuts import Cut
 
 
 @dataclass(frozen=True)

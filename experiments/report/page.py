@@ -10,20 +10,28 @@ from filelock import BaseFileLock, FileLock
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
-
-from experiments.judge.flags import FLAGS
-from experiments.portrait import HELD
-from experiments.report import matched, matrix
-from experiments.report.attacks import attack_table
-from experiments.report.details import cell_id, details
-from experiments.report.figures import INK, PAPER, further_figures, grid_figure, grids, save, tradeoff, vertical_scale
-from experiments.report.gallery import gallery, glance
-from experiments.report.proved import PROVED_HEADINGS, proved
-from experiments.report.results import SHOWN_METRICS, Cell, Results, last_line, load_results, write_csv
-from experiments.report.tables import write_tables
-from experiments.report.verdict import verdict
-from experiments.store import digest, source_digest
-from victims.files import fingerprint
+from splitleak.experiments.judge.flags import FLAGS
+from splitleak.experiments.portrait import HELD
+from splitleak.experiments.report import matched, matrix
+from splitleak.experiments.report.attacks import attack_table
+from splitleak.experiments.report.details import cell_id, details
+from splitleak.experiments.report.figures import (
+    INK,
+    PAPER,
+    further_figures,
+    grid_figure,
+    grids,
+    save,
+    tradeoff,
+    vertical_scale,
+)
+from splitleak.experiments.report.gallery import gallery, glance
+from splitleak.experiments.report.proved import PROVED_HEADINGS, proved
+from splitleak.experiments.report.results import SHOWN_METRICS, Cell, Results, last_line, load_results, write_csv
+from splitleak.experiments.report.tables import write_tables
+from splitleak.experiments.report.verdict import verdict
+from splitleak.experiments.store import digest, source_digest
+from splitleak.victims.files import fingerprint
 
 PAGE, MADE_OF = "index.html", ".report"
 TEMPLATES = Path(__file__).parent / "templates"

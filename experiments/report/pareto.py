@@ -1,9 +1,9 @@
 """The settings of the Pareto set, with what each leaks and costs."""
 
-from experiments.report import matrix
-from experiments.report.matched import compared, yardstick
-from experiments.report.results import LEAKAGE_METRICS, DefenceRow, Results
-from experiments.report.table import FLAG, TextTable
+from splitleak.experiments.report import matrix
+from splitleak.experiments.report.matched import compared, yardstick
+from splitleak.experiments.report.results import LEAKAGE_METRICS, DefenceRow, Results
+from splitleak.experiments.report.table import FLAG, TextTable
 
 
 def pareto_table(results: Results) -> TextTable | None:

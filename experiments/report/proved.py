@@ -2,8 +2,8 @@
 
 import math
 
-from experiments.report.results import DefenceRow, Results, mean_of_known
-from experiments.report.table import ABSENT, TextTable
+from splitleak.experiments.report.results import DefenceRow, Results, mean_of_known
+from splitleak.experiments.report.table import ABSENT, TextTable
 
 PROVED_HEADINGS = (
     "defence",

@@ -13,14 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
-
-from experiments.judge.bounds import Bounds
-from experiments.judge.flags import Evidence, Probe, flags_of
-from experiments.judge.matched import Setting, needed
-from experiments.judge.pareto import pareto
-from experiments.judge.relative import relative
-from experiments.judge.statistics import Array, Interval, interval
-from victims.errors import InvalidInputError
+from splitleak.experiments.judge.bounds import Bounds
+from splitleak.experiments.judge.flags import Evidence, Probe, flags_of
+from splitleak.experiments.judge.matched import Setting, needed
+from splitleak.experiments.judge.pareto import pareto
+from splitleak.experiments.judge.relative import relative
+from splitleak.experiments.judge.statistics import Array, Interval, interval
+from splitleak.victims.errors import InvalidInputError
 
 AFFORDABLE = 0.03
 """Utility that a defence may cost before it is no longer comparable with those that leave the task intact."""

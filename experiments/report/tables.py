@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from experiments.report import matched, matrix
-from experiments.report.attacks import attack_table
-from experiments.report.pareto import pareto_table
-from experiments.report.proved import proved_table
-from experiments.report.results import SHOWN_METRICS, Results
-from experiments.report.table import TextTable
+from splitleak.experiments.report import matched, matrix
+from splitleak.experiments.report.attacks import attack_table
+from splitleak.experiments.report.pareto import pareto_table
+from splitleak.experiments.report.proved import proved_table
+from splitleak.experiments.report.results import SHOWN_METRICS, Results
+from splitleak.experiments.report.table import TextTable
 
 
 def tables(results: Results) -> Iterator[TextTable]:

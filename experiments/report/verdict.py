@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from experiments.judge.matched import needed
-from experiments.judge.statistics import Interval
-from experiments.report import matrix
-from experiments.report.results import DefenceRow, Group, Results
-from experiments.report.table import FLAG
+from splitleak.experiments.judge.matched import needed
+from splitleak.experiments.judge.statistics import Interval
+from splitleak.experiments.report import matrix
+from splitleak.experiments.report.results import DefenceRow, Group, Results
+from splitleak.experiments.report.table import FLAG
 
 MATCHED_UTILITY = 0.02
 """Defences are compared at equal utility: a setting that loses at most this share counts as equal to none."""

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
+from splitleak.attacks.base import Attack, BlackBox, QueryFree, Reconstruction, Staged, WhiteBox, knowledge_of
+from splitleak.experiments.stages.data import load_array, save_array
+from splitleak.experiments.stages.inside import Opened
+from splitleak.experiments.stages.memory import StoredMemory
+from splitleak.experiments.stages.protect import ProtectStage
+from splitleak.experiments.stages.victim import NetworkStage
+from splitleak.experiments.store import Stage, Store
+from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import check_images, to_bytes, to_float
 from torch import Tensor, nn
-
-from attacks.base import Attack, BlackBox, QueryFree, Reconstruction, Staged, WhiteBox, knowledge_of
-from experiments.stages.data import load_array, save_array
-from experiments.stages.inside import Opened
-from experiments.stages.memory import StoredMemory
-from experiments.stages.protect import ProtectStage
-from experiments.stages.victim import NetworkStage
-from experiments.store import Stage, Store
-from victims.seeding import seeded
-from victims.tensors import check_images, to_bytes, to_float
 
 BATCH = 64
 RANKED, RANKED_SEARCHES = 128, 32

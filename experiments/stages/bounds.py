@@ -5,14 +5,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from splitleak.experiments.judge.bounds import Bounds, bounds
+from splitleak.experiments.stages.attack import EdgeDevice
+from splitleak.experiments.stages.protect import ProtectStage
+from splitleak.experiments.store import Stage, Store
+from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import to_float
 from torch import Tensor
-
-from experiments.judge.bounds import Bounds, bounds
-from experiments.stages.attack import EdgeDevice
-from experiments.stages.protect import ProtectStage
-from experiments.store import Stage, Store
-from victims.seeding import seeded
-from victims.tensors import to_float
 
 PHOTOS = 32
 PRIOR = 2000

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
-
-from defenses.base import Calibration, CalibrationBatch, Defense, Guarantee, Perturbation
-from defenses.fitting import Budget, Examples, SplitModel, fit, predict
-from experiments.stages.data import Data
-from experiments.stages.victim import (
+from splitleak.defenses.base import Calibration, CalibrationBatch, Defense, Guarantee, Perturbation
+from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit, predict
+from splitleak.experiments.stages.data import Data
+from splitleak.experiments.stages.victim import (
     CLASSES_WITHOUT_TASK,
     FeaturesStage,
     NetworkStage,
@@ -22,11 +20,12 @@ from experiments.stages.victim import (
     load_modules,
     save_modules,
 )
-from experiments.store import Store
-from victims.cuts import Halves
-from victims.errors import InvalidInputError
-from victims.seeding import seeded
-from victims.tensors import to_float
+from splitleak.experiments.store import Store
+from splitleak.victims.cuts import Halves
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import to_float
+from torch import Tensor, nn
 
 TIMED_REPEATS, WARM_UPS = 30, 5
 PACKED_SENDS = 16

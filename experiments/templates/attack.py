@@ -6,12 +6,11 @@ from typing import Annotated, ClassVar
 
 import torch.nn.functional as F
 from annotated_types import Gt
+from splitleak.attacks.base import BlackBox, Reconstruction, Reconstructor
+from splitleak.attacks.learning import learned
+from splitleak.victims.settings import doc
+from splitleak.victims.training import Batch, adamw
 from torch import Tensor, nn
-
-from attacks.base import BlackBox, Reconstruction, Reconstructor
-from attacks.learning import learned
-from victims.settings import doc
-from victims.training import Batch, adamw
 
 
 # A frozen dataclass: its fields are the settings, which may not change once it is made. The base says what the attack

@@ -5,10 +5,9 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
+from splitleak.defenses.base import Calibration, Channel, Defense, Retrains
+from splitleak.victims.settings import doc
 from torch import Tensor
-
-from defenses.base import Calibration, Channel, Defense, Retrains
-from victims.settings import doc
 
 
 # A frozen dataclass: its fields are the settings, which may not change once it is made.

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from splitleak.victims.settings import Settings
 from torch import Tensor
-
-from victims.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,10 @@ from zlib import crc32
 
 import torch
 from annotated_types import Gt
+from splitleak.victims.data.base import Catalog, Labels, Pixels, Source
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.settings import doc
 from torch import Tensor
-
-from victims.data.base import Catalog, Labels, Pixels, Source
-from victims.errors import InvalidInputError
-from victims.settings import doc
 
 REVISION = 1
 """To be raised whenever the pixels of a photo change; part of the fingerprint."""

@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from annotated_types import Ge
+from splitleak.victims.data.base import Catalog, Source
+from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.settings import Settings, doc
 from torch import Tensor
-
-from victims.data.base import Catalog, Source
-from victims.errors import InvalidInputError, unknown
-from victims.settings import Settings, doc
 
 Indices = npt.NDArray[np.int64]
 

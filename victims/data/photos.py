@@ -22,11 +22,10 @@ import numpy.typing as npt
 import torch
 from annotated_types import MinLen
 from PIL import Image, ImageOps, UnidentifiedImageError
-
-from victims.data.base import Catalog, Labels, Pixels, Source
-from victims.errors import InvalidInputError
-from victims.files import DATA_VARIABLE, find_file
-from victims.settings import doc
+from splitleak.victims.data.base import Catalog, Labels, Pixels, Source
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.files import DATA_VARIABLE, find_file
+from splitleak.victims.settings import doc
 
 OnCorrupt = Literal["refuse", "skip"]
 

@@ -1,13 +1,13 @@
 """The figures of a run, each a function of its results that returns a matplotlib figure."""
 
-from experiments.report.figures.cost import cost_figure
-from experiments.report.figures.depth import depth_figure
-from experiments.report.figures.files import further_figures, write_paper
-from experiments.report.figures.inside import Decoded, inside_figure, opened_figure
-from experiments.report.figures.strips import Grid, Strip, grid_figure, grids
-from experiments.report.figures.style import DOUBLE, INK, PAPER, SCREEN, SINGLE, Style, save
-from experiments.report.figures.tradeoff import tradeoff, vertical_scale
-from experiments.report.figures.training import training_figure
+from splitleak.experiments.report.figures.cost import cost_figure
+from splitleak.experiments.report.figures.depth import depth_figure
+from splitleak.experiments.report.figures.files import further_figures, write_paper
+from splitleak.experiments.report.figures.inside import Decoded, inside_figure, opened_figure
+from splitleak.experiments.report.figures.strips import Grid, Strip, grid_figure, grids
+from splitleak.experiments.report.figures.style import DOUBLE, INK, PAPER, SCREEN, SINGLE, Style, save
+from splitleak.experiments.report.figures.tradeoff import tradeoff, vertical_scale
+from splitleak.experiments.report.figures.training import training_figure
 
 __all__ = [
     "DOUBLE",

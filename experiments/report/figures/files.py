@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib.figure import Figure
-
-from experiments.report.figures.cost import cost_figure
-from experiments.report.figures.inside import inside_figure
-from experiments.report.figures.strips import grid_figure, grids
-from experiments.report.figures.style import PRINT_DPI, PRINTED, SCREEN, Style, save
-from experiments.report.figures.tradeoff import tradeoff
-from experiments.report.figures.training import training_figure
-from experiments.report.results import SHOWN_METRICS, Results
+from splitleak.experiments.report.figures.cost import cost_figure
+from splitleak.experiments.report.figures.inside import inside_figure
+from splitleak.experiments.report.figures.strips import grid_figure, grids
+from splitleak.experiments.report.figures.style import PRINT_DPI, PRINTED, SCREEN, Style, save
+from splitleak.experiments.report.figures.tradeoff import tradeoff
+from splitleak.experiments.report.figures.training import training_figure
+from splitleak.experiments.report.results import SHOWN_METRICS, Results
 
 Named = Iterator[tuple[str, Figure | None]]
 

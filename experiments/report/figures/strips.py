@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
-
-from experiments.report.figures.style import SCREEN, Style
-from experiments.report.matrix import number
-from experiments.report.results import Cell, Results
-from experiments.report.table import FLAG
+from splitleak.experiments.report.figures.style import SCREEN, Style
+from splitleak.experiments.report.matrix import number
+from splitleak.experiments.report.results import Cell, Results
+from splitleak.experiments.report.table import FLAG
 
 MARGIN, LINE = 0.1, 0.018
 """Of a grid, in inches, and the height of a line of text for each point of its type."""

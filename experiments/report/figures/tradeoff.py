@@ -8,9 +8,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
-
-from experiments.judge.statistics import Interval
-from experiments.report.figures.points import (
+from splitleak.experiments.judge.statistics import Interval
+from splitleak.experiments.report.figures.points import (
     Curve,
     Note,
     Point,
@@ -25,9 +24,9 @@ from experiments.report.figures.points import (
     place_labels,
     point_label,
 )
-from experiments.report.figures.style import GREY, INK, SCREEN, Style
-from experiments.report.matrix import FORMATS, PARETO, number
-from experiments.report.results import DefenceRow, Results
+from splitleak.experiments.report.figures.style import GREY, INK, SCREEN, Style
+from splitleak.experiments.report.matrix import FORMATS, PARETO, number
+from splitleak.experiments.report.results import DefenceRow, Results
 
 RING = 10.5
 """Around the marker of a member of the Pareto set, in points."""

@@ -8,10 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-
-from experiments.judge.doubts import Curve as Losses
-from experiments.judge.doubts import flat, searches, trainings
-from experiments.report.figures.points import (
+from splitleak.experiments.judge.doubts import Curve as Losses
+from splitleak.experiments.judge.doubts import flat, searches, trainings
+from splitleak.experiments.report.figures.points import (
     REFERENCE,
     UNDEFENDED_LOOK,
     Curve,
@@ -20,8 +19,8 @@ from experiments.report.figures.points import (
     logarithmic,
     looks,
 )
-from experiments.report.figures.style import SCREEN, Style
-from experiments.report.results import DefenceRow, Results
+from splitleak.experiments.report.figures.style import SCREEN, Style
+from splitleak.experiments.report.results import DefenceRow, Results
 
 PANELS = 12
 """At most: the victim's, and those of the attacks that the plan names first."""
