@@ -32,7 +32,7 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 
 results: $(INSTALLED)
-	$(BIN)/python -m splitleak.experiments.document RESULTS.md README.md
+	$(BIN)/python -m splitleak.experiments.tools.document RESULTS.md README.md
 
 bench: $(INSTALLED)
 	$(BIN)/python -m splitleak.experiments.benchmarks

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Generic, Literal, Protocol, TypeVar, get_args, get_origin
 
 import torch
+from torch import Tensor, nn
+
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.seeding import seeded
 from splitleak.victims.settings import Settings, doc
 from splitleak.victims.tensors import check_images, to_float
 from splitleak.victims.training import Log
-from torch import Tensor, nn
 
 Answer = Callable[[Tensor], Tensor]
 """Release (n, ...) -> what the attack says about each image: pictures, embeddings or scores."""

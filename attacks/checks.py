@@ -6,6 +6,8 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from splitleak.attacks.base import (
     Attack,
     AttackerPart,
@@ -32,7 +34,6 @@ from splitleak.victims.toy import (
     toy_images,
     toy_tail,
 )
-from torch import Tensor, nn
 
 AUXILIARY, VALIDATION, TARGETS = 384, 64, 48
 TASK, CLASSES = "kind", {"kind": ("round", "square", "flat"), "light": ("dark", "bright")}

@@ -8,6 +8,8 @@ from typing import Annotated, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
 from splitleak.attacks.base import BlackBox, Pairs, Reconstruction, Reconstructor, Scene
 from splitleak.attacks.learning import learned
 from splitleak.attacks.losses import STRUCTURE_WEIGHT, squared_and_structural_error
@@ -19,7 +21,6 @@ from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import IMAGENET_MEAN
 from splitleak.victims.settings import doc
 from splitleak.victims.training import Batch, Recipe, adamw
-from torch import Tensor, nn
 
 SEED_NOISE_MEAN, SEED_NOISE_VARIANCE = 0.02, 0.02
 Architecture = Literal["residual", "upsample", "transpose_light", "transpose_medium", "transpose_deep"]

@@ -5,12 +5,13 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
+from torch import Tensor
+from torch.func import functional_call, vmap
+
 from splitleak.attacks.base import Reconstruction, Reconstructor, WhiteBox
 from splitleak.attacks.networks.skip import SkipNetwork
 from splitleak.attacks.optimise import Matcher, Point, Schedule, Space, best_on_validation, search, total_variation
 from splitleak.victims.settings import doc
-from torch import Tensor
-from torch.func import functional_call, vmap
 
 WEIGHTS = (0.0, 0.1, 1.0)
 """Of total variation, tried on validation photos where none is given."""

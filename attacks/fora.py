@@ -6,13 +6,14 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Le, MultipleOf
+from torch import Tensor, nn
+
 from splitleak.attacks.base import QueryFree
 from splitleak.attacks.grid import as_grid
 from splitleak.attacks.shadow import Shadow, ShadowAttack
 from splitleak.victims.settings import doc
 from splitleak.victims.tensors import to_float
 from splitleak.victims.training import Batch, Recipe, Training, train
-from torch import Tensor, nn
 
 BANDWIDTHS = tuple(2.0**power for power in range(-3, 2))
 """Squared, of the five kernels, in units of the mean squared distance; as in the authors' code."""

@@ -7,13 +7,14 @@ from typing import Annotated, ClassVar
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
 from splitleak.attacks.base import Answer, AttackerPart, AttributeInference, BlackBox
 from splitleak.attacks.grid import as_grid, grid_shape
 from splitleak.victims.embedding import PooledNetwork
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import doc
 from splitleak.victims.training import Batch, Shuffled, Training, adamw, train
-from torch import Tensor, nn
 
 BATCH = 64
 

@@ -7,6 +7,8 @@ from typing import Annotated, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from annotated_types import Gt
+from torch import Tensor, nn
+
 from splitleak.attacks.base import AttackerPart, BlackBox, Pairs, Reconstruction, Reconstructor
 from splitleak.attacks.learning import learned
 from splitleak.attacks.networks.inverse import InverseNet, Variant
@@ -14,7 +16,6 @@ from splitleak.attacks.networks.normalised import normalise, unnormalise
 from splitleak.attacks.networks.staged import StagedDecoder
 from splitleak.victims.settings import doc
 from splitleak.victims.training import Batch, Recipe
-from torch import Tensor, nn
 
 ADAM_EPSILON = 1e-3
 EPOCHS_PER_HALVING = 20

@@ -6,6 +6,8 @@ from typing import Annotated, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
 from splitleak.attacks.base import Reconstruction, Reconstructor, WhiteBox
 from splitleak.attacks.learning import learned
 from splitleak.attacks.networks.variational import Autoencoder, Generator, LatentEncoder
@@ -22,7 +24,6 @@ from splitleak.attacks.optimise import (
 from splitleak.victims.settings import doc
 from splitleak.victims.tensors import to_float
 from splitleak.victims.training import Batch, Recipe, Shuffled, adamw
-from torch import Tensor, nn
 
 WEIGHTS = (0.001, 0.01, 0.1, 1.0)
 """Of the prior, tried on validation photos where none is given."""

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from splitleak.attacks.base import QueryFree, Reconstruction, Reconstructor
 from torch import Tensor
+
+from splitleak.attacks.base import QueryFree, Reconstruction, Reconstructor
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Gt
+from torch import Tensor
+
 from splitleak.attacks.base import BlackBox, Reconstruction, Reconstructor
 from splitleak.victims.settings import doc
 from splitleak.victims.tensors import to_float
-from torch import Tensor
 
 NEIGHBORS = (1, 2, 4, 8, 16, 32)
 """Tried on validation photos where no number is given."""

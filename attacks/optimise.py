@@ -6,10 +6,11 @@ from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from splitleak.attacks.base import WhiteBox
 from splitleak.victims.tensors import to_float
 from splitleak.victims.training import Log
-from torch import Tensor, nn
 
 Distance = Literal["mse", "cosine"]
 Point = list[Tensor]

@@ -5,11 +5,12 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
+from torch import Tensor
+
 from splitleak.attacks.base import Reconstruction, Reconstructor, WhiteBox
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.optimise import Matcher, Schedule, Space, best_on_validation, search
 from splitleak.victims.settings import doc
-from torch import Tensor
 
 WEIGHTS = (1.0, 10.0, 100.0, 1000.0)
 """Of the squared shift, tried on validation photos where none is given."""

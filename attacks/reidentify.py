@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
+from torch import Tensor
+
 from splitleak.attacks.base import Answer, AttackerPart, BlackBox, Linkage, Scene
 from splitleak.attacks.grid import as_grid, grid_shape
 from splitleak.victims.embedding import Embedder, Portraits, augmented, train_embedder
@@ -11,7 +13,6 @@ from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import doc
 from splitleak.victims.tensors import to_float
 from splitleak.victims.training import adamw
-from torch import Tensor
 
 
 @dataclass(frozen=True)

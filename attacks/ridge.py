@@ -8,10 +8,11 @@ from typing import Annotated, ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from splitleak.attacks.base import BlackBox, Reconstruction, Reconstructor
 from splitleak.attacks.grid import as_grid
 from splitleak.victims.settings import doc
-from torch import Tensor
 
 PENALTIES = tuple(10.0**power for power in range(-6, 2))
 """Tried in turn, as multiples of the features' mean variance."""

@@ -5,6 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt
+from torch import Tensor
+
 from splitleak.attacks.base import Reconstruction, Reconstructor, WhiteBox
 from splitleak.attacks.optimise import (
     Distance,
@@ -18,7 +20,6 @@ from splitleak.attacks.optimise import (
 )
 from splitleak.victims.settings import doc
 from splitleak.victims.tensors import to_float
-from torch import Tensor
 
 WEIGHTS = (0.0, 0.01, 0.1, 1.0, 10.0)
 """Of the prior, tried on validation photos where none is given; for as many steps, which are a prior too."""

@@ -7,11 +7,12 @@ from typing import Annotated, Self
 
 import torch
 from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
 from splitleak.attacks.base import About, AttackerPart, Memo, QueryFree, Reconstruction, Reconstructor, WhiteBox
 from splitleak.attacks.decoder import Decoder
 from splitleak.victims.settings import doc
 from splitleak.victims.tensors import to_float
-from torch import Tensor, nn
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from typing import Annotated, ClassVar
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
 from splitleak.attacks.base import AttackerPart, QueryFree, Scene
 from splitleak.attacks.shadow import Shadow, ShadowAttack
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import doc
 from splitleak.victims.tensors import to_float
 from splitleak.victims.training import Batch, Recipe, Shuffled, Training, train
-from torch import Tensor, nn
 
 LEAST_SHARE = 1e-4
 """Of the mean variance, added to each feature's."""

@@ -7,10 +7,11 @@ from typing import Annotated, ClassVar
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Lt
+from torch import Tensor
+
 from splitleak.defenses.base import Calibration, Channel, Defense
 from splitleak.defenses.surrogate import Surrogate, SurrogateDecoder
 from splitleak.victims.settings import doc
-from torch import Tensor
 
 PICTURE = 32
 """Side of the picture that the surrogate rebuilds: of a larger one the coarse half matters."""

@@ -5,11 +5,12 @@ from statistics import mean
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge
+from torch import nn
+
 from splitleak.defenses.base import Calibration, Channel, Defense, Retrains
 from splitleak.defenses.fitting import SplitModel, trained_effect
 from splitleak.defenses.surrogate import AdversarialTerm, Surrogate, SurrogateDecoder
 from splitleak.victims.settings import doc
-from torch import nn
 
 FRESH_DECODERS, ATTACK_STEPS = 3, 100
 """How many measure what training hid, and how long each learns: where a single one ends is largely luck."""

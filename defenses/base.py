@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from safetensors.torch import load, save
+from torch import Tensor, nn
+
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import Settings
 from splitleak.victims.training import Training
-from torch import Tensor, nn
 
 Retrains = Literal["tail", "network", "anew"]
 

@@ -5,9 +5,10 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Gt, Le
+from torch import Tensor, nn
+
 from splitleak.defenses.base import Calibration, Channel, Defense, channel_axis, mix_channels
 from splitleak.victims.settings import doc
-from torch import Tensor, nn
 
 
 @dataclass(frozen=True)

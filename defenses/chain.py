@@ -6,11 +6,12 @@ from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from annotated_types import MinLen
+from torch import Tensor, nn
+
 from splitleak.defenses.base import Calibration, CalibrationBatch, Channel, Defense, Guarantee, Perturbation, Retrains
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.settings import doc
 from splitleak.victims.training import Training
-from torch import Tensor, nn
 
 ORDER: tuple[Retrains, ...] = ("tail", "network", "anew")
 """From the least to the most that is trained."""

@@ -6,9 +6,10 @@ from typing import Annotated, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from annotated_types import Gt, Le
+from torch import Tensor
+
 from splitleak.defenses.base import Calibration, CalibrationBatch, Channel, Defense, channel_axis, labels_of
 from splitleak.victims.settings import doc
-from torch import Tensor
 
 Selection = Literal["first", "random", "variance", "saliency", "leakage"]
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from splitleak.defenses.base import Calibration, CalibrationBatch, Channel, Defense, Guarantee, labels_of
 from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit
 from splitleak.victims.checkpoints import resumable
@@ -17,7 +19,6 @@ from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_bytes, to_float
 from splitleak.victims.toy import broken_promises, left_as_found, toy_encoder, toy_images, toy_tail
 from splitleak.victims.training import Shuffled, Training, adamw, train
-from torch import Tensor
 
 PHOTOS = 96
 WEAKEST_SHARE = 0.1

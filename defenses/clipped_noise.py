@@ -8,10 +8,11 @@ import torch
 from annotated_types import Gt, Le, Lt
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
+from torch import Tensor
+
 from splitleak.defenses.base import Calibration, Channel, Defense, Guarantee
 from splitleak.defenses.laplace_noise import laplace_like
 from splitleak.victims.settings import doc
-from torch import Tensor
 
 Mechanism = Literal["gaussian", "laplace"]
 

@@ -6,9 +6,10 @@ from typing import Annotated, ClassVar
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le
+from torch import Tensor
+
 from splitleak.defenses.base import Calibration, Defense, Perturbation, labels_of
 from splitleak.victims.settings import doc
-from torch import Tensor
 
 LEARNING_RATE = 0.05
 SMALLEST = 0.01

@@ -6,11 +6,12 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Lt
+from torch import Tensor, nn
+
 from splitleak.defenses.base import Calibration, Channel, Defense, Retrains, labels_of
 from splitleak.defenses.fitting import SplitModel, trained_effect
 from splitleak.defenses.gaussian_noise import GaussianNoise
 from splitleak.victims.settings import doc
-from torch import Tensor, nn
 
 MEMORY = 0.9
 """Share of a centre that stays when a batch moves it."""

@@ -6,10 +6,11 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Ge, Gt, Lt
 from safetensors.torch import load, save
+from torch import Tensor, nn
+
 from splitleak.defenses.base import Calibration, Channel, Defense, channel_axis
 from splitleak.defenses.surrogate import AdversarialTerm
 from splitleak.victims.settings import doc
-from torch import Tensor, nn
 
 HIDDEN = 64
 

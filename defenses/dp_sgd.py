@@ -9,11 +9,12 @@ import torch
 from annotated_types import Gt, Lt
 from opacus import PrivacyEngine
 from opacus.validators import ModuleValidator
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
 from splitleak.defenses.base import Calibration, Defense, Retrains
 from splitleak.victims.settings import doc
 from splitleak.victims.training import Shuffled, Training
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from splitleak.defenses.base import Calibration, Channel, Defense, Perturbation, labels_of
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_bytes, to_float
 from splitleak.victims.training import Batch, History, Log, Shuffled, Training, adamw, train
-from torch import Tensor, nn
 
 
 class SplitModel(nn.Module):

@@ -6,10 +6,11 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
+from torch import Tensor, nn
+
 from splitleak.defenses.base import Calibration, Channel, Defense, channel_axis, mix_channels
 from splitleak.defenses.fitting import SplitModel, trained_effect
 from splitleak.victims.settings import doc
-from torch import Tensor, nn
 
 START = math.log(0.05**2)
 """Logarithm of the variance that training starts from: hardly any noise."""

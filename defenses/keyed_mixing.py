@@ -5,10 +5,11 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
+from torch import Tensor
+
 from splitleak.defenses.base import Channel, Defense, channel_axis, mix_channels
 from splitleak.victims.seeding import seeded
 from splitleak.victims.settings import doc
-from torch import Tensor
 
 
 @dataclass(frozen=True)

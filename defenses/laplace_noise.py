@@ -6,9 +6,10 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Lt
+from torch import Tensor
+
 from splitleak.defenses.base import Calibration, Channel, Defense
 from splitleak.victims.settings import doc
-from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
+from torch import Tensor, nn
+
 from splitleak.defenses.base import Calibration, Channel, Defense, Retrains
 from splitleak.defenses.fitting import trained_effect
 from splitleak.victims.settings import doc
-from torch import Tensor, nn
 
 
 @dataclass(frozen=True)

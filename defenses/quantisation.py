@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from annotated_types import Ge, Le
 from safetensors.torch import load, save
+from torch import Tensor
+
 from splitleak.defenses.base import Calibration, Channel, Defense, channel_axis
 from splitleak.victims.settings import doc
-from torch import Tensor
 
 
 @dataclass(frozen=True)

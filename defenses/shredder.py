@@ -6,10 +6,11 @@ from typing import Annotated, ClassVar
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
 from splitleak.defenses.base import Calibration, Channel, Defense, labels_of
 from splitleak.defenses.laplace_noise import laplace_like
 from splitleak.victims.settings import doc
-from torch import Tensor, nn
 
 LEARNING_RATE = 0.02
 """Of Adam, in units of the features' root mean square."""

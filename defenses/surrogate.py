@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from splitleak.defenses.base import Calibration, Channel
 from torch import Tensor, nn
+
+from splitleak.defenses.base import Calibration, Channel
 
 LEARNING_RATE = 1e-3
 WIDEST, NARROWEST = 128, 16

@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar
 import torch
 from annotated_types import Gt, Le
 from safetensors.torch import load, save
+from torch import Tensor
+
 from splitleak.defenses.base import Channel, Defense
 from splitleak.victims.settings import doc
-from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,28 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
-from splitleak.experiments import describe
-from splitleak.experiments.archive import SUFFIX as ARCHIVE
-from splitleak.experiments.archive import restore_archive, write_archive
-from splitleak.experiments.audit import Audit
-from splitleak.experiments.audit import Request as AuditRequest
-from splitleak.experiments.cell import Cell
-from splitleak.experiments.checking import check_file
-from splitleak.experiments.curves import Curves
-from splitleak.experiments.display import Display
-from splitleak.experiments.examples import add_examples
-from splitleak.experiments.execute import (
+
+from splitleak.experiments.cells.cell import Cell
+from splitleak.experiments.cli import describe
+from splitleak.experiments.cli.display import Display
+from splitleak.experiments.cli.examples import add_examples
+from splitleak.experiments.cli.portrait import portrait
+from splitleak.experiments.planning.plan import Plan
+from splitleak.experiments.planning.study import MEMBERS, member_runs, read_members, read_study
+from splitleak.experiments.report.figures import save, write_paper
+from splitleak.experiments.report.overview import terminal_overview, write_overview
+from splitleak.experiments.report.page import current_report, write_report
+from splitleak.experiments.report.profile import terminal_profile, write_profile
+from splitleak.experiments.report.reconstructed import opened_decoders, reconstructed_figure
+from splitleak.experiments.report.tables.attacks import attack_table
+from splitleak.experiments.report.tables.attacks import terminal_table as terminal_attacks
+from splitleak.experiments.report.tables.compare import Comparison
+from splitleak.experiments.report.tables.compare import terminal_table as terminal_comparison
+from splitleak.experiments.report.tables.matrix import terminal_table
+from splitleak.experiments.results.archive import SUFFIX as ARCHIVE
+from splitleak.experiments.results.archive import restore_archive, write_archive
+from splitleak.experiments.results.results import load_results, write_rows
+from splitleak.experiments.run.execute import (
     CACHE,
     Run,
     RunWorkshop,
@@ -35,29 +46,19 @@ from splitleak.experiments.execute import (
     run_cells,
     work_of,
 )
-from splitleak.experiments.export import export_to_mlflow
-from splitleak.experiments.integrity import DiskFullError
-from splitleak.experiments.interrupt import interruptible
-from splitleak.experiments.new import new_plugin
-from splitleak.experiments.plan import Plan
-from splitleak.experiments.portrait import portrait
-from splitleak.experiments.profile import Profile, Request
-from splitleak.experiments.reconstruct import Question, file_name
-from splitleak.experiments.report.attacks import attack_table
-from splitleak.experiments.report.attacks import terminal_table as terminal_attacks
-from splitleak.experiments.report.compare import Comparison
-from splitleak.experiments.report.compare import terminal_table as terminal_comparison
-from splitleak.experiments.report.figures import save, write_paper
-from splitleak.experiments.report.matrix import terminal_table
-from splitleak.experiments.report.overview import terminal_overview, write_overview
-from splitleak.experiments.report.page import current_report, write_report
-from splitleak.experiments.report.profile import terminal_profile, write_profile
-from splitleak.experiments.report.reconstructed import opened_decoders, reconstructed_figure
-from splitleak.experiments.report.results import load_results, write_rows
-from splitleak.experiments.schedule import Executor, Serial
-from splitleak.experiments.store import Store
-from splitleak.experiments.study import MEMBERS, member_runs, read_members, read_study
-from splitleak.experiments.workers import Processes, Ray, default_workers
+from splitleak.experiments.run.interrupt import interruptible
+from splitleak.experiments.run.schedule import Executor, Serial
+from splitleak.experiments.run.workers import Processes, Ray, default_workers
+from splitleak.experiments.store.integrity import DiskFullError
+from splitleak.experiments.store.store import Store
+from splitleak.experiments.tools.audit import Audit
+from splitleak.experiments.tools.audit import Request as AuditRequest
+from splitleak.experiments.tools.checking import check_file
+from splitleak.experiments.tools.curves import Curves
+from splitleak.experiments.tools.export import export_to_mlflow
+from splitleak.experiments.tools.new import new_plugin
+from splitleak.experiments.tools.profile import Profile, Request
+from splitleak.experiments.tools.reconstruct import Question, file_name
 from splitleak.victims.allocator import tune_memory
 from splitleak.victims.cuts import find_cuts
 from splitleak.victims.errors import InvalidInputError, unknown

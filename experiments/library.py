@@ -32,18 +32,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from splitleak.attacks.base import Attack, QueryFree
 from splitleak.attacks.mean_image import MeanImage
 from splitleak.defenses.base import Defense
 from splitleak.defenses.fitting import SplitModel
-from splitleak.experiments.cell import AttackCell, cells_of
-from splitleak.experiments.execute import CACHE, check_plan
-from splitleak.experiments.plan import FLOOR, TABLES, UNDEFENDED, Entry, parse_plan
-from splitleak.experiments.report.results import Cell, load_results
-from splitleak.experiments.store import Store
+from splitleak.experiments.cells.cell import AttackCell, cells_of
+from splitleak.experiments.planning.plan import FLOOR, TABLES, UNDEFENDED, Entry, parse_plan
+from splitleak.experiments.results.results import Cell, load_results
+from splitleak.experiments.run.execute import CACHE, check_plan
+from splitleak.experiments.store.store import Store
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.settings import Settings
-from torch import Tensor
 
 
 class Experiment:

@@ -2,6 +2,8 @@ import os
 
 import pytest
 import torch
+from terminal import Terminal
+
 from splitleak.victims.allocator import tune_memory
 
 
@@ -13,3 +15,8 @@ def _as_on_two_cores() -> None:
     # for the processes that tests start: with all cores for each they would wait for one another
     os.environ["OMP_NUM_THREADS"] = str(threads)
     tune_memory()
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
+    return Terminal(monkeypatch, capsys)

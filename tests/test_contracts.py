@@ -6,6 +6,8 @@ from typing import Annotated, Any, ClassVar
 import pytest
 import torch
 from annotated_types import Ge
+from torch import Tensor
+
 from splitleak.attacks.base import (
     Answer,
     Attack,
@@ -24,10 +26,9 @@ from splitleak.attacks.mean_image import MeanImage
 from splitleak.attacks.ridge import Ridge
 from splitleak.defenses.base import Calibration, Channel, Defense
 from splitleak.defenses.checks import check_defense
-from splitleak.experiments import plugins
+from splitleak.experiments.planning import plugins
 from splitleak.victims.tensors import to_float
 from splitleak.victims.toy import toy_images
-from torch import Tensor
 
 ATTACKS = plugins.attack_classes()
 DEFENSES = plugins.defense_classes()

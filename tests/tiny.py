@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from splitleak.experiments.cell import Cell
-from splitleak.experiments.execute import CACHE, Run, check_plan, run_cells, work_of
-from splitleak.experiments.plan import FLOOR, UNDEFENDED, read_plan
+
+from splitleak.experiments.cells.cell import Cell
+from splitleak.experiments.planning.plan import FLOOR, UNDEFENDED, read_plan
 from splitleak.experiments.report import write_report
-from splitleak.experiments.schedule import Serial
-from splitleak.experiments.store import Store
+from splitleak.experiments.run.execute import CACHE, Run, check_plan, run_cells, work_of
+from splitleak.experiments.run.schedule import Serial
+from splitleak.experiments.store.store import Store
 
 HEAD = """
 name = "tiny"

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from splitleak.experiments.integrity import DiskFullError
-from splitleak.experiments.schedule import Outcome, Progress, Task, Work
-from splitleak.experiments.workers import Workshop
+
+from splitleak.experiments.run.schedule import Outcome, Progress, Task, Work
+from splitleak.experiments.run.workers import Workshop
+from splitleak.experiments.store.integrity import DiskFullError
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 import torchvision
-from splitleak.victims.errors import InvalidInputError, unknown
-from splitleak.victims.models import Network
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import NodePathTracer
+
+from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.models import Network
 
 ALIASES = {("mobilenet_v3_large", "C4"): "features.13.block.0"}
 """Names that the literature gives to a node: (network, alias) -> node. C4 is the seed study's."""

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from splitleak.victims.training import Batch, History, Log, Recipe, Training, train
 from torch import Tensor, nn
+
+from splitleak.victims.training import Batch, History, Log, Recipe, Training, train
 
 DIMENSIONS = 128
 TEMPERATURE = 0.1

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from splitleak.victims.seeding import seeded
 from torch import Tensor, nn
+
+from splitleak.victims.seeding import seeded
 
 PATCH, GRID, CHANNELS = 8, 2, 24
 MEAN, DEVIATION = 0.5, 0.08

@@ -13,9 +13,10 @@ import torch
 import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor, nn
+
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.files import WEIGHTS_VARIABLE, find_file, load_module
-from torch import Tensor, nn
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH_NORM_MOMENTUM = 0.1

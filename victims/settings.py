@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self, get_type_hints
 
 from annotated_types import doc
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
 from splitleak.victims.errors import InvalidInputError, unknown
 
 __all__ = ["Settings", "doc"]

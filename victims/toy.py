@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from splitleak.victims.seeding import seeded
 from torch import Tensor, nn
+
+from splitleak.victims.seeding import seeded
 
 T = TypeVar("T")
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from splitleak.victims.checkpoints import Checkpoint, Stateful
 from torch import Tensor, nn
+
+from splitleak.victims.checkpoints import Checkpoint, Stateful
 
 Batch = tuple[Tensor, ...]
 Log = Callable[[dict[str, float]], None]

@@ -3,8 +3,9 @@
 from typing import Literal
 
 import torch.nn.functional as F
-from splitleak.attacks.grid import as_grid, channels_and_doublings
 from torch import Tensor, nn
+
+from splitleak.attacks.grid import as_grid, channels_and_doublings
 
 Variant = Literal["published", "batch_norm"]
 

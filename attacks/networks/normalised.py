@@ -1,8 +1,9 @@
 """ImageNet-normalised space, in which decoders from the literature answer."""
 
 import torch
-from splitleak.victims.models import IMAGENET_MEAN, IMAGENET_STD
 from torch import Tensor
+
+from splitleak.victims.models import IMAGENET_MEAN, IMAGENET_STD
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
-from splitleak.attacks.grid import as_grid, channels_and_doublings
 from torch import Tensor, nn
+
+from splitleak.attacks.grid import as_grid, channels_and_doublings
 
 BLOCKS = (2, 2, 1)
 """Residual blocks at the first grid and after each doubling (the last number repeats): most of the depth is

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from splitleak.attacks.base import Staged
 from torch import Tensor, nn
+
+from splitleak.attacks.base import Staged
 
 
 @dataclass(frozen=True)

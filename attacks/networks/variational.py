@@ -4,9 +4,10 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from splitleak.attacks.grid import as_grid, grid_shape
 from splitleak.attacks.networks.residual import NARROWEST, ResidualDecoder
-from torch import Tensor, nn
 
 FIRST_GRID = 4
 """Cells along the shorter side of the generator's first grid, and at most so many of an encoder's last."""

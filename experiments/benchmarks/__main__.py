@@ -2,6 +2,7 @@
 
 import torch
 from rich.console import Console
+
 from splitleak.experiments.benchmarks import (
     calibration,
     compiled,

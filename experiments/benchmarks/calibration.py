@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from rich.table import Table
+from torch import Tensor
+
 from splitleak.attacks.base import Attack, AttackerPart, BlackBox, QueryFree, WhiteBox, knowledge_of
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.deep_image_prior import DeepImagePrior
@@ -19,7 +21,6 @@ from splitleak.attacks.rmle import Rmle
 from splitleak.victims.gaussian import GaussianVictim
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_bytes, to_float
-from torch import Tensor
 
 AUXILIARY, VALIDATION = 16_000, 500
 

@@ -7,8 +7,9 @@ import time
 import torch
 import torch.nn.functional as F
 from rich.table import Table
-from splitleak.attacks.networks.residual import ResidualDecoder
 from torch import Tensor, nn
+
+from splitleak.attacks.networks.residual import ResidualDecoder
 
 BATCH, WIDTH, REPEATS = 16, 64, 8
 

@@ -7,8 +7,9 @@ from itertools import product
 
 import numpy as np
 from rich.table import Table
-from splitleak.experiments.judge.matched import Setting, leakage_at
-from splitleak.experiments.judge.statistics import LEVEL, Array, Interval, interval
+
+from splitleak.experiments.judge.statistics.interval import LEVEL, Array, Interval, interval
+from splitleak.experiments.judge.statistics.matched import Setting, leakage_at
 
 MEAN, PHOTO_STD, RESIDUAL_STD = 20.0, 3.0, 1.0
 """In decibels: a usual PSNR, how photos differ, and how the scores of one photo differ from seed to seed."""

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+
 from splitleak.experiments.benchmarks.small import TWO_DEFENCES, scratch
-from splitleak.experiments.execute import Run
-from splitleak.experiments.plan import read_plan
+from splitleak.experiments.planning.plan import read_plan
+from splitleak.experiments.run.execute import Run
 
 KILLS = 50
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -8,9 +8,10 @@ from functools import partial
 import numpy as np
 import torch
 from rich.table import Table
-from splitleak.experiments.judge.metrics import metrics_for, score
+
+from splitleak.experiments.judge.metrics.pictures import metrics_for, score
 from splitleak.experiments.judge.scores import Truth, score_images
-from splitleak.experiments.judge.statistics import interval
+from splitleak.experiments.judge.statistics.interval import interval
 from splitleak.victims.tensors import to_bytes, to_float
 
 SIZE, REPEATS, WARM_UP = 160, 3, 64

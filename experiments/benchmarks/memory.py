@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from rich.table import Table
+
 from splitleak.experiments.benchmarks.small import scratch
 
 PLAN = """

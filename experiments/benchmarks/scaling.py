@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from rich.table import Table
+
 from splitleak.experiments.benchmarks.small import PLAN, run_of, scratch, seconds, store_of
-from splitleak.experiments.execute import Run, RunWorkshop, work_of
-from splitleak.experiments.schedule import Executor, Graph, Outcome, Progress, Serial, Task, Work, execute
-from splitleak.experiments.workers import Processes, Ray, Workshop
+from splitleak.experiments.run.execute import Run, RunWorkshop, work_of
+from splitleak.experiments.run.schedule import Executor, Graph, Outcome, Progress, Serial, Task, Work, execute
+from splitleak.experiments.run.workers import Processes, Ray, Workshop
 
 LONGER = PLAN.replace("seeds = [0, 1]", "seeds = [0, 1, 2, 3, 4, 5]")
 """Minutes of work, as of a small real matrix: each worker takes seconds to start."""

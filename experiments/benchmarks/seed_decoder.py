@@ -8,13 +8,14 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from rich.table import Table
+from torch import Tensor, nn
+from torchvision.io import decode_image, encode_jpeg
+
 from splitleak.attacks.networks.seed import EPSILON, MOMENTUM, STRIDE, UPSAMPLE_WIDTHS, upsample_decoder
 from splitleak.victims.cuts import split
 from splitleak.victims.data.faces import Faces
 from splitleak.victims.models import make_network
 from splitleak.victims.tensors import to_float
-from torch import Tensor, nn
-from torchvision.io import decode_image, encode_jpeg
 
 MODEL, CUT, CHANNELS = "mobilenet_v3_large", "C4", 672
 BATCH, REPEATS = 64, 3  # half of the study's batch: memory for the published order

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from rich.table import Table
+
 from splitleak.experiments.benchmarks.small import ANOTHER_ATTACK, PLAN, run_of, scratch, seconds
 
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from splitleak.experiments.cell import AttackCell
-from splitleak.experiments.execute import CACHE, Run, check_plan, run_cells, work_of
-from splitleak.experiments.plan import read_plan
-from splitleak.experiments.schedule import Executor, Serial
-from splitleak.experiments.store import Store
+
+from splitleak.experiments.cells.cell import AttackCell
+from splitleak.experiments.planning.plan import read_plan
+from splitleak.experiments.run.execute import CACHE, Run, check_plan, run_cells, work_of
+from splitleak.experiments.run.schedule import Executor, Serial
+from splitleak.experiments.store.store import Store
 
 PLAN = """
 name = "small"

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from splitleak.experiments.judge.statistics import Array, difference
+
+from splitleak.experiments.judge.statistics.interval import Array, difference
 
 FEW_PHOTOS = 50
 MATERIAL = 0.1

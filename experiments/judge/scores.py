@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from splitleak.attacks.base import Attack, AttributeInference, Linkage, Reconstruction
-from splitleak.experiments.judge.attributes import balanced_accuracy, chance_of_balanced_accuracy
-from splitleak.experiments.judge.identity import FAR, Comparisons, chance_of_rank_1, rank_1, true_accepts
-from splitleak.experiments.judge.metrics import Metric, metrics_for, psnr, score, ssim
-from splitleak.victims.tensors import to_float
 from torch import Tensor
+
+from splitleak.attacks.base import Attack, AttributeInference, Linkage, Reconstruction
+from splitleak.experiments.judge.metrics.attributes import balanced_accuracy, chance_of_balanced_accuracy
+from splitleak.experiments.judge.metrics.identity import FAR, Comparisons, chance_of_rank_1, rank_1, true_accepts
+from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for, psnr, score, ssim
+from splitleak.victims.tensors import to_float
 
 RANK_1, TAR, BALANCED_ACCURACY = "rank1", "tar_at_far_1", "balanced_accuracy"
 SIMILARITY, TASK_ACCURACY, LPIPS = "identity_similarity", "task_accuracy", "lpips"

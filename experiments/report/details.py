@@ -3,9 +3,9 @@
 from typing import TypedDict
 
 from splitleak.experiments.judge.flags import FLAGS
-from splitleak.experiments.report import matrix
-from splitleak.experiments.report.results import DefenceRow, Group, Results, last_line, mean_of_known
-from splitleak.experiments.report.table import ABSENT
+from splitleak.experiments.report.tables import matrix
+from splitleak.experiments.report.tables.table import ABSENT
+from splitleak.experiments.results.results import DefenceRow, Group, Results, last_line, mean_of_known
 
 
 class Details(TypedDict):

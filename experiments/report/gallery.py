@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from splitleak.experiments.report import matrix
-from splitleak.experiments.report.results import Cell, DefenceRow, Group, Results
+
+from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.verdict import best_at_equal_utility
+from splitleak.experiments.results.results import Cell, DefenceRow, Group, Results
 
 PICTURE_BYTES = 3_500_000
 """What the pictures of a gallery may take of a page; they are made smaller until they fit."""

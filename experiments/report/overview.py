@@ -5,14 +5,15 @@ from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
-from splitleak.experiments.report import matched, matrix
+
 from splitleak.experiments.report.figures import depth_figure
-from splitleak.experiments.report.member import Member
 from splitleak.experiments.report.page import PAGE, alone, drawn, template
-from splitleak.experiments.report.results import LEAKAGE_METRICS, SHOWN_METRICS, Group, Results
-from splitleak.experiments.report.table import ABSENT, FLAG, TextTable
-from splitleak.experiments.report.tables import write_all
+from splitleak.experiments.report.tables import matched, matrix
+from splitleak.experiments.report.tables.files import write_all
+from splitleak.experiments.report.tables.table import ABSENT, FLAG, TextTable
 from splitleak.experiments.report.verdict import verdict
+from splitleak.experiments.results.member import Member
+from splitleak.experiments.results.results import LEAKAGE_METRICS, SHOWN_METRICS, Group, Results
 
 
 def write_overview(name: str, folder: Path, members: Sequence[Member]) -> Path:

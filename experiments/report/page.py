@@ -10,10 +10,9 @@ from filelock import BaseFileLock, FileLock
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
+
+from splitleak.experiments.cli.portrait import HELD
 from splitleak.experiments.judge.flags import FLAGS
-from splitleak.experiments.portrait import HELD
-from splitleak.experiments.report import matched, matrix
-from splitleak.experiments.report.attacks import attack_table
 from splitleak.experiments.report.details import cell_id, details
 from splitleak.experiments.report.figures import (
     INK,
@@ -26,11 +25,13 @@ from splitleak.experiments.report.figures import (
     vertical_scale,
 )
 from splitleak.experiments.report.gallery import gallery, glance
-from splitleak.experiments.report.proved import PROVED_HEADINGS, proved
-from splitleak.experiments.report.results import SHOWN_METRICS, Cell, Results, last_line, load_results, write_csv
-from splitleak.experiments.report.tables import write_tables
+from splitleak.experiments.report.tables import matched, matrix
+from splitleak.experiments.report.tables.attacks import attack_table
+from splitleak.experiments.report.tables.files import write_tables
+from splitleak.experiments.report.tables.proved import PROVED_HEADINGS, proved
 from splitleak.experiments.report.verdict import verdict
-from splitleak.experiments.store import digest, source_digest
+from splitleak.experiments.results.results import SHOWN_METRICS, Cell, Results, last_line, load_results, write_csv
+from splitleak.experiments.store.store import digest, source_digest
 from splitleak.victims.files import fingerprint
 
 PAGE, MADE_OF = "index.html", ".report"

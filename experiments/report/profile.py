@@ -15,11 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 from rich.table import Table
 from rich.text import Text
-from splitleak.experiments.judge.statistics import Interval
+
+from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.figures.style import DPI, GREY, INK, MARKERS, PALETTE, PAPER, STYLE, save
-from splitleak.experiments.report.matrix import number, plus_minus
-from splitleak.experiments.report.results import LEAKAGE_METRICS, Group, Results, Scalar, write_rows
-from splitleak.experiments.report.table import ABSENT
+from splitleak.experiments.report.tables.matrix import number, plus_minus
+from splitleak.experiments.report.tables.table import ABSENT
+from splitleak.experiments.results.results import LEAKAGE_METRICS, Group, Results, Scalar, write_rows
 from splitleak.victims.cuts import Cut
 
 INCHES_PER_CUT, NARROWEST_FIGURE, WIDEST_FIGURE = 0.36, 7.0, 18.0

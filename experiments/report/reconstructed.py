@@ -6,11 +6,12 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from splitleak.experiments.reconstruct import Question, Rebuilt
-from splitleak.experiments.report.figures import SCREEN, Decoded, opened_figure
-from splitleak.experiments.report.matrix import number
-from splitleak.experiments.stages.inside import Opened, mosaic
 from torch import Tensor
+
+from splitleak.experiments.report.figures import SCREEN, Decoded, opened_figure
+from splitleak.experiments.report.tables.matrix import number
+from splitleak.experiments.stages.inside import Opened, mosaic
+from splitleak.experiments.tools.reconstruct import Question, Rebuilt
 
 SIDE, LABEL_HEIGHT, HEADING_HEIGHT, NAME_WIDTH, GAP = 1.25, 0.2, 0.55, 1.5, 0.08
 """Inches: of a picture, of the number below it, of the attacks' names, of the defences' names, between pictures."""

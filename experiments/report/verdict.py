@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from splitleak.experiments.judge.matched import needed
-from splitleak.experiments.judge.statistics import Interval
-from splitleak.experiments.report import matrix
-from splitleak.experiments.report.results import DefenceRow, Group, Results
-from splitleak.experiments.report.table import FLAG
+from splitleak.experiments.judge.statistics.interval import Interval
+from splitleak.experiments.judge.statistics.matched import needed
+from splitleak.experiments.report.tables import matrix
+from splitleak.experiments.report.tables.table import FLAG
+from splitleak.experiments.results.results import DefenceRow, Group, Results
 
 MATCHED_UTILITY = 0.02
 """Defences are compared at equal utility: a setting that loses at most this share counts as equal to none."""

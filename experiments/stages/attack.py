@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
+from torch import Tensor, nn
+
 from splitleak.attacks.base import Attack, BlackBox, QueryFree, Reconstruction, Staged, WhiteBox, knowledge_of
 from splitleak.experiments.stages.data import load_array, save_array
 from splitleak.experiments.stages.inside import Opened
 from splitleak.experiments.stages.memory import StoredMemory
 from splitleak.experiments.stages.protect import ProtectStage
 from splitleak.experiments.stages.victim import NetworkStage
-from splitleak.experiments.store import Stage, Store
+from splitleak.experiments.store.store import Stage, Store
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import check_images, to_bytes, to_float
-from torch import Tensor, nn
 
 BATCH = 64
 RANKED, RANKED_SEARCHES = 128, 32

@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from splitleak.experiments.judge.bounds import Bounds, bounds
+from torch import Tensor
+
+from splitleak.experiments.judge.metrics.bounds import Bounds, bounds
 from splitleak.experiments.stages.attack import EdgeDevice
 from splitleak.experiments.stages.protect import ProtectStage
-from splitleak.experiments.store import Stage, Store
+from splitleak.experiments.store.store import Stage, Store
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
-from torch import Tensor
 
 PHOTOS = 32
 PRIOR = 2000

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
-from splitleak.experiments.store import Stage, Store
+from torch import Tensor
+
+from splitleak.experiments.store.store import Stage, Store
 from splitleak.victims.data.base import Source
 from splitleak.victims.data.parts import LoadedParts, PartSizes, load_parts
-from torch import Tensor
 
 MIRRORED_AT_A_TIME = 1000
 

@@ -9,16 +9,17 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from splitleak.experiments.stages.data import DataStage, load_array, save_array
 from splitleak.experiments.stages.victim import load_modules, save_modules
-from splitleak.experiments.store import Stage, Store
+from splitleak.experiments.store.store import Stage, Store
 from splitleak.victims.embedding import Embedder, Portraits, augmented, photographed_twice, train_embedder
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import WEIGHTS_VARIABLE, content_of, find_file
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
 from splitleak.victims.training import adamw
-from torch import Tensor
 
 Embed = Callable[[Tensor], Tensor]
 """Images (n, 3, h, w) in [0, 1] -> embeddings (n, d)."""

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from splitleak.attacks.grid import as_grid
-from splitleak.victims.tensors import to_bytes
 from torch import Tensor
 from torchvision.utils import make_grid
+
+from splitleak.attacks.grid import as_grid
+from splitleak.victims.tensors import to_bytes
 
 MAPS, MAPS_PER_ROW = 48, 8
 """The most active ones are shown."""

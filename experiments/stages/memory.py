@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
+
 from splitleak.attacks.base import About, Memo
-from splitleak.experiments.store import Store, digest, source_digest
+from splitleak.experiments.store.store import Store, digest, source_digest
 from splitleak.victims.seeding import seeded
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from torch import Tensor
+
 from splitleak.defenses.base import Guarantee
 from splitleak.experiments.judge.flags import Probe
 from splitleak.experiments.stages.attack import EdgeDevice
 from splitleak.experiments.stages.protect import ProtectStage
-from splitleak.experiments.store import Stage, Store
+from splitleak.experiments.store.store import Stage, Store
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
-from torch import Tensor
 
 PHOTOS = 16
 STRETCHES = (10.0, 1000.0)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor, nn
+
 from splitleak.defenses.base import Calibration, CalibrationBatch, Defense, Guarantee, Perturbation
 from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit, predict
 from splitleak.experiments.stages.data import Data
@@ -20,12 +22,11 @@ from splitleak.experiments.stages.victim import (
     load_modules,
     save_modules,
 )
-from splitleak.experiments.store import Store
+from splitleak.experiments.store.store import Store
 from splitleak.victims.cuts import Halves
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
-from torch import Tensor, nn
 
 TIMED_REPEATS, WARM_UPS = 30, 5
 PACKED_SENDS = 16

@@ -10,13 +10,14 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from splitleak.experiments.judge.metrics import Metric, metrics_for, mse, score, ssim
+from torch import Tensor
+
+from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for, mse, score, ssim
 from splitleak.experiments.stages.attack import BATCH, AttackStage, EdgeDevice
 from splitleak.experiments.stages.data import load_array, save_array
-from splitleak.experiments.store import Stage, Store
+from splitleak.experiments.store.store import Stage, Store
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
-from torch import Tensor
 
 DRAWS = 4
 """Sends of a reconstruction, where they differ, that are averaged and compared with what was intercepted."""

@@ -12,14 +12,15 @@ from typing import ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
 from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit
 from splitleak.experiments.stages.data import ArrayFile, Data, DataStage, load_array
-from splitleak.experiments.store import Stage, Store
+from splitleak.experiments.store.store import Stage, Store
 from splitleak.victims.cuts import Halves, split, uncut
 from splitleak.victims.models import Network, forget, in_file, make_network
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
-from torch import Tensor, nn
 
 CLASSES_WITHOUT_TASK = 1000  # what torchvision's weights have
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from splitleak.victims.settings import Settings
 from torch import Tensor
+
+from splitleak.victims.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ from zlib import crc32
 
 import torch
 from annotated_types import Gt
+from torch import Tensor
+
 from splitleak.victims.data.base import Catalog, Labels, Pixels, Source
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import doc
-from torch import Tensor
 
 REVISION = 1
 """To be raised whenever the pixels of a photo change; part of the fingerprint."""

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from annotated_types import Ge
+from torch import Tensor
+
 from splitleak.victims.data.base import Catalog, Source
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.settings import Settings, doc
-from torch import Tensor
 
 Indices = npt.NDArray[np.int64]
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 from annotated_types import MinLen
 from PIL import Image, ImageOps, UnidentifiedImageError
+
 from splitleak.victims.data.base import Catalog, Labels, Pixels, Source
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import DATA_VARIABLE, find_file

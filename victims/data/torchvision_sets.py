@@ -10,13 +10,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import MinLen
+from torchvision import datasets
+from torchvision.datasets.utils import check_integrity
+
 from splitleak.victims.data.base import Catalog, Labels, Pixels, Source
 from splitleak.victims.data.photos import FolderFiles, OnCorrupt, decode_photos, digest, square
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import DATA_VARIABLE, find_file
 from splitleak.victims.settings import doc
-from torchvision import datasets
-from torchvision.datasets.utils import check_integrity
 
 FileList = list[tuple[str, str | None]]
 """Files below the root, each with its published MD5, or None where torchvision knows none."""

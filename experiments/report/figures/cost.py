@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from splitleak.experiments.judge.statistics import Interval
+
+from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.figures.points import (
     Curve,
     Note,
@@ -22,8 +23,8 @@ from splitleak.experiments.report.figures.points import (
 )
 from splitleak.experiments.report.figures.style import INK, SCREEN, Style
 from splitleak.experiments.report.figures.tradeoff import leakage_label, show_in_unit
-from splitleak.experiments.report.matrix import number
-from splitleak.experiments.report.results import DefenceRow, Results
+from splitleak.experiments.report.tables.matrix import number
+from splitleak.experiments.results.results import DefenceRow, Results
 
 TWO_PANELS, STACKED = 3.6, 5.4
 """Heights in inches."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
 from splitleak.experiments.report.figures.points import (
     Curve,
     Look,
@@ -19,7 +20,7 @@ from splitleak.experiments.report.figures.points import (
 )
 from splitleak.experiments.report.figures.style import GREY, INK, MARKERS, PALETTE, SCREEN, Style
 from splitleak.experiments.report.figures.tradeoff import leakage_label
-from splitleak.experiments.report.member import Member
+from splitleak.experiments.results.member import Member
 
 TWO_PANELS, STACKED = 3.8, 5.6
 """Heights in inches."""

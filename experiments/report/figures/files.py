@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
 from splitleak.experiments.report.figures.cost import cost_figure
 from splitleak.experiments.report.figures.inside import inside_figure
 from splitleak.experiments.report.figures.strips import grid_figure, grids
 from splitleak.experiments.report.figures.style import PRINT_DPI, PRINTED, SCREEN, Style, save
 from splitleak.experiments.report.figures.tradeoff import tradeoff
 from splitleak.experiments.report.figures.training import training_figure
-from splitleak.experiments.report.results import SHOWN_METRICS, Results
+from splitleak.experiments.results.results import SHOWN_METRICS, Results
 
 Named = Iterator[tuple[str, Figure | None]]
 

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+
 from splitleak.experiments.report.figures.style import SCREEN, Style
-from splitleak.experiments.report.results import Cell, DefenceRow, Results
+from splitleak.experiments.results.results import Cell, DefenceRow, Results
 
 MAPS_HEIGHT = 0.45
 """Of the maps' row, as a share of the width."""

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+
 from splitleak.experiments.report.figures.style import SCREEN, Style
-from splitleak.experiments.report.matrix import number
-from splitleak.experiments.report.results import Cell, Results
-from splitleak.experiments.report.table import FLAG
+from splitleak.experiments.report.tables.matrix import number
+from splitleak.experiments.report.tables.table import FLAG
+from splitleak.experiments.results.results import Cell, Results
 
 MARGIN, LINE = 0.1, 0.018
 """Of a grid, in inches, and the height of a line of text for each point of its type."""

@@ -8,7 +8,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
-from splitleak.experiments.judge.statistics import Interval
+
+from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.figures.points import (
     Curve,
     Note,
@@ -25,8 +26,8 @@ from splitleak.experiments.report.figures.points import (
     point_label,
 )
 from splitleak.experiments.report.figures.style import GREY, INK, SCREEN, Style
-from splitleak.experiments.report.matrix import FORMATS, PARETO, number
-from splitleak.experiments.report.results import DefenceRow, Results
+from splitleak.experiments.report.tables.matrix import FORMATS, PARETO, number
+from splitleak.experiments.results.results import DefenceRow, Results
 
 RING = 10.5
 """Around the marker of a member of the Pareto set, in points."""

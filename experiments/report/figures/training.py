@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+
 from splitleak.experiments.judge.doubts import Curve as Losses
 from splitleak.experiments.judge.doubts import flat, searches, trainings
 from splitleak.experiments.report.figures.points import (
@@ -20,7 +21,7 @@ from splitleak.experiments.report.figures.points import (
     looks,
 )
 from splitleak.experiments.report.figures.style import SCREEN, Style
-from splitleak.experiments.report.results import DefenceRow, Results
+from splitleak.experiments.results.results import DefenceRow, Results
 
 PANELS = 12
 """At most: the victim's, and those of the attacks that the plan names first."""

@@ -1,0 +1,1 @@
+"""A plan's cells: what each computes, scores and stores."""

@@ -1,0 +1,110 @@
+"""Image metrics: true image against reconstruction, per image, on [0, 1]."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+from splitleak.victims.models import IMAGENET_STD
+from splitleak.victims.tensors import check_images
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+
+KERNEL = 11
+"""Side of the Gaussian window of SSIM; an image must be at least as large at every scale."""
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Of MS-SSIM (Wang, Simoncelli, Bovik, Asilomar 2003), from the finest scale to the coarsest."""
+BEST_PSNR = 100.0
+"""What an exact reconstruction scores instead of infinity, so that means and intervals exist."""
+SEED_PEAK = 255.0
+
+
+def metrics_for(size: int, seed_convention: bool = False) -> dict[str, Metric]:
+    """The metrics of square images of ``size`` pixels by name: (images, reconstructions) -> (n,).
+
+    Args:
+        size: side in pixels; below 176 MS-SSIM has fewer than its five scales and carries their number in its
+            name (``ms_ssim_3``).
+        seed_convention: add ``psnr_seed_convention``, comparable with the seed study's table and nothing else.
+    """
+    scales = ms_ssim_scales(size)
+    chosen: dict[str, Metric] = {"mse": mse, "psnr": psnr}
+    if size >= KERNEL:
+        chosen["ssim"] = ssim
+        name = "ms_ssim" if scales == len(SCALE_WEIGHTS) else f"ms_ssim_{scales}"
+        chosen[name] = lambda images, rebuilt: ms_ssim(images, rebuilt, scales)
+    if seed_convention:
+        chosen["psnr_seed_convention"] = psnr_seed_convention
+    return chosen
+
+
+def score(metrics: dict[str, Metric], images: Tensor, rebuilt: Tensor) -> dict[str, list[float]]:
+    """Every metric of every image; ``images`` and ``rebuilt``: (n, 3, h, w) in [0, 1].
+
+    Raises:
+        ValueError: the two differ in shape or are no images in [0, 1].
+    """
+    check_images(images, "true images")
+    check_images(rebuilt, "reconstructions")
+    if images.shape != rebuilt.shape:
+        raise ValueError(f"{tuple(rebuilt.shape)} reconstructions of {tuple(images.shape)} images")
+    batches = list(zip(images.split(64), rebuilt.split(64), strict=True))
+    return {name: torch.cat([metric(*batch) for batch in batches]).tolist() for name, metric in metrics.items()}
+
+
+def mse(images: Tensor, rebuilt: Tensor) -> Tensor:
+    """Mean squared error per image, (n,)."""
+    return (images - rebuilt).square().mean((1, 2, 3))
+
+
+def psnr(images: Tensor, rebuilt: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio per image in dB, peak 1, at most 100; (n,)."""
+    # with dim given, torchmetrics reduces over it and keeps the batch
+    values: Tensor = peak_signal_noise_ratio(rebuilt, images, data_range=1.0, dim=(1, 2, 3), reduction="none")
+    return values.clamp(max=BEST_PSNR)
+
+
+def ssim(images: Tensor, rebuilt: Tensor) -> Tensor:
+    """Structural similarity per image (Wang et al., IEEE TIP 2004), Gaussian window of 11 pixels; (n,)."""
+    values = structural_similarity_index_measure(*_fast(rebuilt, images), data_range=1.0, reduction="none")
+    assert isinstance(values, Tensor)  # the other return types need options that are off
+    return values.reshape(len(images))
+
+
+def _fast(rebuilt: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The same in channels-last: a CPU slides the windows of SSIM two to three times as fast over them."""
+    return rebuilt.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+
+
+def ms_ssim_scales(size: int) -> int:
+    """How many scales an image of this side has: the coarsest must still hold the window."""
+    # scale**2 is torchmetrics' own, stricter condition on four scales
+    return sum(size // max(2**scale, scale**2) >= KERNEL for scale in range(len(SCALE_WEIGHTS)))
+
+
+def ms_ssim(images: Tensor, rebuilt: Tensor, scales: int) -> Tensor:
+    """Multi-scale structural similarity per image with the first ``scales`` weights, renormalised; (n,)."""
+    weights = SCALE_WEIGHTS[:scales]
+    values = multiscale_structural_similarity_index_measure(
+        *_fast(rebuilt, images),
+        data_range=1.0,
+        betas=tuple(weight / sum(weights) for weight in weights),
+        normalize="relu",
+        reduction="none",
+    )
+    return values.reshape(len(images))
+
+
+def psnr_seed_convention(images: Tensor, rebuilt: Tensor) -> Tensor:
+    """The seed study's PSNR: peak 255 on ImageNet-normalised floats, per image; (n,).
+
+    Its peak belongs to bytes, its values are floats of about unit variance: 48.13 dB too much.
+    """
+    std = torch.tensor(IMAGENET_STD, device=images.device)[:, None, None]
+    error = ((images - rebuilt) / std).square().mean((1, 2, 3)).clamp_min(1e-10)  # the mean cancels
+    return 20 * torch.log10(SEED_PEAK / error.sqrt())

@@ -1,0 +1,1 @@
+"""What many photos, people and trainings tell together."""

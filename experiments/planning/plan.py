@@ -1,0 +1,334 @@
+"""A plan: the TOML file that says which matrix to run."""
+
+import itertools
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+from annotated_types import Ge, Gt, Le, MinLen
+
+from splitleak.attacks.base import Attack, QueryFree, Reconstruction
+from splitleak.defenses.base import Defense
+from splitleak.experiments.planning import plugins
+from splitleak.experiments.stages.attack import Threat
+from splitleak.victims.data.base import Source
+from splitleak.victims.data.parts import PartSizes
+from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.models import SCRATCH, in_file
+from splitleak.victims.settings import Settings, doc, validated
+
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
+
+P = TypeVar("P", bound=Settings, covariant=True)
+
+
+@dataclass(frozen=True)
+class VictimTable(Settings):
+    """``[victim]``: the network, its cut, its data and its task."""
+
+    name: ClassVar[str] = "victim"
+
+    data: Annotated[str | dict[str, Any], doc("a data set's name, or a table with its name and settings")] = "faces"
+    task: Annotated[str | None, doc("the label that the victim predicts; none: only the encoder matters")] = None
+    model: Annotated[str, doc("a torchvision network, timm:NAME, or file.py:function")] = "mobilenet_v3_large"
+    cut: Annotated[str, doc("where the network is split")] = "C4"
+    size: Annotated[int, Ge(16), doc("side of the square images in pixels")] = 64
+    weights: Annotated[str, doc("scratch, a torchvision weights name, or a file")] = SCRATCH
+    freeze_encoder: Annotated[bool, doc("train the tail only")] = False
+    epochs: Annotated[int, Ge(0), doc("passes over the train part; 0: the weights stay as they are")] = 8
+    batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32
+    learning_rate: Annotated[float, Gt(0), doc("peak of the one-cycle schedule")] = 2e-3
+
+
+@dataclass(frozen=True)
+class PartsTable(Settings):
+    """``[parts]``: how many photos each side gets (the attacker's are in ``[attacker]``)."""
+
+    name: ClassVar[str] = "parts"
+
+    train: Annotated[int, Ge(0), doc("photos that train the victim and fit the defences")] = 2000
+    validation: Annotated[int, Ge(1), doc("photos for model selection, on both sides")] = 200
+    target: Annotated[int, Ge(1), doc("photos that are attacked and scored")] = 200
+    seed: Annotated[int, Ge(0), doc("of the division; the same in all seeds of the plan")] = 0
+
+
+@dataclass(frozen=True)
+class DefenderTable(Settings):
+    """``[defender]``: the budget with which every defence, none included, trains what stands behind it."""
+
+    name: ClassVar[str] = "defender"
+
+    epochs: Annotated[int, Gt(0), doc("passes over the train part")] = 3
+    anew_epochs: Annotated[int | None, Gt(0), doc("for defences that train anew; default: the victim's")] = None
+    batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32
+    learning_rate: Annotated[
+        float | None,
+        Gt(0),
+        doc("peak of the one-cycle schedule; default: 0.001, or the victim's where that is lower"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class AttackerTable(Settings):
+    """``[attacker]``: what every adversary gets."""
+
+    name: ClassVar[str] = "attacker"
+
+    auxiliary: Annotated[int, Ge(1), doc("the attacker's own photos")] = 1000
+    mirror: Annotated[bool, doc("the attacker also has each of these photos mirrored")] = False
+    adaptive: Annotated[
+        list[bool],
+        MinLen(1),
+        doc("true: the attack is fitted to the defended edge; false: to the undefended one"),
+    ] = field(default_factory=lambda: [True])
+    sends: Annotated[
+        list[Annotated[int, Gt(0)]], MinLen(1), doc("how many releases of each target photo are intercepted")
+    ] = field(default_factory=lambda: [1])
+    queries: Annotated[int | None, Gt(0), doc("how many releases an attack may ask for; none: no limit")] = None
+    slow_targets: Annotated[int, Gt(0), doc("target photos for attacks that work on each photo anew")] = 64
+
+
+@dataclass(frozen=True)
+class JudgeTable(Settings):
+    """``[judge]``: what is scored."""
+
+    name: ClassVar[str] = "judge"
+
+    seed_convention: Annotated[bool, doc("add the seed study's own PSNR (peak 255 on normalised floats)")] = False
+    identity: Annotated[
+        str, doc("recogniser of people on reconstructions: none, trained (on the plan's photos), or an .onnx file")
+    ] = "none"
+    identity_crop: Annotated[
+        float, Gt(0), Le(1), doc("side of the central square that it is shown, as a share of the photo's")
+    ] = 1.0
+    lpips: Annotated[
+        str | None,
+        doc("weights file of LPIPS's backbone (AlexNet, VGG-16 or SqueezeNet 1.1 of torchvision); none: no LPIPS"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.identity not in ("none", "trained") and not self.identity.endswith(".onnx"):
+            raise InvalidInputError(
+                f"judge.identity = '{self.identity}': should be 'none', 'trained' or the path of an .onnx file"
+            )
+        if self.lpips is not None and Path(self.lpips).suffix not in WEIGHTS_SUFFIXES:
+            raise InvalidInputError(
+                f"judge.lpips = '{self.lpips}': should be the path of a .pth or .safetensors file"
+            )
+
+
+@dataclass(frozen=True)
+class Entry(Generic[P]):
+    """One setting of one plugin, and how the plan's reader calls it."""
+
+    plugin: P
+    label: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked plan. ``text`` is the file's, for the run's records; relative Python files begin at ``folder``."""
+
+    name: str
+    seeds: tuple[int, ...]
+    victim: VictimTable
+    source: Source
+    parts: PartsTable
+    defender: DefenderTable
+    attacker: AttackerTable
+    judge: JudgeTable
+    defenses: tuple[Entry[Defense], ...]
+    attacks: tuple[Entry[Attack[QueryFree]], ...]
+    text: str
+    folder: Path
+
+    @property
+    def model(self) -> str:
+        """The victim's network as every process finds it, wherever it runs."""
+        if not in_file(self.victim.model):
+            return self.victim.model
+        path, colon, function = _located(self.victim.model, self.folder).partition(":")
+        return f"{Path(path).expanduser().resolve()}{colon}{function}"
+
+    @property
+    def threats(self) -> tuple[Threat, ...]:
+        """Every combination of what ``[attacker]`` lists."""
+        table = self.attacker
+        axes = itertools.product(dict.fromkeys(table.adaptive), dict.fromkeys(table.sends))
+        return tuple(Threat(adaptive, sends, table.queries) for adaptive, sends in axes)
+
+    @property
+    def part_sizes(self) -> PartSizes:
+        """All four parts."""
+        return PartSizes(self.parts.train, self.attacker.auxiliary, self.parts.validation, self.parts.target)
+
+
+@dataclass(frozen=True)
+class _Seeds(Settings):
+    name: ClassVar[str] = "plan"
+
+    seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)]
+
+
+UNDEFENDED, FLOOR = "none", "mean_image"
+"""The controls: a plan that does not name them has them all the same, for nothing can be read without them."""
+TABLES = ("victim", "parts", "defender", "attacker", "judge")
+# abstract bases, which only serve to recognise plugins
+_ATTACK: type[Attack[QueryFree]] = Attack  # type: ignore[type-abstract]
+_SOURCE: type[Source] = Source  # type: ignore[type-abstract]
+
+
+def read_plan(path: Path, name: str | None = None) -> Plan:
+    """Read and check a plan file; relative Python files are looked for from the plan's folder too.
+
+    ``name``: of a plan that does not say its own; by default the file's.
+
+    Raises:
+        InvalidInputError: no file, no TOML, an unknown name or key, a value of a wrong type or out of range.
+    """
+    tables, text = read_tables(path)
+    return parse_plan(tables, text, path.parent, name or path.stem)
+
+
+def read_tables(path: Path) -> tuple[dict[str, Any], str]:
+    """A plan file's tables, not yet checked, and its text.
+
+    Raises:
+        InvalidInputError: no file, or no TOML.
+    """
+    if not path.is_file():
+        raise InvalidInputError(f"no plan at {path.absolute()}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text), text
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{path} is no TOML: {error}") from None
+
+
+def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) -> Plan:
+    """Check a plan's tables; ``folder`` and ``name`` are the file's. Raises as ``read_plan`` does."""
+    known = {"name", "seeds", "defenses", "attacks", *TABLES}
+    for key in tables:
+        if key not in known:
+            raise unknown("key of the plan:", key, known)
+    seeds = validated(_Seeds, {"seeds": tables.get("seeds", [0])})["seeds"]
+    name = checked_name(tables.get("name", name))
+    defenses = _entries(tables, "defenses", "defence", plugins.defense_classes(), Defense, folder)
+    if not any(entry.plugin.name == UNDEFENDED for entry in defenses):
+        defenses = (*_entry({"name": UNDEFENDED}, "defence", plugins.defense_classes(), Defense, folder), *defenses)
+    attacks = _entries(tables, "attacks", "attack", plugins.attack_classes(), _ATTACK, folder)
+    rebuilds = any(isinstance(entry.plugin, Reconstruction) for entry in attacks)
+    if rebuilds and not any(entry.plugin.floor for entry in attacks):
+        attacks = (*_entry({"name": FLOOR}, "attack", plugins.attack_classes(), _ATTACK, folder), *attacks)
+    victim = VictimTable.from_mapping(table_of(tables, "victim"))
+    return Plan(
+        name=name,
+        seeds=tuple(dict.fromkeys(seeds)),
+        victim=victim,
+        source=parse_source(victim.data, folder),
+        parts=PartsTable.from_mapping(table_of(tables, "parts")),
+        defender=DefenderTable.from_mapping(table_of(tables, "defender")),
+        attacker=AttackerTable.from_mapping(table_of(tables, "attacker")),
+        judge=JudgeTable.from_mapping(table_of(tables, "judge")),
+        defenses=defenses,
+        attacks=attacks,
+        text=text,
+        folder=folder,
+    )
+
+
+def checked_name(name: Any) -> str:
+    """A plan's name.
+
+    Raises:
+        InvalidInputError: it is no name for a folder.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+        raise InvalidInputError(f"plan.name = {name!r}: it names a folder; use letters, digits, '_', '-', '.'")
+    return name
+
+
+def folder_name(*facts: str) -> str:
+    """Facts in a form that every file system takes."""
+    return "-".join(re.sub(r"\W+", "_", fact).strip("_") for fact in facts)
+
+
+def table_of(tables: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """One of a plan's tables, empty where it is not there.
+
+    Raises:
+        InvalidInputError: it is no table.
+    """
+    table = tables.get(key, {})
+    if not isinstance(table, dict):
+        raise InvalidInputError(f"{key} = {table!r}: should be a table, [{key}]")
+    return table
+
+
+def parse_source(data: str | dict[str, Any], folder: Path) -> Source:
+    """What ``[victim]`` says of its data as a data set; raises as ``read_plan`` does."""
+    settings = {"name": data} if isinstance(data, str) else dict(data)
+    entry = _entry(settings, "data set", plugins.source_classes(), _SOURCE, folder)
+    if len(entry) != 1:
+        raise InvalidInputError("victim.data: a plan has one data set; write one plan for each")
+    return entry[0].plugin
+
+
+def _entries(
+    tables: Mapping[str, Any], key: str, kind: str, known: dict[str, type[P]], base: type[P], folder: Path
+) -> tuple[Entry[P], ...]:
+    listed = tables.get(key)
+    if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) for item in listed):
+        raise InvalidInputError(f"the plan needs at least one [[{key}]] table with a name")
+    entries = [entry for item in listed for entry in _entry(item, kind, known, base, folder)]
+    distinct: dict[P, Entry[P]] = {}
+    for entry in entries:
+        distinct.setdefault(entry.plugin, entry)
+    return tuple(distinct.values())
+
+
+def _entry(
+    settings: Mapping[str, Any], kind: str, known: dict[str, type[P]], base: type[P], folder: Path
+) -> tuple[Entry[P], ...]:
+    """One table's plugin at each combination of its listed values."""
+    name = settings.get("name")
+    if not isinstance(name, str):
+        raise InvalidInputError(f'a {kind} needs name = "..."; known: {", ".join(sorted(known))}')
+    plugin = plugins.find(kind, _located(name, folder) if ".py" in name else name, known, base)
+    given = {key: value for key, value in settings.items() if key != "name"}
+    if empty := [key for key, value in given.items() if value == []]:
+        raise InvalidInputError(f"{plugin.name}.{empty[0]} = []: a sweep needs at least one value")
+    sweeps = [_choices(key, value, kind, known, base, folder) for key, value in given.items()]
+    return tuple(
+        Entry(
+            plugin.from_mapping({key: value for key, (value, _) in zip(given, choice, strict=True)}),
+            " ".join([plugin.name, *(text for _, text in choice)]),
+        )
+        for choice in itertools.product(*sweeps)
+    )
+
+
+def _located(name: str, folder: Path) -> str:
+    """``file.py:member`` with the file's path from here, where it is none yet from the plan's folder."""
+    return name if Path(name.partition(":")[0]).expanduser().is_file() else str(folder / name)
+
+
+def _choices(
+    key: str, value: Any, kind: str, known: dict[str, type[P]], base: type[P], folder: Path
+) -> list[tuple[Any, str]]:
+    """The values that a key of a plugin's table stands for, and how a label calls each.
+
+    A list sweeps; a list of tables is a single value, plugins in their order, unless one of these sweeps.
+    """
+    if not isinstance(value, list):
+        return [(value, f"{key}={value}")]
+    if not all(isinstance(item, dict) for item in value):
+        return [(one, f"{key}={one}") for one in value]
+    parts = itertools.product(*(_entry(item, kind, known, base, folder) for item in value))
+    return [
+        (tuple(entry.plugin for entry in entries), " + ".join(entry.label for entry in entries)) for entries in parts
+    ]

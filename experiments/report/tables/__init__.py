@@ -1,0 +1,1 @@
+"""The tables of a report, each as text, Markdown, CSV and LaTeX."""

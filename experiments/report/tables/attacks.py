@@ -1,0 +1,100 @@
+"""Every attack on one defence setting: all its scores, what it knew and what it took."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from splitleak.experiments.report.tables import matrix
+from splitleak.experiments.report.tables.table import TextTable
+from splitleak.experiments.results.results import SHOWN_METRICS, DefenceRow, Group, Results, mean_of_known
+
+FLAGS = "flags"
+
+
+def attack_table(results: Results) -> TextTable | None:
+    """The attacks on the undefended network, or on the first defence of the plan; None before any cell finished.
+
+    A line for each attack, the last cell its flags, empty where it has none.
+    """
+    row = results.undefended or next(iter(results.rows), None)
+    groups = [group for group in row.groups.values() if group.finished] if row else []
+    if row is None or not groups:
+        return None
+    metrics = tuple(dict.fromkeys(metric for group in groups for metric in group.metrics if matrix.known(metric)))
+    shared = min((group.photos for group in groups if "psnr" in group.metrics), default=0)
+    differ = any(group.photos > shared for group in groups if "psnr" in group.metrics)
+    lines = []
+    for group in groups:
+        flags = ", ".join(results.raised(row.defence, group.column))
+        lines.append((*_line(group, metrics, shared if differ else None), flags))
+        if group.oracle:
+            lines.append(_oracle_line(group, metrics, differ))
+    headings = (
+        "attack",
+        "knowledge",
+        "n",
+        *(_heading(metric, groups) for metric in metrics),
+        *([f"PSNR (dB) of the first {shared}"] if differ else []),
+        "queries",
+        "seconds to fit",
+        "seconds to answer",
+        FLAGS,
+    )
+    return TextTable("attacks", headings, tuple(lines), _caption(results, row))
+
+
+def _heading(metric: str, groups: Sequence[Group]) -> str:
+    """Such as ``rank-1 (%), chance 2.0``."""
+    chance = next((of for group in groups if (of := group.reference(metric, "chance")) is not None), None)
+    return matrix.heading(metric) + ("" if chance is None else f", chance {matrix.form(metric).bare(chance)}")
+
+
+def _line(group: Group, metrics: Sequence[str], shared: int | None) -> tuple[str, ...]:
+    cells = group.finished
+    first = [] if shared is None else [matrix.bare_range("psnr", group.pooled("psnr", shared))]
+    return (
+        group.column,
+        cells[0].attack.knowledge,
+        str(group.photos),
+        *(matrix.bare_range(metric, group.pooled(metric)) for metric in metrics),
+        *first,
+        matrix.thousands(mean_of_known(cell.queries for cell in cells)),
+        matrix.decimals(mean_of_known(cell.seconds.fit if cell.seconds else None for cell in cells), 1),
+        matrix.decimals(mean_of_known(cell.seconds.reconstruct if cell.seconds else None for cell in cells), 1),
+    )
+
+
+def _oracle_line(group: Group, metrics: Sequence[str], differ: bool) -> tuple[str, ...]:
+    scores = (matrix.bare_range(metric, group.oracle.get(metric)) for metric in metrics)
+    return ("the best as the truth tells", "", str(group.photos), *scores, *([""] if differ else []), "", "", "", "")
+
+
+def _caption(results: Results, row: DefenceRow) -> str:
+    chosen = next((group for group in row.groups.values() if group.suite), None)
+    photos = {"": chosen.chosen, ", for SSIM": chosen.chosen_for_ssim} if chosen else {}
+    limits = [(group.column, limit) for group in row.groups.values() if (limit := group.reference("psnr", "ceiling"))]
+    return " ".join(
+        [
+            f"Against {row.defence.label}; {results.sample}; in brackets 95 % bootstrap intervals.",
+            *(
+                f"strongest chose{why}, without the truth: {matrix.named_counts(of)}."
+                for why, of in photos.items()
+                if of
+            ),
+            *(f"{name} cannot rebuild better than {matrix.number('psnr', limit)}." for name, limit in limits),
+            *matrix.references(results, list(matrix.FORMATS)),
+        ]
+    )
+
+
+def terminal_table(table: TextTable) -> Table:
+    """For a terminal, whose lines are short: the shown metrics only."""
+    narrow = ["attack", "n", FLAGS, *(matrix.heading(metric) for metric in SHOWN_METRICS)]
+    columns = [index for index, heading in enumerate(table.headings) if heading.split(",")[0] in narrow]
+    shown = Table(caption=Text(table.caption))
+    for index in columns:
+        shown.add_column(Text(table.headings[index]), justify="right" if index else "left")
+    for line in table.lines:
+        shown.add_row(*(Text(line[index]) for index in columns), style="dim" if line[-1] else "")
+    return shown

@@ -1,0 +1,328 @@
+"""The matrix of defences and attacks, as Markdown and for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from rich.table import Table
+from rich.text import Text
+
+from splitleak.experiments.judge.statistics.interval import Interval
+from splitleak.experiments.report.tables.table import ABSENT, FLAG, TextTable
+from splitleak.experiments.results.results import SHOWN_METRICS, DefenceRow, Group, Membership, Results
+
+PARETO = "Pareto set"
+"""Heading of the settings that no other beats in both utility and leakage."""
+
+
+class Format(NamedTuple):
+    """How a metric is written; its values are multiplied with ``scale``."""
+
+    name: str
+    unit: str
+    decimals: int
+    scale: float = 1.0
+
+    def bare(self, value: float) -> str:
+        """Without the unit."""
+        return f"{self.scale * value:.{self.decimals}f}"
+
+
+FORMATS = {
+    "psnr": Format("PSNR", " dB", 1),
+    "ssim": Format("SSIM", "", 3),
+    "rank1": Format("rank-1", " %", 1, 100),
+    "balanced_accuracy": Format("balanced accuracy", " %", 1, 100),
+    "task_accuracy": Format("task accuracy", " %", 1, 100),
+    "identity_similarity": Format("identity similarity", "", 2),
+    "lpips": Format("LPIPS", "", 3),
+    "psnr_seed_convention": Format("PSNR, seed's convention", " dB", 1),
+}
+"""Of each shown metric, with the decimals that a few hundred photos bear."""
+
+MS_SSIM = "ms_ssim"
+"""How the names of this metric begin; where it has fewer scales than published, they end with how many."""
+
+MEANINGS = {
+    "psnr": "PSNR and SSIM of the reconstruction: higher means that more leaks.",
+    "rank1": "Rank-1: how often the nearest of all other photos shows the same person; chance: of answers that tell "
+    "nothing.",
+    "balanced_accuracy": "Balanced accuracy: of a private attribute, the share recognised, averaged over its "
+    "classes; chance: of guessing.",
+    "task_accuracy": "Task accuracy: of the undefended victim on the reconstructions.",
+    "identity_similarity": "Identity similarity: cosine of the recogniser's embeddings of reconstruction and photo; "
+    "chance: of different people.",
+    "lpips": "LPIPS: perceptual distance, lower means that more leaks.",
+    "psnr_seed_convention": "The seed's convention takes a peak of 255 for floats of about unit variance: 20 log10 "
+    "255 = 48.13 dB of it are the peak's alone, and it is comparable with the seed study's table and nothing else.",
+}
+"""What a reader must know of each metric, or of those that are named together."""
+
+
+def known(metric: str) -> bool:
+    """Whether it has a form to be shown in."""
+    return metric in FORMATS or metric.startswith(MS_SSIM)
+
+
+def form(metric: str) -> Format:
+    """How a known metric is written."""
+    if metric in FORMATS:
+        return FORMATS[metric]
+    scales = metric.removeprefix(MS_SSIM).removeprefix("_")
+    return Format(f"MS-SSIM, {scales} scales" if scales else "MS-SSIM", "", 3)
+
+
+def heading(metric: str) -> str:
+    """Its name with its unit, such as ``PSNR (dB)``."""
+    name, unit = form(metric)[:2]
+    return f"{name} ({unit.strip()})" if unit else name
+
+
+def number(metric: str, value: float) -> str:
+    """A score with its unit, such as ``21.3 dB``."""
+    return f"{form(metric).bare(value)}{form(metric).unit}"
+
+
+def plus_minus(metric: str, score: Interval, unit: bool = True) -> str:
+    """A mean with half the width of its interval, such as ``21.3 ± 0.4 dB``."""
+    shown = form(metric)
+    return f"{shown.bare(score.mean)} ± {shown.bare((score.high - score.low) / 2)}{shown.unit if unit else ''}"
+
+
+def ranged(metric: str, score: Interval) -> str:
+    """A mean with its interval, such as ``21.3 dB [21.0, 21.6]``."""
+    bare = form(metric).bare
+    return f"{number(metric, score.mean)} [{bare(score.low)}, {bare(score.high)}]"
+
+
+def bare_range(metric: str, score: Interval | None) -> str:
+    """Such as ``21.3 [21.0, 21.6]``: the unit stands in the heading."""
+    if score is None:
+        return ABSENT
+    bare = form(metric).bare
+    return f"{bare(score.mean)} [{bare(score.low)}, {bare(score.high)}]"
+
+
+def percent(share: Interval) -> str:
+    """A share with half the width of its interval, such as ``85.5 ± 2.1 %``."""
+    return f"{100 * share.mean:.1f} ± {50 * (share.high - share.low):.1f} %"
+
+
+def thousands(value: float | None) -> str:
+    """A whole number, grouped."""
+    return ABSENT if value is None else f"{value:,.0f}"
+
+
+def named_counts(counts: Mapping[str, int]) -> str:
+    """Each name with its count."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def decimals(value: float | None, places: int = 2) -> str:
+    """A number with a fixed count of decimals."""
+    return ABSENT if value is None else f"{value:.{places}f}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One attack on one defence setting; ``heat``: 0 at the floor, 1 at the highest PSNR of the matrix.
+
+    ``relative``: what still leaks of what the attack gains without a defence. ``flags``: what makes it doubtful.
+    """
+
+    group: Group | None
+    seeds: int
+    strongest: bool = False
+    heat: float | None = None
+    relative: Interval | None = None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Each shown metric."""
+        if self.group is None:
+            return (ABSENT,)
+        if not self.group.finished:
+            return ("failed",)
+        shown = tuple(f"{FORMATS[metric].name} {_beside_chance(self.group, metric)}" for metric in self.group.scores)
+        return shown or ("no score",)
+
+    @property
+    def worth(self) -> float | None:
+        """What a table is sorted by: the first score."""
+        scores = self.group.scores if self.group else {}
+        return next((score.mean for score in scores.values()), None)
+
+    def bare(self, metric: str) -> str:
+        """Such as ``21.3 ± 0.4``, with a sign where there is a flag."""
+        if self.group is None or not self.group.finished:
+            return self.scores[0]
+        score = self.group.scores.get(metric)
+        return f"{plus_minus(metric, score, unit=False)}{f' {FLAG}' * bool(self.flags)}" if score else ABSENT
+
+    @property
+    def brief(self) -> tuple[str, ...]:
+        """What a terminal has room for: scores, and a sign where there is a flag."""
+        return (*self.scores, *([FLAG] if self.flags else []))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """``scores``, what stands beside them, and the flags; ``failed`` where nothing was measured."""
+        if self.group is None or not self.group.finished:
+            return self.scores
+        shown = list(self.scores)
+        shown += [f"oracle {number('psnr', best.mean)}"] if (best := self.group.oracle.get("psnr")) else []
+        shown += [f"{100 * self.relative.mean:.0f} % of undefended"] if self.relative else []
+        done = len(self.group.finished)
+        shown += [f"{done} of {self.seeds} seeds"] if done < self.seeds else []
+        return (*shown, *(f"{FLAG} {name}" for name in self.flags))
+
+
+def _beside_chance(group: Group, metric: str) -> str:
+    """Such as ``62.0 ± 5.1 % (chance 2.0)``."""
+    chance = group.reference(metric, "chance")
+    known = "" if chance is None else f" (chance {FORMATS[metric].bare(chance)})"
+    return plus_minus(metric, group.scores[metric]) + known
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """A defence setting with what it costs and what each attack makes of it."""
+
+    row: DefenceRow
+    entries: tuple[Entry, ...]
+    pareto: Membership | None
+
+    @cached_property
+    def costs(self) -> tuple[str, ...]:
+        """Those of the setting, then whether any other is better in both utility and leakage."""
+        return (*costs(self.row), membership(self.pareto))
+
+
+def costs(row: DefenceRow) -> tuple[str, str, str]:
+    """Utility, bytes and edge ratio."""
+    return (
+        percent(row.utility) if row.utility else ABSENT,
+        thousands(row.bytes),
+        decimals(row.edge_ratio),
+    )
+
+
+def membership(pareto: Membership | None) -> str:
+    """Such as ``in, 97 %``: of the Pareto set of the means, with the share of bootstrap resamples that agree."""
+    if pareto is None:
+        return ABSENT
+    member, share = pareto
+    return f"{'in' if member else 'out'}, {100 * (share if member else 1 - share):.0f} %"
+
+
+def cost_names(results: Results) -> tuple[str, str, str]:
+    """The headings of ``costs``."""
+    return (results.utility_name or "utility", "bytes", "edge time ratio")
+
+
+def matrix_rows(results: Results) -> tuple[MatrixRow, ...]:
+    """Defences in the order of the plan; each has one entry per ``results.columns``."""
+    scores = [
+        group.scores["psnr"].mean for row in results.rows for group in row.groups.values() if "psnr" in group.scores
+    ]
+    floor = results.floor("psnr")
+    bottom = floor.mean if floor else min(scores, default=0.0)
+    span = max(scores, default=bottom) - bottom
+
+    def heat(group: Group | None) -> float | None:
+        if group is None or "psnr" not in group.scores:
+            return None
+        return max(0.0, (group.scores["psnr"].mean - bottom) / span) if span > 0 else 0.0
+
+    rows = []
+    for row in results.rows:
+        strongest = row.strongest("psnr")
+        groups = [row.groups.get(column) for column in results.columns]
+        entries = [
+            Entry(
+                group,
+                len(results.seeds),
+                group is not None and group is strongest,
+                heat(group),
+                results.relative(row, group) if group else None,
+                results.raised(row.defence, group.column) if group else (),
+            )
+            for group in groups
+        ]
+        rows.append(MatrixRow(row, tuple(entries), results.pareto.get(row.defence.label)))
+    return tuple(rows)
+
+
+def caption(results: Results) -> str:
+    """What the numbers of the matrix are."""
+    mean = f"{results.sample}. Mean ± half of the 95 % bootstrap interval over photos and seeds."
+    return " ".join([mean, *references(results, SHOWN_METRICS), *_raised(results)])
+
+
+def _raised(results: Results) -> list[str]:
+    """How many cells carry which flag."""
+    named = ", ".join(f"{name} {count}" for name, count in results.flag_counts.items())
+    return [f"{FLAG} Flagged, greyed: {named}; splitleak explain FLAG tells what it means."] if named else []
+
+
+def references(results: Results, metrics: Sequence[str]) -> list[str]:
+    """What a reader must know of each of these metrics that was measured, and what the true photos reach."""
+    groups = [group for row in results.rows for group in row.groups.values()]
+    shown = {metric for group in groups for metric in group.metrics if metric in metrics}
+    meanings = [meaning for metric, meaning in MEANINGS.items() if metric in shown]
+    if any(group.oracle for group in groups):
+        meanings.append("Oracle: had the true photo chosen among the attacks.")
+    ceiling = max((of for group in groups if (of := group.reference("rank1", "ceiling")) is not None), default=None)
+    return [*meanings, *([] if ceiling is None else [f"The true photos reach rank-1 {number('rank1', ceiling)}."])]
+
+
+def table(results: Results) -> TextTable:
+    """The matrix with all that a cell holds; the strongest attack of each row stands out."""
+    rows = matrix_rows(results)
+    lines = tuple(
+        (row.row.defence.label, *(", ".join(entry.lines) for entry in row.entries), *row.costs) for row in rows
+    )
+    strong = {(i, 1 + j) for i, row in enumerate(rows) for j, entry in enumerate(row.entries) if entry.strongest}
+    return TextTable("matrix", _headings(results), lines, caption(results), frozenset(strong))
+
+
+def metric_table(results: Results, metric: str) -> TextTable | None:
+    """The matrix of one shown metric, narrow enough for a paper; None where it was not measured."""
+    if not any(metric in group.scores for row in results.rows for group in row.groups.values()):
+        return None
+    lines, strong = [], set()
+    for i, row in enumerate(matrix_rows(results)):
+        best = row.row.strongest(metric)
+        strong |= {(i, 1 + j) for j, entry in enumerate(row.entries) if best and entry.group is best}
+        lines.append((row.row.defence.label, *(entry.bare(metric) for entry in row.entries), *row.costs))
+    about = [
+        f"{heading(metric)}; {results.sample}. Mean ± half of the 95 % bootstrap interval over photos and seeds.",
+        "Bold: the strongest attack.",
+        *([MEANINGS[metric]] if metric in MEANINGS else []),
+        *([f"{FLAG} Doubtful."] if results.flags else []),
+    ]
+    return TextTable(f"matrix_{metric}", _headings(results), tuple(lines), " ".join(about), frozenset(strong))
+
+
+def _headings(results: Results) -> tuple[str, ...]:
+    return ("defence", *results.columns, *cost_names(results), PARETO)
+
+
+def terminal_table(results: Results) -> Table:
+    """The matrix for a terminal; the strongest attack of each row is bold."""
+    table = Table(caption=Text(caption(results)), show_lines=True)
+    # Text, not str: a label may hold brackets, which rich would read as markup.
+    table.add_column("defence")
+    for name in results.columns:
+        table.add_column(Text(name), justify="right")
+    for name in (*cost_names(results), PARETO):
+        table.add_column(Text(name), justify="right")
+    for row in matrix_rows(results):
+        cells = [
+            Text("\n".join(entry.brief), style=f"{'bold ' * entry.strongest}{'dim' * bool(entry.flags)}".strip())
+            for entry in row.entries
+        ]
+        table.add_row(Text(row.row.defence.label), *cells, *map(Text, row.costs))
+    return table

@@ -1,0 +1,1 @@
+"""What cells measured: the record that they write, and what report, export and compare read."""

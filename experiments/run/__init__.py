@@ -1,0 +1,1 @@
+"""Drives cells: the graph of what is missing, and who works it off."""

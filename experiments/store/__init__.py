@@ -1,0 +1,1 @@
+"""Stages and their results on disk, found again by what they depend on."""

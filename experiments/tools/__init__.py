@@ -1,0 +1,1 @@
+"""What stands on runs and reports: audit, profile, reconstruct, export, check, new."""

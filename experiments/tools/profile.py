@@ -1,0 +1,342 @@
+"""The leakage profile: cheap attacks at one cut of a network after the other, to choose where to split."""
+
+import dataclasses
+import json
+import math
+import shutil
+import tomllib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge, Gt
+from torch import nn
+
+from splitleak.attacks.grid import channels_and_doublings
+from splitleak.attacks.networks.residual import NARROWEST
+from splitleak.experiments.cells.cell import AttackCell
+from splitleak.experiments.cli.display import Display
+from splitleak.experiments.planning import plugins
+from splitleak.experiments.planning.plan import Plan, folder_name, parse_plan
+from splitleak.experiments.report.profile import MeasuredProfile, ProfiledCut
+from splitleak.experiments.results.results import load_results
+from splitleak.experiments.run.execute import Run, check_plan, run_cells, work_of
+from splitleak.experiments.run.schedule import Serial
+from splitleak.experiments.stages.data import DataStage
+from splitleak.experiments.stages.victim import CLASSES_WITHOUT_TASK
+from splitleak.experiments.store.store import Stage, Store
+from splitleak.victims.cuts import ALIASES, Cut, find_cuts, split
+from splitleak.victims.data.photos import INDEX_FILE, Files, FolderFiles, ZipFiles
+from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.files import DATA_VARIABLE, find_file
+from splitleak.victims.models import SCRATCH, Network, in_file, make_network
+from splitleak.victims.settings import Settings, doc
+
+DECODER_STEPS, DECODER_BATCH, LEAST_EPOCHS, LEARNING_RATE = 375, 8, 2, 5e-3
+"""Of the decoder at every cut: steps of the training, photos per step, passes over many photos. In the same time, 8
+photos per step rebuilt a middle cut 0.6 dB better than 16, and 1.7 dB better than 32."""
+WIDEST = 128
+"""Channels of the decoder at its first grid, at most."""
+VALIDATION_SHARE, LEAST_VALIDATION = 0.1, 8
+"""Of the auxiliary photos, so many further ones select the decoder's epoch and the linear attack's penalty."""
+
+CUTS_FOLDER, SCRATCH_FOLDER = "cuts", "scratch"
+
+
+@dataclass(frozen=True)
+class Request(Settings):
+    """What to profile."""
+
+    name: ClassVar[str] = "profile"
+
+    model: Annotated[str, doc("a torchvision network, timm:NAME, or file.py:function")]
+    weights: Annotated[str, doc("scratch, a torchvision weights name, or a file")] = SCRATCH
+    data: Annotated[str, doc("a data set's name, a path, or a table as in a plan")] = "faces"
+    size: Annotated[int, Ge(16), doc("side of the square images in pixels")] = 160
+    auxiliary: Annotated[int, Ge(DECODER_BATCH), doc("photos that the attacks are fitted to")] = 1000
+    target: Annotated[int, Gt(0), doc("photos that are attacked and scored")] = 200
+    cuts: Annotated[list[str], doc("only these; none: the end of each block, and cuts with an alias")] = field(
+        default_factory=list
+    )
+    every: Annotated[bool, doc("every valid cut instead")] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.every and self.cuts:
+            raise InvalidInputError("profile.every = True: it takes every cut, so name none")
+
+    @cached_property
+    def folder(self) -> str:
+        """Name of the profile's folder: other networks, weights, data and sizes have others."""
+        return folder_name("profile", self.model, Path(self.weights).stem, data_name(self.data), str(self.size))
+
+    def plan(self, cut: Cut) -> Plan:
+        """The plan that attacks this cut; its text is one that ``splitleak run`` takes.
+
+        Raises:
+            InvalidInputError: unknown data set, or data that is not there.
+        """
+        text = PLAN.format(
+            cut=json.dumps(cut.name),
+            model=json.dumps(self.model),
+            weights=json.dumps(self.weights, ensure_ascii=False),
+            data=data_setting(self.data),
+            size=self.size,
+            validation=max(LEAST_VALIDATION, round(VALIDATION_SHARE * self.auxiliary)),
+            target=self.target,
+            auxiliary=self.auxiliary,
+            width=decoder_width(cut.shape, self.size),
+            epochs=max(LEAST_EPOCHS, math.ceil(DECODER_STEPS * DECODER_BATCH / self.auxiliary)),
+            batch_size=DECODER_BATCH,
+            learning_rate=LEARNING_RATE,
+        )
+        return parse_plan(tomllib.loads(text), text, Path.cwd(), cut.name)
+
+
+PLAN = """\
+# One cut of a leakage profile.
+name = {cut}
+
+[victim]
+model = {model}
+weights = {weights}
+cut = {cut}
+data = {data}
+size = {size}
+
+[parts]
+train = 0
+validation = {validation}
+target = {target}
+
+[attacker]
+auxiliary = {auxiliary}
+
+[[defenses]]
+name = "none"
+
+[[attacks]]
+name = "mean_image"
+
+[[attacks]]
+name = "ridge"
+
+[[attacks]]
+name = "decoder"
+width = {width}
+epochs = {epochs}
+batch_size = {batch_size}
+learning_rate = {learning_rate}
+"""
+
+
+def data_name(data: str) -> str:
+    """What ``data_setting`` takes, for people: a data set's name, or the last part of a path."""
+    return Path(data).resolve().stem
+
+
+def decoder_width(shape: tuple[int, ...], size: int) -> int:
+    """Channels of the residual decoder at its first grid.
+
+    They halve with each doubling of the grid down to the narrowest, so a deeper cut meets a larger decoder: that
+    it leaks less is not for want of one.
+    """
+    _, doublings = channels_and_doublings(shape, size, size)
+    width: int = NARROWEST * 2 ** max(0, doublings - 1)
+    return min(WIDEST, width)
+
+
+def data_setting(data: str) -> str:
+    """What a plan says after ``data =``: ``data`` is a data set's name, a path, or already such a table.
+
+    Raises:
+        InvalidInputError: no such data set and no such file, or no table.
+    """
+    if data.startswith("{"):
+        try:
+            tomllib.loads(f"data = {data}")
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidInputError(f"data = {data} is no TOML table: {error}") from None
+        return data
+    known = plugins.source_classes()
+    if data in known:
+        return json.dumps(data)
+    try:
+        place = find_file(data, "folder of photos, zip or CSV file", DATA_VARIABLE)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{unknown('data set', data, known)}; {error}") from None
+    return f"{{ name = {json.dumps(_kind(place))}, path = {json.dumps(data, ensure_ascii=False)} }}"
+
+
+def _kind(place: Path) -> str:
+    """The data set that a folder, a zip or a CSV file is."""
+    if place.is_file() and place.suffix.lower() != ".zip":
+        return "index"
+    files: Files = FolderFiles(place) if place.is_dir() else ZipFiles(place)
+    with files:
+        if files.has(INDEX_FILE):
+            return "index"
+    return "folder" if place.is_dir() else "zip"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The cuts of one network with their runs.
+
+    ``aliases``: of cuts, by node; ``notes``: what a reader of the numbers must know.
+    """
+
+    request: Request
+    folder: Path
+    cuts: tuple[Cut, ...]
+    runs: tuple[Run, ...]
+    aliases: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, request: Request, out: Path) -> "Profile":
+        """Choose the cuts and make their plans; computes nothing.
+
+        Raises:
+            InvalidInputError: unknown network, data set or cut, missing file, too few photos.
+        """
+        network = make_network(request.model, CLASSES_WITHOUT_TASK, request.size, request.weights)
+        aliases = {_node(network, request, alias): alias for (model, alias) in ALIASES if model == request.model}
+        every = find_cuts(network, request.size)
+        cuts = chosen_cuts(every, network, request, aliases)
+        if not cuts:
+            raise InvalidInputError(f"{request.model} has no valid cut, so there is nothing to profile")
+        plans = [request.plan(cut) for cut in cuts]
+        check_plan(plans[0])  # the others differ in their cut alone, and that is valid
+        folder = out / request.folder
+        runs = tuple(_attacks_alone(Run.of(plan, folder / CUTS_FOLDER)) for plan in plans)
+        notes = tuple(_notes(request, set(cuts) <= set(trained_cuts(every, network))))
+        return cls(request, folder, tuple(cuts), runs, aliases, notes)
+
+    @property
+    def cell_count(self) -> int:
+        """Of all cuts."""
+        return sum(len(run.cells) for run in self.runs)
+
+    def run(self, store: Store, retry_failed: bool, display: Display) -> None:
+        """Compute what has no result yet; ``store`` keeps the photos, what belongs to one cut goes with it.
+
+        Features of shallow cuts are large, so a profile that kept them would fill the disk. What an interrupted
+        profile leaves is used when it is resumed.
+        """
+        for run in self.runs:
+            display.begin(f"{run.plan.victim.cut}: ")
+            scratch = self.folder / SCRATCH_FOLDER / run.plan.name
+            of_cut = CutStore(store, scratch)
+            executor = Serial(work_of(run, of_cut))
+            executor.watcher = display
+            run_cells(run, of_cut, executor, retry_failed, display.cell)
+            shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(self.folder / SCRATCH_FOLDER, ignore_errors=True)
+
+    def measured(self) -> MeasuredProfile:
+        """What was found at each cut, in the order of execution."""
+        request = self.request
+        return MeasuredProfile(
+            request.model,
+            request.weights,
+            request.data,
+            request.size,
+            request.auxiliary,
+            self.notes,
+            tuple(
+                ProfiledCut(cut, self.aliases.get(cut.node), load_results(run.folder, run.ids))
+                for cut, run in zip(self.cuts, self.runs, strict=True)
+            ),
+        )
+
+
+def _attacks_alone(run: Run) -> Run:
+    """Without the suite's choice, which would encode every reconstruction again."""
+    return dataclasses.replace(run, cells=tuple(cell for cell in run.cells if isinstance(cell, AttackCell)))
+
+
+class CutStore(Store):
+    """The results of one cut's stages under a folder of their own; the photos are those of a shared store."""
+
+    def __init__(self, shared: Store, root: Path) -> None:
+        super().__init__(root, shared.device, shared.progress)
+        self.shared = shared
+
+    def has(self, stage: Stage) -> bool:
+        """Whether the stage's result is there."""
+        return self.shared.has(stage) if stage.label == DataStage.label else super().has(stage)
+
+    def made(self, label: str, key: str, compute: Callable[[Path], None]) -> Path:
+        """See ``Store.made``."""
+        if label == DataStage.label:
+            return self.shared.made(label, key, compute)
+        return super().made(label, key, compute)
+
+
+def chosen_cuts(every: list[Cut], network: Network, request: Request, also: Collection[str]) -> list[Cut]:
+    """Those of a network's cuts that are to be profiled; ``also``: nodes that end no block but are wanted.
+
+    Raises:
+        InvalidInputError: a cut that was asked for does not exist or is not valid.
+    """
+    if request.cuts:
+        asked = {_node(network, request, name) for name in request.cuts}
+        return [cut for cut in every if cut.node in asked]
+    cuts = trained_cuts(every, network)
+    if request.every:
+        return cuts
+    ends = {cut.node for cut in block_ends(network.module, cuts)}
+    return [cut for cut in cuts if cut.node in ends.union(also)]
+
+
+def _node(network: Network, request: Request, name: str) -> str:
+    return split(network, request.model, name, request.size).cut.node
+
+
+def trained_cuts(every: list[Cut], network: Network) -> list[Cut]:
+    """Those before the first layer that got no weights although the others did."""
+
+    def has_weights(cut: Cut) -> bool:
+        return not any(key.startswith(f"{cut.node}.") for key in network.untrained)
+
+    return list(takewhile(has_weights, every))
+
+
+def _notes(request: Request, trained: bool) -> Iterator[str]:
+    if request.weights == SCRATCH and not in_file(request.model):
+        yield "UNTRAINED ENCODER: its weights are random; a trained one may leak more or less."
+    elif not trained:
+        yield "The deepest cuts lie behind layers that the weights file does not hold: these are random."
+
+
+def block_ends(module: nn.Module, cuts: list[Cut]) -> list[Cut]:
+    """The last cut of each block.
+
+    Cuts between which nothing is multiplied and no value dropped (batch norm, activation, reshaping) count as
+    one, the last.
+    """
+    distinct = {(cut.edge_macs, cut.bytes): cut for cut in cuts}
+    return list({_block(module, cut.node): cut for cut in distinct.values()}.values())
+
+
+def _block(module: nn.Module, node: str) -> str:
+    """The outermost module around a node that is a member of a list of modules, and no such list itself."""
+    parts = node.split(".")
+    for depth, part in enumerate(parts, 1):
+        child = getattr(module, part, None)
+        if not isinstance(child, nn.Module):
+            break  # an operation: nodes are named after the module that they are in
+        if isinstance(module, nn.Sequential | nn.ModuleList) and not _is_list_of_blocks(child):
+            return ".".join(parts[:depth])
+        module = child
+    return node
+
+
+def _is_list_of_blocks(module: nn.Module) -> bool:
+    """Such as a stage of residual blocks; a convolution with its batch norm and activation is one block."""
+    nested = any(next(child.children(), None) is not None for child in module.children())
+    return isinstance(module, nn.Sequential | nn.ModuleList) and nested

@@ -1,0 +1,242 @@
+"""What attacks share in a plan: trained decoders, threats, and the suite's choice among them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import DECODER, HEAD, MEAN, NONE, RIDGE, run_plan
+
+from splitleak.experiments.cells.cell import cells_of
+from splitleak.experiments.planning.plan import read_plan
+from splitleak.experiments.report.tables.matched import yardstick
+from splitleak.experiments.results.results import load_results
+from splitleak.experiments.run.execute import CACHE
+from splitleak.experiments.stages.strongest import Prediction, _line, choose
+from splitleak.experiments.store.integrity import seal
+from splitleak.experiments.store.store import Store
+
+REFINE = '[[attacks]]\nname = "refine"\nwidth = 16\nepochs = 1\nsteps = 3\n'
+RMLE = '[[attacks]]\nname = "rmle"\nsteps = 20\nweight = 0.1\n'
+USELESS = '''
+from dataclasses import dataclass
+import torch
+from splitleak.attacks.base import BlackBox, Reconstruction
+
+@dataclass(frozen=True)
+class Useless(Reconstruction[BlackBox]):
+    """Noise for every release."""
+    paper = "a test's"
+    def fit(self, knows):
+        return lambda release: torch.rand(len(release), *knows.image_shape)
+'''
+
+
+def _by_name(results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {result["attack"]["name"]: result for result in results}
+
+
+def test_a_decoder_is_trained_once_for_all_attacks_that_start_from_it(tmp_path: Path) -> None:
+    results, _, store = run_plan(HEAD + NONE + DECODER + REFINE, tmp_path)
+    found = _by_name(results)
+    assert [result["traceback"] for result in results] == [None] * 3
+    assert store.computed.count("memory") == 1
+    epochs = [[row for row in found[name]["history"] if "epoch" in row] for name in ("decoder", "refine")]
+    assert epochs[0] == epochs[1] != []
+    # the recalled training is counted, and the search on top of it
+    assert found["refine"]["queries"] > found["decoder"]["queries"] > 0
+
+
+def test_the_time_of_a_recalled_training_is_counted(tmp_path: Path) -> None:
+    run_plan(HEAD + NONE + DECODER, tmp_path)
+    (facts,) = (tmp_path / "runs" / CACHE / "memory").glob("*/facts.json")
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"seconds": 1e6}))
+    seal(facts.parent)
+    results, _, _ = run_plan(HEAD + NONE + REFINE, tmp_path)
+    assert results[0]["seconds"]["fit"] > 1e6
+
+
+def test_another_defence_has_a_decoder_of_its_own(tmp_path: Path) -> None:
+    noise = '[[defenses]]\nname = "gaussian_noise"\nsigma = 1.0\n'
+    _, _, store = run_plan(HEAD + NONE + noise + DECODER, tmp_path)
+    assert store.computed.count("memory") == 2
+
+
+def test_several_sends_of_one_photo_tell_more_and_are_labelled(tmp_path: Path) -> None:
+    head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nsends = [1, 16]")
+    results, _, _ = run_plan(
+        head + '[[defenses]]\nname = "gaussian_noise"\nsigma = 4.0\n' + RIDGE, tmp_path, report=True
+    )
+    one, many = results
+    assert (one["sends"], many["sends"]) == (1, 16)
+    assert many["metrics"]["psnr"]["mean"] > one["metrics"]["psnr"]["mean"] + 0.5
+    assert "(16 sends)" in (tmp_path / "runs" / "tiny" / "matrix.md").read_text()
+
+
+def test_several_sends_undo_dropout(tmp_path: Path) -> None:
+    head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nsends = [1, 32]")
+    text = head + NONE + '[[defenses]]\nname = "dropout"\nrate = 0.7\n' + RIDGE
+    results, _, _ = run_plan(text, tmp_path)
+    psnr = {(r["defence"]["name"], r["sends"]): r["metrics"]["psnr"]["mean"] for r in results}
+    assert psnr["dropout", 1] < psnr["none", 1] - 0.3
+    assert psnr["dropout", 32] == pytest.approx(psnr["none", 1], abs=0.1)
+    assert psnr["none", 32] == pytest.approx(psnr["none", 1], abs=1e-3)
+
+
+def test_attacks_that_work_on_each_photo_anew_get_fewer_of_them(tmp_path: Path) -> None:
+    head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nslow_targets = 10")
+    results, _, _ = run_plan(head + NONE + MEAN + RIDGE + RMLE, tmp_path)
+    found = _by_name(results)
+    counts = {name: result["n"] for name, result in found.items()}
+    assert counts == {"mean_image": 24, "ridge": 24, "rmle": 10, "strongest": 24}
+    # photos that rmle did not try go to ridge, and the floor does not compete
+    chosen = found["strongest"]["chosen"]
+    assert sum(chosen.values()) == 24
+    assert chosen["ridge"] >= 14
+    assert "mean_image" not in chosen
+
+
+def test_the_attacks_table_shows_every_score_and_compares_on_the_same_photos(tmp_path: Path) -> None:
+    head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nslow_targets = 10")
+    results, _, _ = run_plan(head + NONE + RIDGE + RMLE, tmp_path, report=True)
+    found = _by_name(results)
+    text = (tmp_path / "runs" / "tiny" / "matrix.md").read_text()
+    table = text.split("\n\n")[2].splitlines()
+    names, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    rows = {line[0]: dict(zip(names, line, strict=True)) for line in lines}
+    assert list(rows) == [
+        "mean_image",
+        "ridge",
+        "rmle steps=20 weight=0.1",
+        "strongest",
+        "the best as the truth tells",
+    ]
+    same = np.mean(found["ridge"]["metrics"]["psnr"]["values"][:10])
+    assert rows["ridge"]["PSNR (dB) of the first 10"].startswith(f"{same:.1f} [")
+    rmle, suite = rows["rmle steps=20 weight=0.1"], rows["the best as the truth tells"]
+    assert rmle["n"] == "10"
+    assert rmle["PSNR (dB)"] == rmle["PSNR (dB) of the first 10"]
+    assert any(name.startswith("MS-SSIM") for name in names)
+    assert suite["PSNR (dB)"].startswith(f"{found['strongest']['oracle']['psnr']['mean']:.1f} [")
+
+
+def test_a_suite_of_slow_attacks_alone_has_their_photos(tmp_path: Path) -> None:
+    head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nslow_targets = 10")
+    results, _, _ = run_plan(head + NONE + RMLE + RMLE.replace("0.1", "1.0"), tmp_path, report=True)
+    assert [(result["attack"]["name"], result["n"]) for result in results] == [
+        ("rmle", 10),
+        ("rmle", 10),
+        ("strongest", 10),
+    ]
+
+
+def test_the_suite_chooses_well_without_the_truth(tmp_path: Path) -> None:
+    (tmp_path / "useless.py").write_text(USELESS)
+    useless = '[[attacks]]\nname = "useless.py:Useless"\n'
+    results, _, _ = run_plan(HEAD + NONE + useless + RIDGE + RIDGE + "window = 3\n", tmp_path)
+    suite = results[-1]
+    assert suite["attack"]["name"] == "strongest"
+    best = max(result["metrics"]["psnr"]["mean"] for result in results[:-1])
+    assert suite["chosen"].get("useless", 0) == 0
+    assert suite["metrics"]["psnr"]["mean"] > best - 0.3
+    assert suite["oracle"]["psnr"]["mean"] >= max(best, suite["metrics"]["psnr"]["mean"]) - 1e-6
+
+
+# grain on what ridge rebuilds costs more structure than PSNR, brightness more PSNR than structure
+TWO_TASTES = """
+from dataclasses import dataclass
+import torch
+from splitleak.attacks.base import BlackBox, Reconstructor
+from splitleak.attacks.ridge import Ridge
+
+@dataclass(frozen=True)
+class Grainy(Ridge):
+    def fit(self, knows: BlackBox) -> Reconstructor:
+        rebuild = super().fit(knows)
+        return lambda release: (rebuild(release) + 0.1 * torch.randn(len(release), *knows.image_shape)).clamp(0, 1)
+
+@dataclass(frozen=True)
+class Shifted(Ridge):
+    def fit(self, knows: BlackBox) -> Reconstructor:
+        rebuild = super().fit(knows)
+        return lambda release: (rebuild(release) + 0.15).clamp(0, 1)
+"""
+
+
+def test_who_is_after_structure_chooses_for_it(tmp_path: Path) -> None:
+    (tmp_path / "tastes.py").write_text(TWO_TASTES)
+    tastes = "".join(f'[[attacks]]\nname = "tastes.py:{name}"\n' for name in ("Grainy", "Shifted"))
+    results, _, _ = run_plan(HEAD + NONE + tastes, tmp_path, report=True)
+    grainy, _, suite = results
+    psnr, ssim = ({r["attack"]["name"]: r["metrics"][m]["mean"] for r in results} for m in ("psnr", "ssim"))
+    assert psnr["grainy"] > psnr["shifted"] + 1
+    assert ssim["shifted"] > ssim["grainy"] + 0.05
+    assert max(suite["chosen"], key=suite["chosen"].__getitem__) == "grainy"
+    assert max(suite["chosen_for"]["ssim"], key=suite["chosen_for"]["ssim"].__getitem__) == "shifted"
+    assert psnr["strongest"] > psnr["grainy"] - 0.3
+    assert ssim["strongest"] > ssim["shifted"] - 0.02
+    scales = next(name for name in suite["metrics"] if name.startswith("ms_ssim"))
+    assert suite["metrics"][scales]["mean"] == pytest.approx(grainy["metrics"][scales]["mean"], abs=0.02)
+    for metric in ("psnr", "ssim"):
+        assert (
+            np.array(suite["oracle"][metric]["values"]) >= np.array(suite["metrics"][metric]["values"]) - 1e-6
+        ).all()
+    run = tmp_path / "runs" / "tiny"
+    assert "for SSIM" in (run / "index.html").read_text()
+    assert "SSIM of what it chose for SSIM" in yardstick(load_results(run, [result["id"] for result in results]))
+
+
+def test_a_mirror_doubles_the_attackers_photos_and_nothing_else(tmp_path: Path) -> None:
+    head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nmirror = true")
+    plan = tmp_path / "plan.toml"
+    plan.write_text(head + NONE + RIDGE)
+    *_, cell = cells_of(read_plan(plan))
+    store = Store(tmp_path / CACHE, torch.device("cpu"))
+    data = cell.protect.victim.data.load(store)
+    assert {part: len(images) for part, images in data.images.items()} == {
+        "train": 96,
+        "auxiliary": 128,
+        "validation": 32,
+        "target": 24,
+    }
+    assert torch.equal(data.images["auxiliary"][64:], data.images["auxiliary"][:64].flip(3))
+    assert data.identities is not None
+    for values in (*data.attributes["auxiliary"].values(), data.identities["auxiliary"]):
+        assert torch.equal(values[64:], values[:64])
+    results, _, _ = run_plan(head + NONE + RIDGE, tmp_path)
+    assert results[0]["queries"] == 128 + len(data.images["validation"])
+
+
+def test_one_attack_is_no_suite(tmp_path: Path) -> None:
+    results, _, _ = run_plan(HEAD + NONE + MEAN + RIDGE, tmp_path)
+    assert "strongest" not in _by_name(results)
+
+
+def test_the_usual_attack_stays_unless_another_promises_more_than_the_doubt() -> None:
+    random = np.random.default_rng(3)
+    photo = random.normal(0, 1, 32)  # some are hard for all
+    made = -5 + photo
+    usual = Prediction(np.full(6, -5.0), made, photo + random.normal(0, 0.1, 32))
+    other = Prediction(np.array([-5.05, -6.0, -4.0, -5.6]), made + 0.3, photo + random.normal(0, 0.1, 32))
+    # a gain within the doubt, two clear ones, a loss; and two photos that the other one never tried
+    assert choose([usual, other]).tolist() == [0, 1, 0, 1, 0, 0]
+    assert choose([other, usual]).tolist() == [1, 0, 1, 0, 1, 1]
+
+
+def test_a_search_on_a_few_easy_photos_is_compared_on_those_alone() -> None:
+    made = np.concatenate([np.full(32, -6.0), np.full(96, -4.0)])  # the first ones are easy
+    usual = Prediction(np.full(4, -4.5), made, np.zeros(128))
+    search = Prediction(np.full(2, -4.5), made[:32] + 0.2, np.zeros(32))
+    assert choose([usual, search]).tolist() == [0, 0, 0, 0]
+    better = search._replace(made=made[:32] - 0.2)
+    assert choose([usual, better]).tolist() == [1, 1, 0, 0]
+
+
+def test_the_line_that_ranks_attacks() -> None:
+    x = np.random.default_rng(0).normal(size=200)
+    slope, offset = _line(x, 0.7 * x + 2)
+    assert (slope, offset) == (pytest.approx(0.7), pytest.approx(2.0))
+    assert _line(x, -x)[0] == 0  # a better match is never taken for a sign of a worse picture
+    assert _line(np.ones(5), np.arange(5.0)) == (0.0, 2.0)

@@ -1,0 +1,159 @@
+"""The page of a report: what it embeds, and what its script makes of it."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from written_run import ATTACKS, DEFENCES, fail_one, write_run
+
+from splitleak.experiments.report import gallery, write_report
+from splitleak.experiments.report.figures import save, tradeoff, vertical_scale
+from splitleak.experiments.report.gallery import glance
+from splitleak.experiments.report.page import _hits
+from splitleak.experiments.report.verdict import best_at_equal_utility
+from splitleak.experiments.results.results import STRONGEST, load_results
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    run = tmp_path_factory.mktemp("run")
+    return write_report(run, write_run(run)).read_text()
+
+
+def opened(page: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="cells">(.*?)</script>', page, re.DOTALL)
+    assert found
+    cells: dict[str, Any] = json.loads(found[1])
+    return cells
+
+
+def test_every_cell_can_be_opened_and_tells_what_it_rests_on(page: str) -> None:
+    cells = opened(page)
+    assert len(cells) == len(DEFENCES) * len(ATTACKS)
+    assert set(cells) == set(re.findall(r'data-opens="(\d+-\d+)"', page))
+    one = next(cell for cell in cells.values() if cell["title"] == "decoder on gaussian_noise sigma=0.5")
+    facts = dict(one["facts"])
+    assert facts["photos x seeds"] == "12 x 2"
+    assert facts["queries"] == "3,000"
+    assert re.fullmatch(r"\d+\.\d \[\d+\.\d, \d+\.\d\]", facts["PSNR (dB)"])
+    assert [name for name, _ in one["flags"]] == ["few-photos"]
+    failed = next(cell for cell in cells.values() if cell["title"] == "ridge on gaussian_noise sigma=2.0")
+    assert failed["facts"] == [["error", "ValueError: it broke"]] * 2
+
+
+def test_two_that_write_one_report_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(*arguments: Any) -> list[Path]:
+        files = save(*arguments)
+        time.sleep(0.05)
+        return files
+
+    monkeypatch.setattr("splitleak.experiments.report.page.save", slowly)
+    ids = write_run(tmp_path)
+    with ThreadPoolExecutor(6) as pool:
+        pages = []
+        for _ in range(6):
+            pages.append(pool.submit(write_report, tmp_path, ids))
+            time.sleep(0.3)
+    assert {page.result() for page in pages} == {tmp_path / "index.html"}
+
+
+def test_the_suites_choice_stands_first(tmp_path: Path) -> None:
+    def last_is_suite(cell: dict[str, Any]) -> None:
+        if cell["attack"]["name"] == "decoder":
+            cell["attack"] |= {"name": STRONGEST, "label": STRONGEST}
+
+    results = load_results(tmp_path, write_run(tmp_path, last_is_suite))
+    assert results.columns == (STRONGEST, "mean_image", "ridge")
+
+
+def test_a_gallery_has_a_row_for_each_setting_and_a_column_for_each_attack(tmp_path: Path) -> None:
+    results = load_results(tmp_path, write_run(tmp_path))
+    shown = gallery.gallery(tmp_path, results)
+    assert shown
+    assert shown.columns == ("mean_image", "ridge", "decoder")
+    missing = [
+        (row.defence.label, column)
+        for row, pictures in shown.rows
+        for column, picture in zip(shown.columns, pictures, strict=True)
+        if picture is None
+    ]
+    assert missing == [("gaussian_noise sigma=2.0", "ridge")]
+
+
+def test_pictures_are_made_smaller_until_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    (large,) = gallery._fitting([tmp_path / "noise.png"])
+    monkeypatch.setattr(gallery, "PICTURE_BYTES", len(large) - 1)
+    (small,) = gallery._fitting([tmp_path / "noise.png"])
+    assert len(small) < len(large)
+
+
+def test_at_a_glance_the_photo_and_what_becomes_of_it(tmp_path: Path) -> None:
+    def alike(cell: dict[str, Any]) -> None:
+        cell["utility"]["values"] = [1.0] * 12
+
+    results = load_results(tmp_path, write_run(tmp_path, alike))
+    best = best_at_equal_utility(results)
+    assert best
+    assert best.defence.name == "gaussian_noise"  # the one that takes most off the leakage
+    assert [picture.name for picture in glance(tmp_path, results)] == [
+        "the photo",
+        "rebuilt, undefended",
+        f"rebuilt behind {best.defence.label}",
+        "knowing nothing",
+    ]
+
+
+def test_points_answer_where_they_are_drawn(tmp_path: Path) -> None:
+    results = load_results(tmp_path, write_run(tmp_path, fail_one))
+    figure = tradeoff(results, "psnr")
+    assert figure
+    figure.savefig(tmp_path / "figure.svg")
+    width, height = figure.get_size_inches() * 72
+    axes, scale = figure.axes[0], vertical_scale(results)
+    hits = _hits(figure, results, "psnr")
+    assert len(hits) == len(results.rows)
+    for row, hit in zip(results.rows, hits, strict=True):
+        x, y = (float(value) for value in re.findall(r'c[xy]="([\d.]+)"', hit))
+        point = scale.point(results, row, "psnr")
+        assert point
+        assert f"<title>{row.defence.label}\n" in hit
+        shown = axes.transData.inverted().transform(np.array([x, height - y]) * figure.dpi / 72)
+        assert shown == pytest.approx(point.place, abs=0.1)
+        assert x < width
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no browser here")
+def test_the_script_runs_in_a_browser(page: str, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(page)
+    assert CHROMIUM
+    shown = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--dump-dom",
+            (tmp_path / "index.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    assert shown.count('<button type="button">') > len(DEFENCES) * len(ATTACKS)  # cells and headings
+    assert re.search(r'<label class="choice">', shown)  # no longer hidden
+    assert shown.count('<figure role="img" data-metric') == 2
+    assert re.search(r'data-metric="ssim"[^>]* hidden', shown)

@@ -1,0 +1,155 @@
+"""Documents whose numbers come from archives."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tiny import HEAD, NOISE, NONE, RIDGE, run_plan
+
+from splitleak.experiments.judge.statistics.interval import Interval
+from splitleak.experiments.report.tables import matrix
+from splitleak.experiments.report.tables.matched import matched_rows
+from splitleak.experiments.results.archive import write_archive
+from splitleak.experiments.results.results import load_results
+from splitleak.experiments.run.execute import cell_ids
+from splitleak.experiments.tools.document import Documents, main
+from splitleak.victims.errors import InvalidInputError
+
+PROJECT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("documented")
+    run_plan(HEAD + NONE + NOISE + RIDGE, folder)
+    return folder / "runs" / "tiny"
+
+
+@pytest.fixture
+def root(run: Path, tmp_path: Path) -> Path:
+    write_archive([run], tmp_path / "results" / "tiny.json.xz")
+    (second := tmp_path / "runs" / "pair.second").mkdir(parents=True)
+    for name in ("plan.toml", "cells.json", "cells"):
+        (second / name).symlink_to(run / name)
+    write_archive([second], tmp_path / "results" / "pair.json.xz")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["RESULTS.md", "README.md"])
+def test_the_projects_documents_say_what_its_archives_hold(name: str, tmp_path: Path) -> None:
+    (tmp_path / "results").symlink_to(PROJECT / "results")
+    text = (PROJECT / name).read_text()
+    assert Documents(tmp_path).filled(text) == text, "make results"
+    for figure in re.findall(r"\]\((docs/[^)]+)\)", text):
+        assert (PROJECT / figure).is_file()
+
+
+def test_a_number_that_was_edited_is_put_right(root: Path) -> None:
+    mark = "<!-- results: tiny | none | ridge | psnr -->"
+    in_table = mark.replace("|", r"\|")
+    text = f"Ridge reaches {mark}99.9 dB<!-- end --> there, {in_table}<!-- end --> here."
+    (undefended,) = [
+        row for row in load_results(run_of(root), cell_ids(run_of(root))).rows if row.defence.label == "none"
+    ]
+    right = undefended.groups["ridge"].scores["psnr"]
+    filled = Documents(root).filled(text)
+    assert f"{mark}{matrix.number('psnr', right.mean)} [" in filled
+    assert f"{in_table}{matrix.number('psnr', right.mean)} [" in filled
+    assert filled.startswith("Ridge reaches ")
+    assert filled.endswith(" here.")
+    assert Documents(root).filled(filled) == filled
+
+
+def test_a_number_at_equal_utility_is_that_of_the_table(root: Path) -> None:
+    results = load_results(run_of(root), cell_ids(run_of(root)))
+    (row,) = matched_rows(results)
+    filled = Documents(root).filled("<!-- results: tiny | gaussian_noise | lost 3 | psnr --><!-- end -->")
+    assert f"-->{matrix.ranged('psnr', row.leakage['psnr', 0.03])}<!--" in filled
+
+
+def test_each_trainings_number_stands_alone(root: Path) -> None:
+    (first,) = (run_of(root) / "cells").glob("none-ridge-*.json")
+    cell = json.loads(first.read_text())
+    metrics, utility = cell["metrics"]["psnr"]["mean"], cell["utility"]["mean"]
+    text = "".join(
+        f"<!-- results: tiny | none | ridge | {metric} by training --><!-- end -->" for metric in ("psnr", "utility")
+    )
+    filled = Documents(root).filled(text)
+    assert f"-->{metrics:.1f} dB<!--" in filled
+    assert f"-->{100 * utility:.1f} %<!--" in filled
+
+
+def run_of(root: Path) -> Path:
+    return (root / "runs" / "pair.second" / "cells").resolve().parent
+
+
+def test_tables_figures_and_commands(root: Path) -> None:
+    text = "".join(
+        f"<!-- results: {asked} -->old<!-- end -->\n"
+        for asked in (
+            "tiny made",
+            "tiny matched_utility",
+            "tiny figure tradeoff_psnr",
+            "pair.second made",
+            "pair made",
+            "pair victims",
+            "tiny | gaussian_noise sigma=0.5 | ridge | bytes",
+            "tiny | gaussian_noise sigma=0.5 | ridge | utility",
+        )
+    )
+    filled = Documents(root).filled(text)
+    assert "old" not in filled
+    assert "`splitleak run tiny`" in filled
+    assert "`splitleak run pair --only second`" in filled
+    assert "`splitleak run pair`" in filled
+    assert "| gaussian_noise |" in filled
+    assert "| second | 72x4x4 |" in filled
+    assert (root / "docs" / "results" / "tiny.tradeoff_psnr.svg").is_file()
+    assert "](docs/results/tiny.tradeoff_psnr.svg)" in filled
+    assert Documents(root).filled(filled) == filled
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        ("tyni made", "'tyni'.*tiny"),
+        ("tiny matchde", "'matchde'.*matched_utility"),
+        ("tiny figure trade", "tradeoff_psnr"),
+        ("tiny | nobody | ridge | psnr", "'nobody'.*none"),
+        ("tiny | none | rigde | psnr", "'rigde'.*ridge"),
+        ("tiny | none | ridge | pnsr", "'pnsr'.*psnr"),
+        ("tiny | none | ridge | pnsr by training", "'pnsr'.*psnr"),
+        ("tiny | gaussian | lost 3 | psnr", "'gaussian'.*gaussian_noise"),
+        ("tiny | gaussian_noise | lost 2 | psnr", "'lost 2 . psnr'.*lost 1 . psnr"),
+        ("pair victmis", "victims"),
+    ],
+)
+def test_what_no_archive_has_is_refused_with_what_there_is(asked: str, hint: str, root: Path) -> None:
+    with pytest.raises(InvalidInputError, match=hint):
+        Documents(root).filled(f"<!-- results: {asked} --><!-- end -->")
+
+
+def test_from_the_command_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    Path("good.md").write_text("<!-- results: tiny made --><!-- end -->")
+    Path("bad.md").write_text("<!-- results: other made --><!-- end -->")
+    assert main(["good.md"]) == 0
+    assert "splitleak run tiny" in Path("good.md").read_text()
+    assert main(["bad.md"]) == 2
+    assert capsys.readouterr().err.startswith("error: unknown run of the archives")
+    assert Path("bad.md").read_text() == "<!-- results: other made --><!-- end -->"
+
+
+def test_multi_scale_similarity_is_written_like_other_scores() -> None:
+    score = Interval(0.5, 0.4, 0.6)
+    assert matrix.ranged("ms_ssim", score) == "0.500 [0.400, 0.600]"
+    assert matrix.plus_minus("ms_ssim_3", score) == "0.500 ± 0.100"
+
+
+@pytest.mark.parametrize("name", ["RESULTS.md", "README.md"])
+def test_no_line_begins_with_a_numbers_mark(name: str) -> None:
+    text = (PROJECT / name).read_text()
+    assert re.findall(r"^\s*<!-- results: [^\n|]*\|.*", text, re.MULTILINE) == [], "the paragraph would end before it"

@@ -1,0 +1,326 @@
+"""Sources over photo files: what they find, how they decode, and what they refuse."""
+
+import os
+import zipfile
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from splitleak.victims.data import photos
+from splitleak.victims.data.base import Source
+from splitleak.victims.data.photos import Folder, Index, Zip, decode, square
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.files import DATA_VARIABLE, find_file
+
+
+def picture(seed: int = 0, width: int = 24, height: int = 24) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write_zip(path: Path, members: Mapping[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_folder(path: Path, members: Mapping[str, bytes]) -> Path:
+    for name, content in members.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def as_tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+INDEX = (
+    "path,label,gender,identity,split\n"
+    "b.png,yes,female,Ada,train\n"
+    "deep/a.png,no,,Ada,val\n"
+    "c.png,,male,,test\n"
+    "d.png,yes,male,Bob,\n"
+)
+INDEXED = {name: encoded(picture(seed)) for seed, name in enumerate(["b.png", "deep/a.png", "c.png", "d.png"])}
+
+
+# finding
+
+
+def test_a_path_is_looked_for_as_given_then_below_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    (there / "set").mkdir(parents=True)
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("SPLITLEAK_DATA", str(there))
+    assert find_file("set", "photos", DATA_VARIABLE) == there / "set"
+    (here / "set").mkdir()
+    assert find_file("set", "photos", DATA_VARIABLE) == here / "set"
+    assert find_file(str(there / "set"), "photos", DATA_VARIABLE) == there / "set"
+
+
+def test_missing_data_is_one_line_that_says_what_where_and_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPLITLEAK_DATA", str(tmp_path / "data"))
+    with pytest.raises(InvalidInputError) as caught:
+        Folder("nowhere").catalog()
+    message = str(caught.value)
+    assert "folder of photos" in message
+    assert str(tmp_path / "data" / "nowhere") in message
+    assert str(Path.cwd() / "nowhere") in message
+    assert "SPLITLEAK_DATA" in message
+    assert "\n" not in message
+
+
+def test_without_the_variable_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPLITLEAK_DATA", raising=False)
+    with pytest.raises(InvalidInputError, match="SPLITLEAK_DATA \\(not set\\)"):
+        Zip("nowhere.zip").catalog()
+
+
+# catalogues
+
+
+def test_folder_gives_classes_in_sorted_order(tmp_path: Path) -> None:
+    content = encoded(picture())
+    names = ["dog/2.PNG", "dog/deep/1.JpEg", "cat/1.webp", "cat/._1.webp", "cat/notes.txt", "stray.bmp"]
+    write_folder(tmp_path, dict.fromkeys(names, content))
+    catalog = Folder(str(tmp_path)).catalog()
+    assert catalog.names == ("cat/1.webp", "dog/2.PNG", "dog/deep/1.JpEg", "stray.bmp")
+    assert catalog.labels["class"].classes == ("cat", "dog")
+    assert catalog.labels["class"].values.tolist() == [0, 1, 1, -1]
+    assert catalog.identity is None
+    assert catalog.split is None
+
+
+def test_flat_folder_and_plain_zip_have_no_tasks(tmp_path: Path) -> None:
+    content = encoded(picture())
+    write_folder(tmp_path / "photos", {"2.png": content, "1.png": content})
+    archive = write_zip(tmp_path / "p.zip", {"x/2.png": content, "1.png": content, "__MACOSX/1.png": b"", "x/": b""})
+    assert Folder(str(tmp_path / "photos")).catalog().names == ("1.png", "2.png")
+    assert Folder(str(tmp_path / "photos")).catalog().labels == {}
+    assert Zip(str(archive)).catalog().names == ("1.png", "x/2.png")
+    assert Zip(str(archive)).catalog().labels == {}
+
+
+@pytest.mark.parametrize("kind", ["csv", "folder", "zip"])
+def test_index_reads_labels_identities_and_split(tmp_path: Path, kind: str) -> None:
+    members = INDEXED | {"index.csv": INDEX.encode("utf-8-sig")}
+    if kind == "zip":
+        path = write_zip(tmp_path / "set.zip", members)
+    else:
+        path = write_folder(tmp_path, members)
+        path = path / "index.csv" if kind == "csv" else path
+    source = Index(str(path))
+    catalog = source.catalog()
+    assert catalog.names == ("b.png", "deep/a.png", "c.png", "d.png")
+    assert set(catalog.labels) == {"label", "gender"}
+    assert catalog.labels["label"].classes == ("no", "yes")
+    assert catalog.labels["label"].values.tolist() == [1, 0, -1, 1]
+    assert catalog.labels["gender"].values.tolist() == [0, -1, 1, 1]
+    assert catalog.identity is not None
+    assert catalog.identity.tolist() == [0, 0, -1, 1]
+    assert catalog.split == ("train", "validation", "target", "")
+    read = source.read([3, 1], 24)
+    assert torch.equal(read.images, torch.stack([as_tensor(picture(3)), as_tensor(picture(1))]))
+
+
+@pytest.mark.parametrize(
+    ("csv", "complaint"),
+    [
+        ("file,label\na.png,x\n", "needs a column 'path'"),
+        ("path,split\nb.png,dev\n", "unknown split 'dev'"),
+        ("path\n../a.png\n", "stay inside"),
+        ("path\n..\\a.png\n", "stay inside"),
+        ("path\n/etc/a.png\n", "stay inside"),
+        ("path\nC:\\a.png\n", "stay inside"),
+        ("path,label\n,x\n", "stay inside"),
+        ("path\nb.png\n./b.png\n", "'b.png' twice"),
+        ("path\nb.png\ngone.png\n", "1 photos .* first 'gone.png'"),
+        ("path,label\nb.png\n", "row 1 has 1 cells, the header 2"),
+        ("path,\nb.png,0\n", "a name of its own"),
+        ("path,label,label\nb.png,0,1\n", "a name of its own"),
+        ("path\n", "lists no photos"),
+        ("", "needs a column 'path'"),
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_bad_index_is_refused(tmp_path: Path, csv: str, complaint: str, zipped: bool) -> None:
+    members = INDEXED | {"index.csv": csv.encode()}
+    make = write_zip if zipped else write_folder
+    path = make(tmp_path / "set", members)
+    with pytest.raises(InvalidInputError, match=complaint):
+        Index(str(path)).catalog()
+
+
+def test_places_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"note.txt": b"hello", "latin.csv": b"path\n\xff\n"})
+    for source, complaint in [
+        (Folder(str(tmp_path)), "no photos in"),
+        (Folder(str(tmp_path / "note.txt")), "is no folder"),
+        (Zip(str(tmp_path / "note.txt")), "no readable zip"),
+        (Index(str(tmp_path)), "no index.csv in"),
+        (Index(str(tmp_path / "latin.csv")), "no CSV file in UTF-8"),
+    ]:
+        with pytest.raises(InvalidInputError, match=complaint):
+            source.catalog()
+
+
+# decoding
+
+
+def test_a_photo_of_the_right_size_is_not_touched() -> None:
+    image = picture(1)
+    assert np.array_equal(decode(encoded(image), 24), np.asarray(image))
+
+
+def test_crop_is_central_and_resizing_smooths() -> None:
+    wide = picture(2, width=31, height=24)
+    assert np.array_equal(square(wide, 24), np.asarray(wide)[:, 3:27])
+    stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (64, 32)))
+    small = square(stripes, 16)
+    assert small.shape == (16, 16, 3)
+    assert np.abs(small.astype(int) - 127).max() <= 25  # without antialias: all black or all white
+
+
+def test_exif_orientation_is_applied() -> None:
+    image = picture(3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
+    assert np.array_equal(decode(encoded(image, exif=exif), 24), np.rot90(np.asarray(image), -1))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    if mode == "I;16":
+        image = Image.fromarray(np.full((24, 24), 0x80FF, np.uint16))
+    else:
+        image = Image.new("L", (24, 24), 0x80).convert(mode)
+    decoded = decode(encoded(image, "JPEG" if mode == "CMYK" else "PNG"), 24)
+    assert decoded.shape == (24, 24, 3)
+    if mode != "1":
+        assert np.abs(decoded.astype(int) - 0x80).max() <= 1
+
+
+def bomb() -> bytes:
+    """A small file that declares more pixels than may be decoded."""
+    return encoded(Image.new("1", (8400, 8400)))
+
+
+def test_a_declared_size_is_bounded_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: object, **options: object) -> None:
+        raise AssertionError("pixels were decoded")
+
+    monkeypatch.setattr(photos, "square", never)
+    with pytest.raises(ValueError, match="8400x8400"):
+        decode(bomb(), 24)
+
+
+BROKEN = {
+    "text.png": b"no image at all",
+    "empty.png": b"",
+    "cut.png": encoded(picture())[:300],
+    "bomb.png": bomb(),
+    "gif.png": encoded(picture(), "GIF"),  # sound, but none of the formats that may be tried
+    "page.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 24 24\n",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_a_corrupt_photo_is_refused_by_name_or_skipped(tmp_path: Path, name: str, kind: str) -> None:
+    members = {"a/a.png": encoded(picture(0)), f"a/{name}": BROKEN[name], "a/z.png": encoded(picture(1))}
+    if kind == "folder":
+        source: Source = Folder(str(write_folder(tmp_path, members)))
+        skipping: Source = Folder(str(tmp_path), on_corrupt="skip")
+    else:
+        source = Zip(str(write_zip(tmp_path / "a.zip", members)))
+        skipping = Zip(str(tmp_path / "a.zip"), on_corrupt="skip")
+    with pytest.raises(InvalidInputError, match=f"photo 'a/{name}'"):
+        source.read([0, 1, 2], 24)
+    read = skipping.read([2, 1, 0], 24)
+    assert read.corrupt == (1,)
+    assert torch.equal(read.images, torch.stack([as_tensor(picture(1)), as_tensor(picture(0))]))
+
+
+def test_a_damaged_zip_member_is_corrupt(tmp_path: Path) -> None:
+    members = {"a.png": encoded(picture(0)), "b.png": encoded(picture(1))}
+    path = write_zip(tmp_path / "a.zip", members)
+    content = bytearray(path.read_bytes())
+    middle = content.index(members["b.png"]) + 200
+    content[middle] ^= 0xFF
+    path.write_bytes(content)
+    assert Zip(str(path), on_corrupt="skip").read([0, 1], 24).corrupt == (1,)
+
+
+def test_zip_members_never_become_paths(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "sub.zip", {"../../evil.png": encoded(picture(4)), "/root.png": encoded(picture(5))})
+    before = sorted(tmp_path.rglob("*"))
+    read = Zip(str(path)).read([0, 1], 24)
+    assert len(read.images) == 2
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not (tmp_path.parent / "evil.png").exists()
+
+
+def test_a_member_that_declares_too_many_bytes_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_zip(tmp_path / "a.zip", {"a.png": encoded(picture())})
+    monkeypatch.setattr(photos, "MAX_BYTES", 100)
+    with pytest.raises(InvalidInputError, match="the limit is 100"):
+        Zip(str(path)).read([0], 24)
+
+
+def test_order_and_repeats_are_kept_and_nothing_is_nothing(tmp_path: Path) -> None:
+    write_folder(tmp_path, {f"{index:02d}.png": encoded(picture(index)) for index in range(40)})
+    chosen = np.random.default_rng(0).integers(0, 40, 90).tolist()
+    source = Folder(str(tmp_path))
+    read = source.read(chosen, 24)
+    assert read.images.dtype == torch.uint8
+    assert torch.equal(read.images, torch.stack([as_tensor(picture(index)) for index in chosen]))
+    assert source.read([], 24).images.shape == (0, 3, 24, 24)
+
+
+# fingerprints
+
+
+def test_fingerprint_follows_the_data_and_the_settings(tmp_path: Path) -> None:
+    members = INDEXED | {"index.csv": INDEX.encode()}
+    write_folder(tmp_path / "set", members)
+    archive = write_zip(tmp_path / "set.zip", members)
+    folder, index, packed = Folder(str(tmp_path / "set")), Index(str(tmp_path / "set")), Zip(str(archive))
+    before = [source.fingerprint() for source in (folder, index, packed)]
+    assert before == [source.fingerprint() for source in (folder, index, packed)]
+    assert len({*before, Folder(folder.path, on_corrupt="skip").fingerprint()}) == 4
+
+    (tmp_path / "set/index.csv").write_text(INDEX.replace("Bob", "Eve"))
+    assert folder.fingerprint() == before[0]
+    assert index.fingerprint() != before[1]
+
+    os.utime(tmp_path / "set/b.png", ns=(0, 1))
+    assert folder.fingerprint() != before[0]
+    write_zip(archive, members | {"b.png": encoded(picture(9))})
+    assert packed.fingerprint() != before[2]
+
+
+def test_settings_are_checked_and_round_trip(tmp_path: Path) -> None:
+    source = Index(str(tmp_path), on_corrupt="skip")
+    assert Index.from_mapping(source.to_mapping()) == source
+    with pytest.raises(InvalidInputError, match="on_corrupt"):
+        Folder.from_mapping({"path": "x", "on_corrupt": "ignore"})
+    with pytest.raises(InvalidInputError, match="path"):
+        Zip("")
+    assert [source.name for source in (Folder, Index, Zip)] == ["folder", "index", "zip"]
