@@ -13,7 +13,7 @@ from torchvision.io import decode_image, encode_jpeg
 
 from splitleak.attacks.networks.seed import EPSILON, MOMENTUM, STRIDE, UPSAMPLE_WIDTHS, upsample_decoder
 from splitleak.victims.cuts import split
-from splitleak.victims.data.faces import Faces
+from splitleak.victims.data.sources.faces import Faces
 from splitleak.victims.models import make_network
 from splitleak.victims.tensors import to_float
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from splitleak import attacks, defenses
 from splitleak.attacks.base import Attack, QueryFree
 from splitleak.defenses.base import Defense
-from splitleak.victims import data
+from splitleak.victims.data import sources
 from splitleak.victims.data.base import Source
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.files import load_module
@@ -33,7 +33,7 @@ def defense_classes() -> dict[str, type[Defense]]:
 
 def source_classes() -> dict[str, type[Source]]:
     """Every kind of data set by name."""
-    return _discover(data, Source, "splitleak.data")  # type: ignore[type-abstract]
+    return _discover(sources, Source, "splitleak.data")  # type: ignore[type-abstract]
 
 
 def all_classes() -> dict[str, type[Settings]]:
@@ -76,11 +76,14 @@ def in_file(path: Path, base: type[S]) -> list[type[S]]:
 
 
 def _discover(package: ModuleType, base: type[S], group: str) -> dict[str, type[S]]:
-    """Scan a package's files and an entry-point group; an import error is raised, a clash of names refused."""
+    """Scan a package's modules and an entry-point group; an import error is raised, a clash of names refused.
+
+    A package inside counts as one module: its plugins are those that its ``__init__.py`` has.
+    """
     found: dict[str, type[S]] = {}
     classes: list[Any] = []
     for module in pkgutil.iter_modules(package.__path__):
-        if not module.ispkg and module.name not in NOT_PLUGINS:
+        if module.name not in NOT_PLUGINS:
             classes += _defined_in(importlib.import_module(f"{package.__name__}.{module.name}"), base)
     classes += [point.load() for point in entry_points(group=group)]
     for cls in classes:
@@ -92,12 +95,13 @@ def _discover(package: ModuleType, base: type[S], group: str) -> dict[str, type[
 
 
 def _defined_in(module: ModuleType, base: type[S]) -> list[type[S]]:
+    """The plugins that a module, or a module of the package that it is, defines."""
     return [
         member
         for member in vars(module).values()
         if inspect.isclass(member)
         and issubclass(member, base)
-        and member.__module__ == module.__name__
+        and f"{member.__module__}.".startswith(f"{module.__name__}.")
         and not inspect.isabstract(member)
         and not member.__name__.startswith("_")
     ]

@@ -1,1 +1,1 @@
-"""Data sets: one file per kind of source, each a ``Source``; parts.py divides what they hold."""
+"""Data sets: where photos come from (sources), how they are read, and into which parts they are divided."""

@@ -82,9 +82,18 @@ def test_a_file_in_the_folder_is_all_that_it_takes(package: ModuleType, tmp_path
 def test_contracts_and_checks_are_no_plugins(package: ModuleType, tmp_path: Path) -> None:
     write(tmp_path / "scanned" / "base.py", "One")
     write(tmp_path / "scanned" / "checks.py", "Two")
-    (tmp_path / "scanned" / "networks").mkdir()
-    write(tmp_path / "scanned" / "networks" / "__init__.py", "Three")
     assert scan(package) == {}
+
+
+def test_a_package_has_the_plugins_that_it_exports(package: ModuleType, tmp_path: Path) -> None:
+    large = tmp_path / "scanned" / "large"
+    large.mkdir()
+    write(large / "inner.py", "Shown", "Kept")
+    (large / "__init__.py").write_text("from scanned.large.inner import Shown\n")
+    helpers = tmp_path / "scanned" / "networks"
+    helpers.mkdir()
+    (helpers / "__init__.py").write_text("from scanned.large import Shown\n")
+    assert [*scan(package)] == ["shown"]
 
 
 def test_what_a_file_only_imports_is_not_its_own(package: ModuleType, tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from splitleak.experiments.tools.audit import (
     source_of,
 )
 from splitleak.victims.data.base import Catalog, Labels
-from splitleak.victims.data.faces import Faces
 from splitleak.victims.data.parts import divide
+from splitleak.victims.data.sources.faces import Faces
 from splitleak.victims.errors import InvalidInputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")

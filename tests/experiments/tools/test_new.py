@@ -69,7 +69,7 @@ def test_nothing_is_left_of_the_templates_name(kind: Kind, tmp_path: Path) -> No
         ("gaussian_noise", "gaussian_noise.py has it"),
         ("GaussianNoise", "gaussian_noise.py has it"),
         ("none", "none.py has it"),
-        ("faces", "faces.py has it"),
+        ("faces", "faces/source.py has it"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused(name: str, hint: str, tmp_path: Path) -> None:

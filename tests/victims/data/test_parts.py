@@ -26,7 +26,7 @@ from splitleak.victims.data.parts import (
     load_parts,
     refuse_overlap,
 )
-from splitleak.victims.data.photos import Index
+from splitleak.victims.data.sources.files import Index
 from splitleak.victims.errors import InvalidInputError
 
 

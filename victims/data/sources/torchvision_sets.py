@@ -14,7 +14,9 @@ from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
 from splitleak.victims.data.base import Catalog, Labels, Pixels, Source
-from splitleak.victims.data.photos import FolderFiles, OnCorrupt, decode_photos, digest, square
+from splitleak.victims.data.containers import FolderFiles
+from splitleak.victims.data.decode import OnCorrupt, decode_photos, square
+from splitleak.victims.data.sources.files import digest
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import DATA_VARIABLE, find_file
 from splitleak.victims.settings import doc

@@ -1,50 +1,18 @@
-"""Sources over photo files: what they find, how they decode, and what they refuse."""
+"""Sources over photo files: what they find, what they read, and what they refuse."""
 
 import os
-import zipfile
-from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pictures import as_tensor, bomb, encoded, picture, write_folder, write_zip
 
-from splitleak.victims.data import photos
+from splitleak.victims.data import decode
 from splitleak.victims.data.base import Source
-from splitleak.victims.data.photos import Folder, Index, Zip, decode, square
+from splitleak.victims.data.sources.files import Folder, Index, Zip
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import DATA_VARIABLE, find_file
-
-
-def picture(seed: int = 0, width: int = 24, height: int = 24) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def write_zip(path: Path, members: Mapping[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
-
-
-def write_folder(path: Path, members: Mapping[str, bytes]) -> Path:
-    for name, content in members.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(content)
-    return path
-
-
-def as_tensor(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
 
 INDEX = (
     "path,label,gender,identity,split\n"
@@ -181,54 +149,7 @@ def test_places_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:
             source.catalog()
 
 
-# decoding
-
-
-def test_a_photo_of_the_right_size_is_not_touched() -> None:
-    image = picture(1)
-    assert np.array_equal(decode(encoded(image), 24), np.asarray(image))
-
-
-def test_crop_is_central_and_resizing_smooths() -> None:
-    wide = picture(2, width=31, height=24)
-    assert np.array_equal(square(wide, 24), np.asarray(wide)[:, 3:27])
-    stripes = Image.fromarray(np.tile(np.array([0, 255], np.uint8), (64, 32)))
-    small = square(stripes, 16)
-    assert small.shape == (16, 16, 3)
-    assert np.abs(small.astype(int) - 127).max() <= 25  # without antialias: all black or all white
-
-
-def test_exif_orientation_is_applied() -> None:
-    image = picture(3)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
-    assert np.array_equal(decode(encoded(image, exif=exif), 24), np.rot90(np.asarray(image), -1))
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
-def test_every_mode_becomes_rgb(mode: str) -> None:
-    if mode == "I;16":
-        image = Image.fromarray(np.full((24, 24), 0x80FF, np.uint16))
-    else:
-        image = Image.new("L", (24, 24), 0x80).convert(mode)
-    decoded = decode(encoded(image, "JPEG" if mode == "CMYK" else "PNG"), 24)
-    assert decoded.shape == (24, 24, 3)
-    if mode != "1":
-        assert np.abs(decoded.astype(int) - 0x80).max() <= 1
-
-
-def bomb() -> bytes:
-    """A small file that declares more pixels than may be decoded."""
-    return encoded(Image.new("1", (8400, 8400)))
-
-
-def test_a_declared_size_is_bounded_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*arguments: object, **options: object) -> None:
-        raise AssertionError("pixels were decoded")
-
-    monkeypatch.setattr(photos, "square", never)
-    with pytest.raises(ValueError, match="8400x8400"):
-        decode(bomb(), 24)
+# reading
 
 
 BROKEN = {
@@ -279,7 +200,7 @@ def test_zip_members_never_become_paths(tmp_path: Path) -> None:
 
 def test_a_member_that_declares_too_many_bytes_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_zip(tmp_path / "a.zip", {"a.png": encoded(picture())})
-    monkeypatch.setattr(photos, "MAX_BYTES", 100)
+    monkeypatch.setattr(decode, "MAX_BYTES", 100)
     with pytest.raises(InvalidInputError, match="the limit is 100"):
         Zip(str(path)).read([0], 24)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import datasets
 
 from splitleak.victims.data.base import Source
-from splitleak.victims.data.torchvision_sets import CIFAR10, CelebA, FashionMNIST, LFWPeople
+from splitleak.victims.data.sources.torchvision_sets import CIFAR10, CelebA, FashionMNIST, LFWPeople
 from splitleak.victims.errors import InvalidInputError
 
 

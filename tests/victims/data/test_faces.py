@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from splitleak.victims.data import faces
-from splitleak.victims.data.faces import EXPRESSIONS, Faces, render
+from splitleak.victims.data.sources.faces import Faces
+from splitleak.victims.data.sources.faces.painting import render
+from splitleak.victims.data.sources.faces.parameters import CHIN, EXPRESSIONS
 from splitleak.victims.errors import InvalidInputError
 
 
@@ -54,7 +55,7 @@ def test_a_photo_does_not_depend_on_its_company(size: int, monkeypatch: pytest.M
     together = source.read(range(24), size).images
     assert torch.equal(source.read(range(23, -1, -1), size).images, together.flip(0))
     assert torch.equal(source.read([5], size).images[0], together[5])
-    monkeypatch.setattr(faces, "CHUNK_PIXELS", 5 * size * size)
+    monkeypatch.setattr("splitleak.victims.data.sources.faces.source.CHUNK_PIXELS", 5 * size * size)
     assert torch.equal(source.read(range(24), size).images, together)
 
 
@@ -105,7 +106,7 @@ def test_an_expression_shows_in_eyes_and_mouth_only(masked: bool) -> None:
     portrait = Faces().portraits(range(20))
     still = {"glasses": torch.zeros(20, dtype=torch.int64), "mask": torch.full((20,), int(masked))}
     # an upright head in the middle, so that rows of the picture are rows of the face
-    still |= {"roll": portrait.shot.roll * 0, "down": torch.full_like(portrait.shot.down, faces.CHIN)}
+    still |= {"roll": portrait.shot.roll * 0, "down": torch.full_like(portrait.shot.down, CHIN)}
     shots = [replace(portrait.shot, **still, expression=torch.full((20,), i)) for i in range(len(EXPRESSIONS))]
     pictures = [render(replace(portrait, shot=shot), 64).float() for shot in shots]
     for a, b in pairwise(pictures):
@@ -152,7 +153,9 @@ def test_the_mean_picture_is_a_poor_guess(images: Tensor) -> None:
 
 
 def test_no_detail_is_cut_off_by_the_windows(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faces, "_window", lambda *box: (slice(None), slice(None)))
+    monkeypatch.setattr(
+        "splitleak.victims.data.sources.faces.canvas._window", lambda *box: (slice(None), slice(None))
+    )
     assert torch.equal(render(Faces().portraits(range(100)), 64), images[:100])
 
 

@@ -1,0 +1,1 @@
+"""Data sets: one file, or package, per kind of source; each source is a ``Source``."""

@@ -1,0 +1,5 @@
+"""Procedural portraits: a data set of faces that needs no download and holds no real person."""
+
+from splitleak.victims.data.sources.faces.source import Faces
+
+__all__ = ["Faces"]

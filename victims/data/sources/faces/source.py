@@ -1,0 +1,93 @@
+"""The portraits as a data set."""
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Gt
+
+from splitleak.victims.data.base import Catalog, Labels, Pixels, Source
+from splitleak.victims.data.sources.faces.draws import draw_labels, draw_person, draw_shot
+from splitleak.victims.data.sources.faces.painting import render
+from splitleak.victims.data.sources.faces.parameters import EXPRESSIONS, NO_YES, Portrait
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.settings import doc
+
+REVISION = 1
+"""To be raised whenever the pixels of a photo change; part of the fingerprint."""
+
+CHUNK_PIXELS = 64 * 64 * 64
+"""Pixels rendered at a time: a plane of them (1 MiB) stays in the cache."""
+
+
+@contextmanager
+def one_thread_each() -> Iterator[Executor]:
+    """A pool of as many threads as torch may use, each of which runs its operations alone.
+
+    Chunks side by side need no barrier after every operation, which costs little on an idle machine and
+    nearly everything on one whose cores are shared.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class Faces(Source):
+    """Procedural portraits of people who do not exist; photo i is the same however many are asked for.
+
+    Tasks: "expression" (neutral, happy, surprised, angry: a quarter each), "glasses" (30 %), "mask" (35 %).
+    Consecutive photos show the same person.
+    """
+
+    summary: ClassVar[str] = "procedural portraits: expression, glasses, mask, identity; nothing to download"
+
+    seed: Annotated[int, doc("another seed, other people")] = 0
+    photos: Annotated[int, Gt(0), doc("number of photos")] = 10_000
+    photos_per_identity: Annotated[int, Gt(0), doc("photos of each person")] = 5
+
+    def fingerprint(self) -> str:
+        """Digest of the settings and of the renderer's revision."""
+        return sha256(json.dumps([self.name, REVISION, self.to_mapping()]).encode()).hexdigest()
+
+    def catalog(self) -> Catalog:
+        """Names, labels and identities; draws no pixel."""
+        photo = torch.arange(self.photos)
+        classes = {"expression": EXPRESSIONS, "glasses": NO_YES, "mask": NO_YES}
+        labels = {task: Labels(values, classes[task]) for task, values in draw_labels(self.seed, photo).items()}
+        names = tuple(f"face_{number:06d}" for number in range(self.photos))
+        return Catalog(names, labels, identity=photo // self.photos_per_identity)
+
+    def portraits(self, chosen: Sequence[int]) -> Portrait:
+        """All parameters of the chosen photos."""
+        photo = torch.as_tensor(chosen, dtype=torch.int64)
+        person = draw_person(self.seed, photo // self.photos_per_identity)
+        return Portrait(person, draw_shot(self.seed, photo))
+
+    def read(self, chosen: Sequence[int], size: int) -> Pixels:
+        """Render the chosen photos; none is ever corrupt.
+
+        Raises:
+            InvalidInputError: a photo that the catalogue does not have, or a size below 1.
+        """
+        if size < 1:
+            raise InvalidInputError(f"faces cannot be rendered at {size} pixels; give a size of at least 1")
+        for number in chosen:
+            if not 0 <= number < self.photos:
+                raise InvalidInputError(f"faces has the photos 0 to {self.photos - 1}, not {number}")
+        portraits = self.portraits(chosen)
+        step = max(1, CHUNK_PIXELS // (size * size))
+        chunks = [portraits[start : start + step] for start in range(0, len(chosen), step)]
+        with one_thread_each() as pool:
+            images = list(pool.map(render, chunks, itertools.repeat(size)))
+        return Pixels(torch.cat([torch.empty(0, 3, size, size, dtype=torch.uint8), *images]))
