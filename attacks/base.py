@@ -260,6 +260,15 @@ class Pairs:
             yield release, to_float(images[rows].to(self.knows.device))
 
 
+HELD: Mapping[type[QueryFree], str] = {
+    QueryFree: "its own photos with what is known of them, the releases that it intercepted, the cloud's half of the "
+    "network, and the architecture of the device's half",
+    BlackBox: "the device, to encode photos of its choice: pairs of release and photo, each with a fresh draw of the "
+    "defence's randomness",
+    WhiteBox: "the device's half with its weights and the defence in it, so that it may differentiate through both",
+}
+"""What each kind of adversary holds beside what the kinds above it hold."""
+
 K = TypeVar("K", bound=QueryFree)
 
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from cyclopts import App, CycloptsError, Parameter
@@ -21,8 +21,9 @@ from splitleak.experiments.cli import describe
 from splitleak.experiments.cli.display import Display
 from splitleak.experiments.cli.examples import add_examples
 from splitleak.experiments.cli.portrait import portrait
+from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import Plan
-from splitleak.experiments.planning.study import MEMBERS, member_runs, read_members, read_study
+from splitleak.experiments.planning.study import read_study
 from splitleak.experiments.report.figures import save, write_paper
 from splitleak.experiments.report.overview import terminal_overview, write_overview
 from splitleak.experiments.report.page import current_report, write_report
@@ -35,18 +36,14 @@ from splitleak.experiments.report.tables.compare import terminal_table as termin
 from splitleak.experiments.report.tables.matrix import terminal_table
 from splitleak.experiments.results.archive import SUFFIX as ARCHIVE
 from splitleak.experiments.results.archive import restore_archive, write_archive
-from splitleak.experiments.results.results import load_results, write_rows
-from splitleak.experiments.run.execute import (
-    CACHE,
-    Run,
-    RunWorkshop,
-    cell_ids,
-    check_plan,
-    pending_stages,
-    run_cells,
-    work_of,
-)
+from splitleak.experiments.results.csv import write_rows
+from splitleak.experiments.results.load import load_results
+from splitleak.experiments.results.member import MEMBERS, member_runs, read_members, write_members
+from splitleak.experiments.results.record import Record
+from splitleak.experiments.run.check import check_plan
+from splitleak.experiments.run.execute import RunWorkshop, run_cells, work_of
 from splitleak.experiments.run.interrupt import interruptible
+from splitleak.experiments.run.run import Run, pending_stages
 from splitleak.experiments.run.schedule import Executor, Serial
 from splitleak.experiments.run.workers import Processes, Ray, default_workers
 from splitleak.experiments.store.integrity import DiskFullError
@@ -126,7 +123,8 @@ def run(
     chosen = study.only(only) if only else study
     for checked in chosen.plans.values():
         check_plan(checked)
-    runs = {label: Run.of(checked, out) for label, checked in chosen.plans.items()}
+    device_type = _device(device).type
+    runs = {label: Run.of(checked, out, device_type) for label, checked in chosen.plans.items()}
     computed: Counter[str] = Counter()
     with Display(console, sum(len(one.cells) for one in runs.values())) as display:
         store = Store(out / CACHE, _device(device), display.stage, _bytes(cache_limit))
@@ -149,7 +147,9 @@ def run(
     if study.single:
         _print_report(out / study.name, again=False)
     else:
-        _print_study(study.write(out), again=False)
+        folder = out / study.name
+        write_members(folder, study.text, {label: plan.name for label, plan in study.plans.items()})
+        _print_study(folder, again=False)
     return FAILED_CELLS if display.failed else 0
 
 
@@ -168,7 +168,7 @@ def report(
     (_print_study if study else _print_report)(run_folder, again=True)
     if style == "paper":
         for folder in member_runs(run_folder) if study else [run_folder]:
-            for file in write_paper(folder, load_results(folder, cell_ids(folder))):
+            for file in write_paper(folder, load_results(folder)):
                 console.print(str(file), soft_wrap=True, highlight=False, markup=False)
     return 0
 
@@ -187,7 +187,7 @@ def export(
 
     What is there already is not written again, and a cell whose result has changed replaces the one of before.
     """
-    written, kept = export_to_mlflow(run_folder, cell_ids(run_folder), tracking_uri)
+    written, kept = export_to_mlflow(run_folder, tracking_uri)
     console.print(f"{written} cells written to {to}, {kept} already there", highlight=False)
     return 0
 
@@ -202,8 +202,10 @@ def archive(
     """Store all numbers of a run, or of all runs of a study, in one small file that holds no photo."""
     runs = member_runs(run_folder) if (run_folder / MEMBERS).is_file() else [run_folder]
     path = file or Path(f"{run_folder.name}{ARCHIVE}")
-    write_archive(runs, path)
+    left_out = write_archive(runs, path)
     console.print(f"{len(runs)} run{'s' * (len(runs) > 1)} in {path}, {path.stat().st_size:,} bytes", highlight=False)
+    if left_out:
+        console.print(f"{left_out} cells are stale or not as they were written, and left out", style="bold yellow")
     return 0
 
 
@@ -227,7 +229,7 @@ def compare(
 
     Cells are matched by defence, attack, threat and seed.
     """
-    comparison = Comparison.of(*(load_results(folder, cell_ids(folder)) for folder in (first, second)))
+    comparison = Comparison.of(*(load_results(folder) for folder in (first, second)))
     if csv:
         _write_comparison(comparison, csv)
     console.print(f"first: {escape(str(first))}, second: {escape(str(second))}", soft_wrap=True, highlight=False)
@@ -407,10 +409,10 @@ def new(
 add_examples(app)
 
 
-def _told(display: Display, curves: Curves | None) -> Callable[[Cell, dict[str, Any], bool], None]:
+def _told(display: Display, curves: Curves | None) -> Callable[[Cell, Record, bool], None]:
     """What to call for each cell that is done."""
 
-    def on_cell(cell: Cell, result: dict[str, Any], fresh: bool) -> None:
+    def on_cell(cell: Cell, result: Record, fresh: bool) -> None:
         display.cell(cell, result, fresh)
         if curves:
             curves.cell(cell)
@@ -419,18 +421,19 @@ def _told(display: Display, curves: Curves | None) -> Callable[[Cell, dict[str, 
 
 
 def _print_report(run_folder: Path, again: bool) -> None:
-    ids = cell_ids(run_folder)
-    page = (write_report if again else current_report)(run_folder, ids)
-    results = load_results(run_folder, ids)
+    page = (write_report if again else current_report)(run_folder)
+    results = load_results(run_folder)
     # a single defence against many attacks reads down, not across
     attacks = attack_table(results) if len(results.rows) == 1 else None
     console.print(terminal_attacks(attacks) if attacks else terminal_table(results))
+    for note in results.notes:
+        console.print(note, style="bold yellow", soft_wrap=True, highlight=False, markup=False)
     console.print(f"report: {page.resolve()}", soft_wrap=True, highlight=False)
 
 
 def _print_study(folder: Path, again: bool) -> None:
     for run_folder in member_runs(folder):
-        (write_report if again else current_report)(run_folder, cell_ids(run_folder))
+        (write_report if again else current_report)(run_folder)
     members = read_members(folder)
     page = write_overview(folder.name, folder, members)
     console.print(terminal_overview(members))

@@ -38,10 +38,13 @@ from splitleak.attacks.base import Attack, QueryFree
 from splitleak.attacks.mean_image import MeanImage
 from splitleak.defenses.base import Defense
 from splitleak.defenses.fitting import SplitModel
-from splitleak.experiments.cells.cell import AttackCell, cells_of
-from splitleak.experiments.planning.plan import FLOOR, TABLES, UNDEFENDED, Entry, parse_plan
-from splitleak.experiments.results.results import Cell, load_results
-from splitleak.experiments.run.execute import CACHE, check_plan
+from splitleak.experiments.cells.attack import AttackCell
+from splitleak.experiments.cells.build import cells_of
+from splitleak.experiments.planning.names import CACHE, FLOOR, UNDEFENDED
+from splitleak.experiments.planning.plan import TABLES, Entry, parse_plan
+from splitleak.experiments.results.record import Record
+from splitleak.experiments.run.check import check_plan
+from splitleak.experiments.run.execute import judged
 from splitleak.experiments.store.store import Store
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.settings import Settings
@@ -93,7 +96,7 @@ class Experiment:
             _refuse_without_file(plugin)
         plan = replace(self.plan, defenses=(_entry(defense),), attacks=(_entry(attack),))
         check_plan(plan)
-        (cell,) = cells_of(plan)
+        (cell,) = cells_of(plan, self.store.device.type)
         assert isinstance(cell, AttackCell)
         return cell
 
@@ -139,7 +142,7 @@ class Attacked:
         """The true ones, uint8 (n, 3, h, w)."""
         return self.cell.protect.images("target", self.experiment.store)[: len(self.answers)]
 
-    def judge(self) -> Cell:
+    def judge(self) -> Record:
         """Scores with their 95 % intervals, utility, bytes and guarantees.
 
         Raises:
@@ -147,12 +150,11 @@ class Attacked:
         """
         run = self.experiment.run
         stored = self.cell.result(run)
-        if stored is None or stored["status"] == "failed":
-            self.cell.run(run, self.experiment.store)
-        (judged,) = load_results(run, [self.cell.id]).cells
-        if not judged.ok:
-            raise RuntimeError(judged.traceback)
-        return judged
+        if stored is None or stored.failed:
+            stored = judged(self.cell, run, self.experiment.store)
+        if not stored.ok:
+            raise RuntimeError(stored.traceback)
+        return stored
 
 
 def _entry(plugin: Any) -> Entry[Any]:

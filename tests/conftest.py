@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,6 +16,13 @@ def _as_on_two_cores() -> None:
     # for the processes that tests start: with all cores for each they would wait for one another
     os.environ["OMP_NUM_THREADS"] = str(threads)
     tune_memory()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # processes that tests start inherit it
+        yield
 
 
 @pytest.fixture

@@ -6,9 +6,13 @@ from typing import Any
 import torch
 
 from splitleak.experiments.cells.cell import Cell
-from splitleak.experiments.planning.plan import FLOOR, UNDEFENDED, read_plan
+from splitleak.experiments.planning.names import CACHE, FLOOR, UNDEFENDED
+from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.report import write_report
-from splitleak.experiments.run.execute import CACHE, Run, check_plan, run_cells, work_of
+from splitleak.experiments.results.record import Record
+from splitleak.experiments.run.check import check_plan
+from splitleak.experiments.run.execute import run_cells, work_of
+from splitleak.experiments.run.run import Run
 from splitleak.experiments.run.schedule import Serial
 from splitleak.experiments.store.store import Store
 
@@ -55,7 +59,8 @@ def run_plan(
     fresh: dict[str, bool] = {}
     results: dict[str, dict[str, Any]] = {}
 
-    def note(cell: Cell, result: dict[str, Any], computed: bool) -> None:
+    def note(cell: Cell, record: Record, computed: bool) -> None:
+        result = record.model_dump(mode="json")
         controls = {name for name in (UNDEFENDED, FLOOR) if f'"{name}"' not in text}
         if not controls & {result["defence"]["name"], result["attack"]["name"]}:
             results[cell.id], fresh[cell.id] = result, computed
@@ -63,6 +68,6 @@ def run_plan(
     run = Run.of(plan, folder / "runs")
     run_cells(run, store, Serial(work_of(run, store)), retry, note)
     if report:
-        write_report(run.folder, run.ids)
+        write_report(run.folder)
     order = [name for name in run.ids if name in results]
     return [results[name] for name in order], [fresh[name] for name in order], store

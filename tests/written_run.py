@@ -1,7 +1,7 @@
 """A small synthetic run, written as files: what reports read, without computing anything."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 
 from splitleak.experiments.judge.statistics.interval import interval
+from splitleak.experiments.results.load import record_file, seal_of, write_listing
+from splitleak.experiments.results.record import SCHEMA
 
 PHOTOS, SIZE = 12, 8
 
@@ -87,7 +89,8 @@ def cell_of(identifier: str, seed: int, defence: dict[str, Any], attack: dict[st
         "queries": None if attack["floor"] else 3000,
         "seconds": {"fit": 1.2, "reconstruct": 0.1},
         "history": [{"epoch": 1, "train_loss": 0.5, "validation_loss": 0.6}],
-        "versions": {"torch": "2.11", "numpy": "2.1"},
+        "schema_version": SCHEMA,
+        "made": [{"stages": ["judge"], "versions": {"torch": "2.11", "numpy": "2.1"}}],
         "finished": "2026-01-01T00:00:00",
     }
 
@@ -104,7 +107,7 @@ def fail_one(cell: dict[str, Any]) -> None:
 
 
 def write_run(run: Path, edit: Edit = fail_one, seeds: tuple[int, ...] = (0, 1)) -> list[str]:
-    """Cells in the order of the plan, and a stale one that does not belong to it. Returns the ids."""
+    """Cells in the order of the plan, and one that does not belong to it. Returns the ids."""
     folder = run / "cells"
     folder.mkdir(parents=True)
     (run / "plan.toml").write_text('name = "small"  # a <plan>\n')
@@ -118,9 +121,20 @@ def write_run(run: Path, edit: Edit = fail_one, seeds: tuple[int, ...] = (0, 1))
                 ids.append(identifier)
                 cell = cell_of(identifier, seed, dict(defence), dict(attack))
                 edit(cell)
-                (folder / f"{identifier}.json").write_text(json.dumps(cell))
                 if cell["status"] == "ok":
                     Image.fromarray(strip).save(folder / f"{identifier}.png")
-    stale = cell_of("stale", 7, {**DEFENCES[0], "label": "stale"}, ATTACKS[2])
-    (folder / "stale.json").write_text(json.dumps(stale))
+                write_sealed(run, cell)
+    write_sealed(run, cell_of("other", 7, {**DEFENCES[0], "label": "other"}, ATTACKS[2]))
+    write_listing(run, {identifier: f"key {identifier}" for identifier in ids})
     return ids
+
+
+def write_sealed(run: Path, cell: dict[str, Any]) -> None:
+    """A cell's file as a run would have stored it, whatever it holds."""
+    record_file(run, cell["id"]).write_text(json.dumps({**cell, "seal": seal_of(run, cell["id"], cell)}))
+
+
+def relisted(run: Path, ids: Sequence[str]) -> Path:
+    """The same run with these cells alone."""
+    write_listing(run, {identifier: f"key {identifier}" for identifier in ids})
+    return run

@@ -8,7 +8,8 @@ from itertools import product
 import numpy as np
 from rich.table import Table
 
-from splitleak.experiments.judge.statistics.interval import LEVEL, Array, Interval, interval
+from splitleak.experiments.judge.rules import LEVEL
+from splitleak.experiments.judge.statistics.interval import Array, Interval, interval
 from splitleak.experiments.judge.statistics.matched import Setting, leakage_at
 
 MEAN, PHOTO_STD, RESIDUAL_STD = 20.0, 3.0, 1.0

@@ -1,6 +1,5 @@
 """Runs that are killed at random moments, and resumed until they end."""
 
-import json
 import os
 import random
 import shutil
@@ -15,7 +14,7 @@ from rich.table import Table
 
 from splitleak.experiments.benchmarks.small import TWO_DEFENCES, scratch
 from splitleak.experiments.planning.plan import read_plan
-from splitleak.experiments.run.execute import Run
+from splitleak.experiments.run.run import Run
 
 KILLS = 50
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -81,6 +80,6 @@ def _remove_some(out: Path, moments: random.Random) -> None:
 
 def _results(plan: Path, out: Path) -> dict[str, Any]:
     run = Run.of(read_plan(plan), out)
-    kept = ("status", "metrics", "controls", "utility", "bytes", "queries", "history", "chosen", "oracle")
-    results = {cell.id: cell.result(run.folder) or {} for cell in run.cells}
-    return {name: json.dumps({key: result.get(key) for key in kept}) for name, result in results.items()}
+    kept = {"status", "metrics", "controls", "utility", "bytes", "queries", "history", "chosen", "oracle"}
+    results = {cell.id: cell.result(run.folder) for cell in run.cells}
+    return {name: result.model_dump_json(include=kept) if result else "" for name, result in results.items()}

@@ -1,7 +1,6 @@
 """Executors against each other: the same matrix on one thread, by two processes, and by two workers of Ray."""
 
 import importlib
-import json
 import logging
 import statistics
 import time
@@ -13,7 +12,8 @@ import torch
 from rich.table import Table
 
 from splitleak.experiments.benchmarks.small import PLAN, run_of, scratch, seconds, store_of
-from splitleak.experiments.run.execute import Run, RunWorkshop, work_of
+from splitleak.experiments.run.execute import RunWorkshop, work_of
+from splitleak.experiments.run.run import Run
 from splitleak.experiments.run.schedule import Executor, Graph, Outcome, Progress, Serial, Task, Work, execute
 from splitleak.experiments.run.workers import Processes, Ray, Workshop
 
@@ -66,9 +66,9 @@ _EXECUTORS: dict[str, Callable[[Run], Executor]] = {
 
 def _results(run: Run) -> dict[str, str]:
     """What was measured, without times."""
-    kept = ("metrics", "controls", "utility", "bytes", "queries", "history", "key")
+    kept = {"metrics", "controls", "utility", "bytes", "queries", "history", "key"}
     results = {cell.id: cell.result(run.folder) for cell in run.cells}
-    return {name: json.dumps({key: (of or {}).get(key) for key in kept}) for name, of in results.items()}
+    return {name: of.model_dump_json(include=kept) if of else "" for name, of in results.items()}
 
 
 @dataclass(frozen=True)

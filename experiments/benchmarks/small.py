@@ -10,9 +10,12 @@ from pathlib import Path
 
 import torch
 
-from splitleak.experiments.cells.cell import AttackCell
+from splitleak.experiments.cells.attack import AttackCell
+from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
-from splitleak.experiments.run.execute import CACHE, Run, check_plan, run_cells, work_of
+from splitleak.experiments.run.check import check_plan
+from splitleak.experiments.run.execute import run_cells, work_of
+from splitleak.experiments.run.run import Run
 from splitleak.experiments.run.schedule import Executor, Serial
 from splitleak.experiments.store.store import Store
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from operator import itemgetter
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,9 +18,11 @@ from splitleak.experiments.cells.cell import Cell
 from splitleak.experiments.cli.remaining import Remaining
 from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.tables.matrix import FORMATS, number, ranged
-from splitleak.experiments.results.results import SHOWN_METRICS
-from splitleak.experiments.run.execute import stages_of
-from splitleak.experiments.run.schedule import Task, Watcher
+from splitleak.experiments.results.metrics import SHOWN_METRICS
+from splitleak.experiments.results.record import Record
+from splitleak.experiments.run.audience import Audience
+from splitleak.experiments.run.run import stages_of
+from splitleak.experiments.run.schedule import Task
 
 SECONDS_BETWEEN_LINES = 10.0
 BAR = 16
@@ -30,7 +32,7 @@ PREPARING = Task("stage", "preparing", "preparing")
 """What this process does while no task runs."""
 
 
-class Display(Watcher):
+class Display(Audience):
     """Counts cells, prints one line for each that is computed, and shows a table of what goes on."""
 
     def __init__(self, console: Console, cells: int) -> None:
@@ -85,24 +87,24 @@ class Display(Watcher):
         """What this process computes, which does one thing at a time."""
         self.said(next(iter(self.at_work), PREPARING), text)
 
-    def cell(self, cell: Cell, result: dict[str, Any], computed: bool) -> None:
+    def cell(self, cell: Cell, result: Record, computed: bool) -> None:
         """A cell is done."""
         self.done += 1
         self.computed += computed
         if computed:
             self.uses.update(stage.label for stage in stages_of([cell]).values())
-        self.failed += result["status"] == "failed"
+        self.failed += result.failed
         self._note_leakage(result)
-        if computed or result["status"] == "failed":
+        if computed or result.failed:
             self._line(f"[{self.done}/{self.cells}] {self.where}{cell.title}: {_outcome(result)}")
 
-    def _note_leakage(self, result: dict[str, Any]) -> None:
+    def _note_leakage(self, result: Record) -> None:
         """Of the strongest attack on each defence so far, the latest defence last."""
-        if HEADLINE not in result.get("metrics", {}):
+        if HEADLINE not in result.metrics:
             return
-        attack, defence = result["attack"], result["defence"]["label"]
-        reached = (result["metrics"][HEADLINE]["mean"], attack["label"])
-        if attack["floor"]:
+        attack, defence = result.attack, result.defence.label
+        reached = (result.metrics[HEADLINE].mean, attack.label)
+        if attack.floor:
             self.floor = reached
         else:
             so_far = self.leakage.pop(defence, reached)
@@ -164,14 +166,14 @@ class Display(Watcher):
         return "\n".join(lines)
 
 
-def _outcome(result: dict[str, Any]) -> str:
-    if result["status"] == "failed":
-        return f"FAILED, {result['traceback'].strip().splitlines()[-1]}"
-    scores = [(name, FORMATS[name], result["metrics"][name]) for name in SHOWN_METRICS if name in result["metrics"]]
-    facts = [f"{form.name} {ranged(name, Interval(of['mean'], of['low'], of['high']))}" for name, form, of in scores]
+def _outcome(result: Record) -> str:
+    if not result.ok:
+        return f"{'FAILED' if result.failed else result.status}, {result.why}"
+    scores = [(name, result.metrics[name]) for name in SHOWN_METRICS if name in result.metrics]
+    facts = [f"{FORMATS[name].name} {ranged(name, Interval(of.mean, of.low, of.high))}" for name, of in scores]
     facts = facts or ["nothing to score"]
-    facts += [f"accuracy {result['utility']['mean']:.1%}"] if result["utility"] else []
-    facts += [f"fitted in {result['seconds']['fit']:.1f} s"] if "seconds" in result else []
+    facts += [f"accuracy {result.utility.mean:.1%}"] if result.utility else []
+    facts += [f"fitted in {result.seconds.fit:.1f} s"] if result.seconds else []
     return ", ".join(facts)
 
 

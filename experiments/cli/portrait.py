@@ -15,13 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from splitleak.attacks.base import (
+    HELD,
     Attack,
     AttributeInference,
-    BlackBox,
     Linkage,
     QueryFree,
     Reconstruction,
-    WhiteBox,
     knowledge_of,
 )
 from splitleak.defenses.base import Channel, Defense, Retrains
@@ -32,14 +31,6 @@ from splitleak.victims.errors import unknown
 from splitleak.victims.seeding import seeded
 from splitleak.victims.settings import Settings
 
-HELD: Mapping[type[QueryFree], str] = {
-    QueryFree: "its own photos with what is known of them, the releases that it intercepted, the cloud's half of the "
-    "network, and the architecture of the device's half",
-    BlackBox: "the device, to encode photos of its choice: pairs of release and photo, each with a fresh draw of the "
-    "defence's randomness",
-    WhiteBox: "the device's half with its weights and the defence in it, so that it may differentiate through both",
-}
-"""What each kind of adversary holds beside what the kinds above it hold."""
 ANSWERS: Mapping[type[Settings], str] = {
     Reconstruction: "the photo, rebuilt",
     Linkage: "an embedding, near that of another release of the same person",

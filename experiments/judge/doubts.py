@@ -5,11 +5,7 @@ from itertools import groupby
 
 from torch import Tensor
 
-TAIL = 0.1
-"""Share of a curve that is looked at, from its end."""
-STILL_GAINED = 0.01
-"""Share of the whole gain that the tail may bring: steady progress would bring ten times as much."""
-
+from splitleak.experiments.judge.rules import STILL_GAINED, TAIL
 
 Curve = list[tuple[float, float]]
 """Places on the axis with the losses there."""

@@ -5,27 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from splitleak.experiments.judge.rules import CUT_OFF, FEW_PHOTOS, MATERIAL
 from splitleak.experiments.judge.statistics.interval import Array, difference
-
-FEW_PHOTOS = 50
-MATERIAL = 0.1
-"""In dB: pairs of hundreds of photos tell smaller differences from zero, and nobody sees them."""
-CUT_OFF = 0.05
-"""Share of the pixels beyond which a dark range that is cut off is no accident."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What was seen of a device from outside, on some photos of the validation part.
-
-    ``absent``: what is sent is bit for bit what the undefended device sends. ``frozen``: noise is claimed, but two
-    sends of a photo are the same, or what is added is the same for all photos. ``unbounded``: an epsilon is claimed
-    for a query, but what is sent moves as far as the features do.
-    """
-
-    absent: bool = False
-    frozen: bool = False
-    unbounded: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from splitleak.attacks.base import Attack, AttributeInference, Linkage, Reconstruction
 from splitleak.experiments.judge.metrics.attributes import balanced_accuracy, chance_of_balanced_accuracy
-from splitleak.experiments.judge.metrics.identity import FAR, Comparisons, chance_of_rank_1, rank_1, true_accepts
+from splitleak.experiments.judge.metrics.identity import Comparisons, chance_of_rank_1, rank_1, true_accepts
 from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for, psnr, score, ssim
+from splitleak.experiments.judge.rules import FAR
 from splitleak.victims.tensors import to_float
 
 RANK_1, TAR, BALANCED_ACCURACY = "rank1", "tar_at_far_1", "balanced_accuracy"

@@ -13,7 +13,8 @@ from annotated_types import Ge, Gt, Le, MinLen
 from splitleak.attacks.base import Attack, QueryFree, Reconstruction
 from splitleak.defenses.base import Defense
 from splitleak.experiments.planning import plugins
-from splitleak.experiments.stages.attack import Threat
+from splitleak.experiments.planning.names import FLOOR, UNDEFENDED
+from splitleak.experiments.planning.threat import Threat
 from splitleak.victims.data.base import Source
 from splitleak.victims.data.parts import PartSizes
 from splitleak.victims.errors import InvalidInputError, unknown
@@ -174,8 +175,6 @@ class _Seeds(Settings):
     seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)]
 
 
-UNDEFENDED, FLOOR = "none", "mean_image"
-"""The controls: a plan that does not name them has them all the same, for nothing can be read without them."""
 TABLES = ("victim", "parts", "defender", "attacker", "judge")
 # abstract bases, which only serve to recognise plugins
 _ATTACK: type[Attack[QueryFree]] = Attack  # type: ignore[type-abstract]

@@ -1,7 +1,6 @@
 """A plan for several victims, which becomes one plan for each."""
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -17,18 +16,12 @@ from splitleak.experiments.planning.plan import (
     checked_name,
     folder_name,
     parse_plan,
-    read_plan,
     read_tables,
     table_of,
 )
-from splitleak.experiments.results.member import Member
-from splitleak.experiments.results.results import load_results
-from splitleak.experiments.run.execute import CELLS, cell_ids
-from splitleak.experiments.stages.victim import CLASSES_WITHOUT_TASK
-from splitleak.experiments.store.integrity import replace_if_other
 from splitleak.victims.cuts import Cut, split
 from splitleak.victims.errors import InvalidInputError, unknown
-from splitleak.victims.models import make_network
+from splitleak.victims.models import CLASSES_WITHOUT_TASK, make_network
 
 VICTIMS, SHARED = "victims", "victim"
 """The tables of the single victims, and of what they have in common."""
@@ -36,9 +29,6 @@ OWN = tuple(name for name in TABLES if name != SHARED)
 """Tables that a victim may have for itself: what they say goes before what the plan says."""
 FURTHER = ("defenses", "attacks")
 """Lists that a victim may have for itself: they are added to the plan's."""
-
-MEMBERS = "study.json"
-"""File in a study's folder: its victims, and the folder of each one's run beside it."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +54,6 @@ class Study:
                 raise unknown("victim of the plan:", label, self.plans)
         return replace(self, plans={label: plan for label, plan in self.plans.items() if label in labels})
 
-    def write(self, out: Path) -> Path:
-        """Store in ``out`` which of the runs that there are belong together; returns the study's folder."""
-        folder = out / self.name
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_if_other(folder / "plan.toml", self.text.encode())
-        members = {label: plan.name for label, plan in self.plans.items() if (out / plan.name / CELLS).is_file()}
-        replace_if_other(folder / MEMBERS, json.dumps(members, indent=1).encode())
-        return folder
-
 
 def read_study(path: Path) -> Study:
     """Read and check a plan file; ``[[victims]]`` each get a plan of their own, named PLAN.VICTIM.
@@ -96,30 +77,6 @@ def read_study(path: Path) -> Study:
     if count > 1:
         raise InvalidInputError(f"{count} victims are called '{label}': give each of them a name")
     return Study(name, {label: _plan(one, f"{name}.{label}", path) for label, one in found}, text, single=False)
-
-
-def read_members(folder: Path) -> list[Member]:
-    """The victims of a stored study with what was found at each.
-
-    Raises:
-        InvalidInputError: a run of the study is not there any more.
-    """
-    return [_member(label, folder.parent / run) for label, run in _listed(folder).items()]
-
-
-def member_runs(folder: Path) -> list[Path]:
-    """The folders of a stored study's runs."""
-    return [folder.parent / run for run in _listed(folder).values()]
-
-
-def _listed(folder: Path) -> dict[str, str]:
-    listed: dict[str, str] = json.loads((folder / MEMBERS).read_text())
-    return listed
-
-
-def _member(label: str, run: Path) -> Member:
-    results = load_results(run, cell_ids(run))
-    return Member(label, run.name, cut_of(read_plan(run / "plan.toml")), results)
 
 
 def cut_of(plan: Plan) -> Cut:

@@ -5,7 +5,9 @@ from typing import TypedDict
 from splitleak.experiments.judge.flags import FLAGS
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.tables.table import ABSENT
-from splitleak.experiments.results.results import DefenceRow, Group, Results, last_line, mean_of_known
+from splitleak.experiments.results.group import DefenceRow, Group, mean_of_known
+from splitleak.experiments.results.record import last_line
+from splitleak.experiments.results.results import Results
 
 
 class Details(TypedDict):

@@ -10,7 +10,9 @@ from PIL import Image
 
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.verdict import best_at_equal_utility
-from splitleak.experiments.results.results import Cell, DefenceRow, Group, Results
+from splitleak.experiments.results.group import DefenceRow, Group
+from splitleak.experiments.results.record import Record
+from splitleak.experiments.results.results import Results
 
 PICTURE_BYTES = 3_500_000
 """What the pictures of a gallery may take of a page; they are made smaller until they fit."""
@@ -51,7 +53,7 @@ def gallery(run: Path, results: Results) -> Gallery | None:
 
 
 def _file(run: Path, group: Group | None) -> Path | None:
-    cells: Sequence[Cell] = group.finished if group else ()
+    cells: Sequence[Record] = group.finished if group else ()
     return next((path for cell in cells if (path := run / "cells" / f"{cell.id}.png").exists()), None)
 
 

@@ -12,8 +12,10 @@ from splitleak.experiments.report.tables import matched, matrix
 from splitleak.experiments.report.tables.files import write_all
 from splitleak.experiments.report.tables.table import ABSENT, FLAG, TextTable
 from splitleak.experiments.report.verdict import verdict
+from splitleak.experiments.results.group import Group
 from splitleak.experiments.results.member import Member
-from splitleak.experiments.results.results import LEAKAGE_METRICS, SHOWN_METRICS, Group, Results
+from splitleak.experiments.results.metrics import LEAKAGE_METRICS, SHOWN_METRICS
+from splitleak.experiments.results.results import Results
 
 
 def write_overview(name: str, folder: Path, members: Sequence[Member]) -> Path:

@@ -4,14 +4,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import BaseFileLock, FileLock
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from splitleak.experiments.cli.portrait import HELD
+from splitleak.attacks.base import HELD
 from splitleak.experiments.judge.flags import FLAGS
 from splitleak.experiments.report.details import cell_id, details
 from splitleak.experiments.report.figures import (
@@ -30,35 +29,40 @@ from splitleak.experiments.report.tables.attacks import attack_table
 from splitleak.experiments.report.tables.files import write_tables
 from splitleak.experiments.report.tables.proved import PROVED_HEADINGS, proved
 from splitleak.experiments.report.verdict import verdict
-from splitleak.experiments.results.results import SHOWN_METRICS, Cell, Results, last_line, load_results, write_csv
-from splitleak.experiments.store.store import digest, source_digest
+from splitleak.experiments.results.csv import write_csv
+from splitleak.experiments.results.load import CELLS, cell_ids, load_results
+from splitleak.experiments.results.metrics import SHOWN_METRICS
+from splitleak.experiments.results.results import Results
+from splitleak.experiments.store.key import digest, source_digest
+from splitleak.experiments.store.provenance import facts_of
 from splitleak.victims.files import fingerprint
 
 PAGE, MADE_OF = "index.html", ".report"
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_report(run: Path, ids: Sequence[str]) -> Path:
+def write_report(run: Path) -> Path:
     """Write table, matrix, figures and page of a run into its folder; returns the path of the page.
 
     Args:
-        run: the folder of a run: ``plan.toml``, ``targets.png``, ``cells/<id>.json`` and ``cells/<id>.png``.
-        ids: the cells that belong to the plan, in its order; other files in ``cells`` are left alone.
+        run: the folder of a run: ``plan.toml``, ``cells.json``, ``targets.png``, ``cells/<id>.json`` and
+            ``cells/<id>.png``; other files in ``cells`` are left alone.
 
     Raises:
-        ValueError: a cell's file cannot be read, or the cells do not share one victim.
+        InvalidInputError: there is no run, or a cell's file cannot be read.
+        ValueError: the cells do not share one victim.
     """
     with alone(run):
-        return _write(run, ids)
+        return _write(run)
 
 
-def current_report(run: Path, ids: Sequence[str]) -> Path:
+def current_report(run: Path) -> Path:
     """The page as it is if nothing that it shows has changed since, else a new one; see ``write_report``."""
     page, made_of = run / PAGE, run / MADE_OF
     with alone(run):
-        if page.is_file() and made_of.is_file() and made_of.read_text() == _made_of(run, ids):
+        if page.is_file() and made_of.is_file() and made_of.read_text() == _made_of(run):
             return page
-        return _write(run, ids)
+        return _write(run)
 
 
 def alone(run: Path) -> BaseFileLock:
@@ -66,8 +70,8 @@ def alone(run: Path) -> BaseFileLock:
     return FileLock(run / f"{MADE_OF}.lock")
 
 
-def _write(run: Path, ids: Sequence[str]) -> Path:
-    results = load_results(run, ids)
+def _write(run: Path) -> Path:
+    results = load_results(run)
     write_csv(results, run / "results.csv")
     write_tables(results, run)
     folder = run / "figures"
@@ -81,13 +85,13 @@ def _write(run: Path, ids: Sequence[str]) -> Path:
     figures = {name: drawn(figure, folder / name) for name, figure in further}
     page = run / PAGE
     page.write_text(_render(run, results, curves, figures), encoding="utf-8")
-    (run / MADE_OF).write_text(_made_of(run, ids))
+    (run / MADE_OF).write_text(_made_of(run))
     return page
 
 
-def _made_of(run: Path, ids: Sequence[str]) -> str:
-    files = [run / "plan.toml", run / "targets.png", *sorted(TEMPLATES.iterdir())]
-    files += [run / "cells" / f"{identifier}.{kind}" for identifier in ids for kind in ("json", "png")]
+def _made_of(run: Path) -> str:
+    files = [run / "plan.toml", run / CELLS, run / "targets.png", *sorted(TEMPLATES.iterdir())]
+    files += [run / "cells" / f"{identifier}.{kind}" for identifier in cell_ids(run) for kind in ("json", "png")]
     return digest([source_digest(__name__), [fingerprint(file) for file in files if file.exists()]])
 
 
@@ -180,8 +184,8 @@ def _render(run: Path, results: Results, curves: Sequence[_Curve], figures: Mapp
         flags=[(FLAGS[name], count) for name, count in results.flag_counts.items()],
         proved_headings=PROVED_HEADINGS,
         proved=[(line, False) for line in proved(results)],
-        failures=[(cell, last_line(cell.traceback) or "no message") for cell in results.failed],
-        versions=_versions(results.finished),
+        failures=[(cell, cell.why or "no message") for cell in results.failed],
+        made=facts_of(results.made),
         plan_text=plan.read_text(encoding="utf-8") if plan.exists() else "",
     )
 
@@ -219,12 +223,3 @@ def inline(svg: str, prefix: str) -> Markup:
     )
     svg = svg.replace(INK.lower(), "currentColor").replace(PAPER.lower(), "var(--paper)")
     return Markup(svg)  # safe: the text in it is drawn as shapes
-
-
-def _versions(cells: Sequence[Cell]) -> dict[str, str]:
-    """Each package with every version that a cell was made with."""
-    found: dict[str, dict[str, Any]] = {}
-    for cell in cells:
-        for name, version in cell.versions.items():
-            found.setdefault(name, {})[version] = None
-    return {name: ", ".join(versions) for name, versions in found.items()}

@@ -20,7 +20,10 @@ from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.figures.style import DPI, GREY, INK, MARKERS, PALETTE, PAPER, STYLE, save
 from splitleak.experiments.report.tables.matrix import number, plus_minus
 from splitleak.experiments.report.tables.table import ABSENT
-from splitleak.experiments.results.results import LEAKAGE_METRICS, Group, Results, Scalar, write_rows
+from splitleak.experiments.results.csv import Scalar, write_rows
+from splitleak.experiments.results.group import Group
+from splitleak.experiments.results.metrics import LEAKAGE_METRICS
+from splitleak.experiments.results.results import Results
 from splitleak.victims.cuts import Cut
 
 INCHES_PER_CUT, NARROWEST_FIGURE, WIDEST_FIGURE = 0.36, 7.0, 18.0

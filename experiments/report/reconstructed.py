@@ -2,6 +2,8 @@
 
 import textwrap
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +13,6 @@ from torch import Tensor
 from splitleak.experiments.report.figures import SCREEN, Decoded, opened_figure
 from splitleak.experiments.report.tables.matrix import number
 from splitleak.experiments.stages.inside import Opened, mosaic
-from splitleak.experiments.tools.reconstruct import Question, Rebuilt
 
 SIDE, LABEL_HEIGHT, HEADING_HEIGHT, NAME_WIDTH, GAP = 1.25, 0.2, 0.55, 1.5, 0.08
 """Inches: of a picture, of the number below it, of the attacks' names, of the defences' names, between pictures."""
@@ -19,7 +20,35 @@ LETTERS = 18
 """Of a name before it is broken."""
 
 
-def reconstructed_figure(question: Question, rebuilt: Mapping[tuple[str, str], Rebuilt]) -> Figure:
+@dataclass(frozen=True)
+class Rebuilt:
+    """What one attack made of n photos under one defence setting: uint8 (n, 3, h, w), and the PSNR of each."""
+
+    images: Tensor
+    psnr: tuple[float, ...]
+
+
+class Asked(Protocol):
+    """Photos, uint8 (n, 3, h, w), and what was to answer for them, by label."""
+
+    @property
+    def photos(self) -> Tensor:
+        """The true ones."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the photos."""
+
+    @property
+    def defenses(self) -> tuple[str, ...]:
+        """In the plan's order."""
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """In the plan's order."""
+
+
+def reconstructed_figure(question: Asked, rebuilt: Mapping[tuple[str, str], Rebuilt]) -> Figure:
     """Each photo with its rows below one another; what an attack did not try is left empty."""
     rows = [(photo, defense) for photo in range(len(question.photos)) for defense in question.defenses]
     width = NAME_WIDTH + (1 + len(question.attacks)) * (SIDE + GAP)
@@ -44,7 +73,7 @@ def reconstructed_figure(question: Question, rebuilt: Mapping[tuple[str, str], R
     return figure
 
 
-def opened_decoders(question: Question, opened: Mapping[str, Opened]) -> Figure:
+def opened_decoders(question: Asked, opened: Mapping[str, Opened]) -> Figure:
     """The only photo, its release, and the picture after each stage of each decoder."""
     decoders = [
         Decoded(attack, inside.shapes, [_channels_last(stage) for stage in inside.stages])

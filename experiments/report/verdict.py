@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
+from splitleak.experiments.judge.rules import MAY_LOSE
 from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.judge.statistics.matched import needed
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.tables.table import FLAG
-from splitleak.experiments.results.results import DefenceRow, Group, Results
-
-MATCHED_UTILITY = 0.02
-"""Defences are compared at equal utility: a setting that loses at most this share counts as equal to none."""
+from splitleak.experiments.results.group import DefenceRow, Group
+from splitleak.experiments.results.results import Results
 
 
 def verdict(results: Results) -> str:
@@ -25,11 +24,11 @@ def verdict(results: Results) -> str:
 
 
 def best_at_equal_utility(results: Results) -> DefenceRow | None:
-    """The setting that leaks least of those that keep the utility, see ``MATCHED_UTILITY``; None where none does."""
+    """The setting that leaks least of those that keep the utility, see ``MAY_LOSE``; None where none does."""
     reference = results.undefended
     if reference is None or reference.utility is None:
         return None
-    least = needed(reference.utility.mean, MATCHED_UTILITY)
+    least = needed(reference.utility.mean, MAY_LOSE[-1])
     equal = [row for row in _defended(results) if row.utility and row.utility.mean >= least]
     return min(equal, key=_leakage, default=None)
 
@@ -66,7 +65,7 @@ def _best_defence(results: Results, undefended: Interval) -> str:
         return _least(rows)
     settings = f"{len(rows)} defence setting{'s' if len(rows) > 1 else ''}"
     kept = f"{results.utility_name} ({100 * reference.utility.mean:.1f} %)"
-    points = f"{100 * MATCHED_UTILITY:g} points of the undefended {kept}"
+    points = f"{100 * MAY_LOSE[-1]:g} points of the undefended {kept}"
     best = best_at_equal_utility(results)
     if best is None or best.utility is None:
         return f"none of the {settings} stays within {points}"

@@ -8,15 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from splitleak.experiments.judge.scores import SIMILARITY, TAR, TASK_ACCURACY
-from splitleak.experiments.results.results import SHOWN_METRICS, Results, last_line, load_results, results_of
-from splitleak.experiments.run.execute import CELLS, cell_ids
-from splitleak.experiments.store.integrity import replace_if_other, write_atomically
+from splitleak.experiments.results.load import (
+    CELLS,
+    Stored,
+    cell_keys,
+    load_results,
+    results_of,
+    write_listing,
+    write_record,
+)
+from splitleak.experiments.results.metrics import SHOWN_METRICS
+from splitleak.experiments.results.record import Record, last_line, migrate
+from splitleak.experiments.results.results import Results
+from splitleak.experiments.store.integrity import replace_if_other
+from splitleak.experiments.store.key import digest
 from splitleak.victims.errors import InvalidInputError
 
-FORMAT = 1
+FORMAT = 2
+"""Of an archive; the first had no seal, and listed ids without keys."""
 SUFFIX = ".json.xz"
-DROPPED = ("seal", "history", "training", "inside", "oracle")
-"""Of a cell: what no table of scores needs."""
+DROPPED = {"history", "training", "inside", "oracle"}
+"""Of a record: what no table of scores needs."""
 KEPT = (*SHOWN_METRICS, "mse", "psnr_seed_convention", "ms_ssim", "ms_ssim_3", TAR, SIMILARITY, TASK_ACCURACY)
 """Metrics whose values of single photos are kept: intervals and paired comparisons rest on them."""
 PLACES = {"mse": 5, "psnr": 2, "psnr_seed_convention": 2}
@@ -32,31 +44,42 @@ class Archived:
     results: Results
 
 
-def write_archive(runs: Sequence[Path], path: Path) -> None:
+def write_archive(runs: Sequence[Path], path: Path) -> int:
     """Store runs in one file; the same results make the same file.
+
+    Returns:
+        How many records were left out: they are stale or damaged, so that no number may rest on them.
 
     Raises:
         InvalidInputError: a folder is no run, or the file cannot be written.
     """
-    content = {"format": FORMAT, "runs": [_packed(run) for run in runs]}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    packed = [(_packed(run, results := load_results(run)), results) for run in runs]
+    content = {"format": FORMAT, "runs": [run for run, _ in packed]}
+    text = json.dumps({**content, "seal": digest(content)}, sort_keys=True, separators=(",", ":"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(lzma.compress(text.encode()))
     except OSError as error:
         raise InvalidInputError(f"--file {path} cannot be written: {error.strerror}; name a file") from error
+    return sum(len(results.stale) + len(results.damaged) for _, results in packed)
 
 
 def read_archive(path: Path) -> dict[str, Archived]:
     """The runs of an archive by their names, in its order.
 
     Raises:
-        InvalidInputError: it is no archive, or one of another format.
+        InvalidInputError: it is no archive, one of a later format, or one that was changed by hand.
     """
-    try:
-        return {run["name"]: Archived(run["name"], run["plan"], _results(run)) for run in _content(path)}
-    except (KeyError, TypeError, ValueError) as error:
-        raise _no_archive(path, error) from error
+    found = {}
+    for run in _content(path):
+        try:
+            records = {name: Stored(record, whole=True) for name, record in _records(run).items()}
+            keys = _keys(run)
+            results = results_of({name: records.get(name) for name in keys}, keys)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _no_archive(path, error) from error
+        found[run["name"]] = Archived(run["name"], run["plan"], results)
+    return found
 
 
 def restore_archive(path: Path, out: Path) -> list[Path]:
@@ -65,34 +88,35 @@ def restore_archive(path: Path, out: Path) -> list[Path]:
     Nothing in it counts as computed: a plan that is run there computes its cells anew.
 
     Raises:
-        InvalidInputError: it is no archive, or a run of that name is there.
+        InvalidInputError: as ``read_archive`` does, or a run of that name is there.
     """
     folders = []
     for run in _content(path):
         folder = out / run["name"]
         if (folder / CELLS).exists():
             raise InvalidInputError(f"{folder} is a run already; name another folder with --out")
-        for identifier, cell in run["cells"].items():
-            write_atomically(folder / "cells" / f"{identifier}.json", json.dumps(cell, indent=1))
+        for record in _records(run).values():
+            write_record(folder, record.model_copy(update={"archived": True}))
         replace_if_other(folder / "plan.toml", run["plan"].encode())
-        replace_if_other(folder / CELLS, json.dumps(run["ids"], indent=1).encode())
+        write_listing(folder, _keys(run))
         folders.append(folder)
     return folders
 
 
-def _packed(run: Path) -> dict[str, Any]:
-    ids = cell_ids(run)
-    load_results(run, ids)  # refuses what is no cell
-    files = {identifier: run / "cells" / f"{identifier}.json" for identifier in ids}
-    cells = {name: _small(json.loads(file.read_text())) for name, file in files.items() if file.is_file()}
-    return {"name": run.name, "plan": (run / "plan.toml").read_text(encoding="utf-8"), "ids": ids, "cells": cells}
+def _packed(run: Path, results: Results) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "plan": (run / "plan.toml").read_text(encoding="utf-8"),
+        "keys": list(cell_keys(run).items()),  # the order counts
+        "cells": {record.id: _small(record) for record in results.cells},
+    }
 
 
-def _small(cell: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in cell.items() if name not in DROPPED}
-    kept["traceback"] = last_line(cell["traceback"])
-    kept["metrics"] = dict(_rounded(cell.get("metrics", {}), KEPT))
-    controls = cell.get("controls", {})
+def _small(record: Record) -> dict[str, Any]:
+    kept = record.model_dump(mode="json", exclude=DROPPED, exclude_defaults=True)
+    kept |= {"schema_version": record.schema_version, "traceback": last_line(record.traceback)}
+    kept["metrics"] = dict(_rounded(kept.get("metrics", {}), KEPT))
+    controls = kept.get("controls", {})
     kept["controls"] = {name: dict(_rounded(scores, SHOWN_METRICS)) for name, scores in controls.items()}
     return kept
 
@@ -107,17 +131,23 @@ def _rounded(scores: Mapping[str, Any], names: Sequence[str]) -> Iterator[tuple[
 def _content(path: Path) -> list[dict[str, Any]]:
     try:
         content = json.loads(lzma.decompress(path.read_bytes()))
+        if content["format"] not in (1, FORMAT):
+            raise ValueError(f"its format is {content['format']}, this version reads up to {FORMAT}")
+        if content["format"] == FORMAT and content.pop("seal") != digest(content):
+            raise ValueError("its seal is broken: it was changed after it was written")
         runs: list[dict[str, Any]] = content["runs"]
-        if content["format"] != FORMAT:
-            raise ValueError(f"its format is {content['format']}, this version reads {FORMAT}")
     except (OSError, EOFError, lzma.LZMAError, KeyError, TypeError, ValueError) as error:
         raise _no_archive(path, error) from error
     return runs
 
 
-def _results(run: Mapping[str, Any]) -> Results:
-    cells = run["cells"]
-    return results_of({name: cells.get(name) for name in run["ids"]})
+def _keys(run: Mapping[str, Any]) -> dict[str, str | None]:
+    """Of a run of either format; ids of the first had no keys."""
+    return dict(run["keys"]) if "keys" in run else dict.fromkeys(run["ids"])
+
+
+def _records(run: Mapping[str, Any]) -> dict[str, Record]:
+    return {name: Record.model_validate({**migrate(cell), "id": name}) for name, cell in run["cells"].items()}
 
 
 def _no_archive(path: Path, error: Exception) -> InvalidInputError:

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from splitleak.attacks.base import Attack, BlackBox, QueryFree, Reconstruction, Staged, WhiteBox, knowledge_of
+from splitleak.experiments.planning.threat import Threat
 from splitleak.experiments.stages.data import load_array, save_array
 from splitleak.experiments.stages.inside import Opened
 from splitleak.experiments.stages.memory import StoredMemory
 from splitleak.experiments.stages.protect import ProtectStage
 from splitleak.experiments.stages.victim import NetworkStage
-from splitleak.experiments.store.store import Stage, Store
+from splitleak.experiments.store.key import Stage
+from splitleak.experiments.store.store import Store
 from splitleak.victims.seeding import seeded
-from splitleak.victims.tensors import check_images, to_bytes, to_float
+from splitleak.victims.tensors import BATCH, check_images, to_bytes, to_float
 
-BATCH = 64
 RANKED, RANKED_SEARCHES = 128, 32
 """Photos of the validation part that a reconstruction attack rebuilds too, to rank attacks by; fewer where each photo
 is a search of its own. Over 32 photos two attacks that differ by 0.3 dB were often ranked the wrong way round."""
@@ -33,26 +34,6 @@ RESIDENT = 4
 """How many times a part's features must fit the GPU's free memory to stay there."""
 PROBED = 8
 """Photos through which the gradient of a white box is looked at."""
-
-
-@dataclass(frozen=True)
-class Threat:
-    """How strong an adversary the plan declares, whatever the attack.
-
-    ``adaptive``: the attack is fitted to the defended edge; otherwise to the undefended one, and what it then
-    attacks is what the cloud receives, which has the shape that it was fitted to. ``sends``: how many releases of
-    each image are intercepted. ``budget``: how many releases may be asked for, None for no limit.
-    """
-
-    adaptive: bool = True
-    sends: int = 1
-    budget: int | None = None
-
-    @property
-    def label(self) -> str:
-        """What sets it apart from the default; empty for that."""
-        facts = [] if self.adaptive else ["unaware"]
-        return ", ".join([*facts, *([f"{self.sends} sends"] if self.sends > 1 else [])])
 
 
 class EdgeDevice(nn.Module):

@@ -10,7 +10,8 @@ from torch import Tensor
 from splitleak.experiments.judge.metrics.bounds import Bounds, bounds
 from splitleak.experiments.stages.attack import EdgeDevice
 from splitleak.experiments.stages.protect import ProtectStage
-from splitleak.experiments.store.store import Stage, Store
+from splitleak.experiments.store.key import Stage
+from splitleak.experiments.store.store import Store
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
 

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from splitleak.experiments.store.store import Stage, Store
+from splitleak.experiments.store.key import Stage
+from splitleak.experiments.store.store import Store
 from splitleak.victims.data.base import Source
 from splitleak.victims.data.parts import LoadedParts, PartSizes, load_parts
 

@@ -3,7 +3,7 @@
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,18 +13,18 @@ from torch import Tensor
 
 from splitleak.experiments.stages.data import DataStage, load_array, save_array
 from splitleak.experiments.stages.victim import load_modules, save_modules
-from splitleak.experiments.store.store import Stage, Store
+from splitleak.experiments.store.key import ELSEWHERE, Stage
+from splitleak.experiments.store.store import Store
 from splitleak.victims.embedding import Embedder, Portraits, augmented, photographed_twice, train_embedder
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import WEIGHTS_VARIABLE, content_of, find_file
 from splitleak.victims.seeding import seeded
-from splitleak.victims.tensors import to_float
+from splitleak.victims.tensors import BATCH, to_float
 from splitleak.victims.training import adamw
 
 Embed = Callable[[Tensor], Tensor]
 """Images (n, 3, h, w) in [0, 1] -> embeddings (n, d)."""
 
-BATCH = 64
 WIDTH, EPOCHS, LEARNING_RATE = 32, 30, 2e-3
 ONNX_FILE = "ONNX file of a face embedder"
 
@@ -33,13 +33,15 @@ ONNX_FILE = "ONNX file of a face embedder"
 class EmbedderStage(Stage):
     """Makes the embedder ready and embeds the true target photos, once for all cells of a plan.
 
-    ``crop``: the side of the central square that it is shown, as a share of the photo's.
+    ``crop``: the side of the central square that it is shown, as a share of the photo's. ``device``: the type of what
+    it runs on.
     """
 
     label: ClassVar[str] = "embedder"
 
     data: DataStage
     crop: float
+    device: str
 
     @abstractmethod
     def prepare(self, folder: Path, store: Store) -> None:
@@ -121,7 +123,7 @@ class OnnxEmbedderStage(EmbedderStage):
     ``fingerprint`` changes when the file does.
     """
 
-    path: str
+    path: str = field(metadata=ELSEWHERE)
     fingerprint: str
 
     def prepare(self, folder: Path, store: Store) -> None:
@@ -175,7 +177,7 @@ def _takes_images(shape: list[Any]) -> bool:
     return len(shape) == 4 and shape[1] == 3 and (shape[0] == 1 or not isinstance(shape[0], int))
 
 
-def embedder_stage(identity: str, crop: float, data: DataStage) -> EmbedderStage | None:
+def embedder_stage(identity: str, crop: float, data: DataStage, device: str) -> EmbedderStage | None:
     """The recogniser that ``[judge] identity`` asks for: None for "none", else "trained" or an ONNX file.
 
     Raises:
@@ -184,9 +186,9 @@ def embedder_stage(identity: str, crop: float, data: DataStage) -> EmbedderStage
     if identity == "none":
         return None
     if identity == "trained":
-        return TrainedEmbedderStage(data, crop)
+        return TrainedEmbedderStage(data, crop, device)
     place = find_file(identity, ONNX_FILE, WEIGHTS_VARIABLE)
-    return OnnxEmbedderStage(data, crop, identity, content_of(place))
+    return OnnxEmbedderStage(data, crop, device, identity, content_of(place))
 
 
 def check_embedder(identity: str, people: Mapping[str, Tensor] | None) -> None:

@@ -11,16 +11,30 @@ import torch
 from torch import Tensor
 
 from splitleak.defenses.base import Guarantee
-from splitleak.experiments.judge.flags import Probe
 from splitleak.experiments.stages.attack import EdgeDevice
 from splitleak.experiments.stages.protect import ProtectStage
-from splitleak.experiments.store.store import Stage, Store
+from splitleak.experiments.store.key import Stage
+from splitleak.experiments.store.store import Store
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
 
 PHOTOS = 16
 STRETCHES = (10.0, 1000.0)
 """Features are multiplied with these: where a sensitivity is enforced, the larger moves the release no further."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was seen of a device from outside, on some photos of the validation part.
+
+    ``absent``: what is sent is bit for bit what the undefended device sends. ``frozen``: noise is claimed, but two
+    sends of a photo are the same, or what is added is the same for all photos. ``unbounded``: an epsilon is claimed
+    for a query, but what is sent moves as far as the features do.
+    """
+
+    absent: bool = False
+    frozen: bool = False
+    unbounded: bool = False
 
 
 @dataclass(frozen=True)

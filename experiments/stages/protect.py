@@ -14,17 +14,11 @@ from torch import Tensor, nn
 from splitleak.defenses.base import Calibration, CalibrationBatch, Defense, Guarantee, Perturbation
 from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit, predict
 from splitleak.experiments.stages.data import Data
-from splitleak.experiments.stages.victim import (
-    CLASSES_WITHOUT_TASK,
-    FeaturesStage,
-    NetworkStage,
-    VictimStage,
-    load_modules,
-    save_modules,
-)
+from splitleak.experiments.stages.victim import FeaturesStage, NetworkStage, VictimStage, load_modules, save_modules
 from splitleak.experiments.store.store import Store
 from splitleak.victims.cuts import Halves
 from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.models import CLASSES_WITHOUT_TASK
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
 

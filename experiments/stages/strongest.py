@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for, mse, score, ssim
-from splitleak.experiments.stages.attack import BATCH, AttackStage, EdgeDevice
+from splitleak.experiments.stages.attack import AttackStage, EdgeDevice
 from splitleak.experiments.stages.data import load_array, save_array
-from splitleak.experiments.store.store import Stage, Store
+from splitleak.experiments.store.key import Stage
+from splitleak.experiments.store.store import Store
 from splitleak.victims.seeding import seeded
-from splitleak.victims.tensors import to_float
+from splitleak.victims.tensors import BATCH, to_float
 
 DRAWS = 4
 """Sends of a reconstruction, where they differ, that are averaged and compared with what was intercepted."""

@@ -5,7 +5,7 @@ import json
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit
 from splitleak.experiments.stages.data import ArrayFile, Data, DataStage, load_array
-from splitleak.experiments.store.store import Stage, Store
+from splitleak.experiments.store.key import ELSEWHERE, Stage
+from splitleak.experiments.store.store import Store
 from splitleak.victims.cuts import Halves, split, uncut
-from splitleak.victims.models import Network, forget, in_file, make_network
+from splitleak.victims.models import CLASSES_WITHOUT_TASK, Network, forget, in_file, make_network
 from splitleak.victims.seeding import seeded
-from splitleak.victims.tensors import to_float
-
-CLASSES_WITHOUT_TASK = 1000  # what torchvision's weights have
+from splitleak.victims.tensors import BATCH, to_float
 
 
 @dataclass(frozen=True)
@@ -46,18 +45,20 @@ class NetworkStage(Stage):
 class TrainingStage(Stage):
     """Train the whole network on its task, wherever it is cut afterwards.
 
-    ``weights_fingerprint`` changes when a weights file does, ``model_fingerprint`` when a network from a file does.
+    ``weights_fingerprint`` and ``model_fingerprint`` stand for the content of what ``weights`` and ``model`` name.
+    ``device``: the type of what networks run on, for it rounds in its own way.
     """
 
     label: ClassVar[str] = "network"
 
     data: DataStage
-    model: str
-    weights: str
+    model: str = field(metadata=ELSEWHERE)
+    weights: str = field(metadata=ELSEWHERE)
     weights_fingerprint: str
     budget: Budget
     seed: int
     model_fingerprint: str
+    device: str = "cpu"
 
     def initial(self, classes: int) -> Network:
         """The network before any training, in eval mode: the same for the same seed."""
@@ -93,14 +94,15 @@ class VictimStage(NetworkStage):
     label: ClassVar[str] = "victim"
 
     data: DataStage
-    model: str
+    model: str = field(metadata=ELSEWHERE)
     cut: str
-    weights: str
+    weights: str = field(metadata=ELSEWHERE)
     weights_fingerprint: str
     freeze_encoder: bool
     budget: Budget
     seed: int
-    model_fingerprint: str = ""
+    model_fingerprint: str
+    device: str = "cpu"
 
     @property
     def training(self) -> TrainingStage:
@@ -235,7 +237,7 @@ def write_features(path: Path, encoder: nn.Module, images: Tensor, store: Store)
 
 
 @torch.no_grad()
-def encode(encoder: nn.Module, images: Tensor, store: Store, batch_size: int = 64) -> Iterator[Tensor]:
+def encode(encoder: nn.Module, images: Tensor, store: Store, batch_size: int = BATCH) -> Iterator[Tensor]:
     """Features of photos (n, 3, h, w) uint8, in order, on the CPU, some at a time."""
     encoder.to(store.device).to(memory_format=torch.channels_last).eval()
     for chunk in images.split(batch_size):

@@ -4,13 +4,15 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from splitleak.experiments.store.provenance import Made
+
 SEAL = "checksums.json"
-"""File in each stage's folder: size and SHA-256 of the others."""
+"""File in each stage's folder: size and SHA-256 of the others, and with what they were made."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -56,18 +58,24 @@ def replace_if_other(path: Path, content: bytes) -> None:
         write_atomically(path, content)
 
 
-def seal(folder: Path) -> None:
-    """Write down what the files of a folder are, so that ``intact`` can tell."""
-    (folder / SEAL).write_text(json.dumps(_contents(folder), indent=1))
+def seal(folder: Path, made: Sequence[Made]) -> None:
+    """Write down what the files of a folder are, so that ``intact`` can tell, and with what they were made."""
+    facts = {"files": _contents(folder), "made": [one.model_dump(mode="json") for one in made]}
+    (folder / SEAL).write_text(json.dumps(facts, indent=1))
+
+
+def sealed(folder: Path) -> tuple[Made, ...]:
+    """With what the files of a sealed folder were made, and all that went into them."""
+    return tuple(Made.model_validate(one) for one in json.loads((folder / SEAL).read_text())["made"])
 
 
 def intact(folder: Path) -> bool:
     """Whether a folder holds what it held when it was sealed; reads every byte."""
     try:
-        sealed = json.loads((folder / SEAL).read_text())
+        files = json.loads((folder / SEAL).read_text())["files"]
         # sizes first: a truncated file of many gigabytes need not be read
-        sizes = {name: os.stat(folder / name).st_size for name in sealed}
-        return sizes == {name: facts["bytes"] for name, facts in sealed.items()} and sealed == _contents(folder)
+        sizes = {name: os.stat(folder / name).st_size for name in files}
+        return sizes == {name: facts["bytes"] for name, facts in files.items()} and files == _contents(folder)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return False
 

@@ -1,153 +1,37 @@
 """Results of stages on disk, found again by what they depend on."""
 
-import ast
-import hashlib
-import importlib.util
-import json
 import os
 import shutil
-import sys
-import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from functools import cache, cached_property
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar
 
 import torch
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, Timeout
 
-from splitleak.experiments.store.integrity import SEAL, intact, noticing_full_disk, seal
+from splitleak.experiments.store import evict
+from splitleak.experiments.store.integrity import SEAL, intact, noticing_full_disk, seal, sealed
+from splitleak.experiments.store.key import Stage
+from splitleak.experiments.store.provenance import Made, here, together
 from splitleak.victims.allocator import give_back_freed_memory
 from splitleak.victims.checkpoints import resumable
-from splitleak.victims.data.base import Source
-from splitleak.victims.settings import Settings
 from splitleak.victims.training import Log
 
-PACKAGES = ("splitleak",)
-
-
-@dataclass(frozen=True)
-class Stage(ABC):
-    """One step of an experiment: its fields are all that its result depends on, besides its code.
-
-    A field that is a Stage, or a tuple of them, is an upstream step; one that is a Settings is a plugin.
-    """
-
-    label: ClassVar[str]
-    """The folder of its results, and its word in the progress display."""
-
-    @cached_property
-    def key(self) -> str:
-        """Digest of the settings, the upstream keys and the source code (the stage's module and its imports)."""
-        facts = {field.name: _fact(getattr(self, field.name)) for field in fields(self)}
-        return digest([type(self).__name__, facts, source_digest(type(self).__module__)])
-
-    @property
-    def upstream(self) -> list["Stage"]:
-        """The stages among the fields."""
-        found: list[Stage] = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            found += [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, Stage)]
-        return found
-
-    def expected_bytes(self) -> int:
-        """About how much its result will take on disk, by-products included; 0 for a few kilobytes."""
-        return 0
-
-    @abstractmethod
-    def compute(self, folder: Path, store: "Store") -> None:
-        """Write the result's files into ``folder``, which is new and empty."""
-
-
-def _fact(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_fact(one) for one in value]
-    if isinstance(value, Stage):
-        return value.key
-    if isinstance(value, Source):
-        return [value.name, value.to_mapping(), value.fingerprint()]
-    if isinstance(value, Settings):
-        nested = [_fact(one) for field in fields(value) for one in _settings(getattr(value, field.name))]
-        return [value.name, value.to_mapping(), source_digest(type(value).__module__), *nested]
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    return value
-
-
-def _settings(value: Any) -> list[Settings]:
-    """The plugins that a plugin is made of."""
-    return [one for one in value if isinstance(one, Settings)] if isinstance(value, tuple) else []
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a plain value's canonical JSON, shortened to 24 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:24]
-
-
-@cache
-def source_digest(module: str) -> str:
-    """Digest of a module's source and of every module of this project that it imports, directly or not."""
-    found: dict[str, str] = {}
-    pending = [module]
-    while pending:
-        name = pending.pop()
-        if name not in found and (source := _source(name)):
-            found[name], imported = source
-            pending += imported
-    return digest(found)
-
-
-@cache
-def _source(module: str) -> tuple[str, list[str]] | None:
-    """SHA-256 of a module's source, and what of this project it imports; None for what is no module."""
-    path = _source_file(module)
-    if path is None:
-        return None
-    source = path.read_bytes()
-    imported = [name for name in _imports(source) if name.split(".")[0] in PACKAGES]
-    return hashlib.sha256(source).hexdigest(), imported
-
-
-def _source_file(module: str) -> Path | None:
-    loaded: ModuleType | None = sys.modules.get(module)
-    if loaded is not None and getattr(loaded, "__file__", None):
-        return Path(str(loaded.__file__))
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:  # a name inside a module, not a module
-        return None
-    return Path(spec.origin) if spec and spec.origin else None
-
-
-def _imports(source: bytes) -> list[str]:
-    names: list[str] = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            # "from package import module" names a module, "from module import name" does not
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
+LOCKS, CHECKPOINTS, PARTIAL = "locks", "checkpoints", ".partial"
 
 
 class StageFailedError(RuntimeError):
     """A stage failed earlier in this run; what depends on it fails with the same traceback."""
 
 
-LOCKS, CHECKPOINTS, RUNNING, PARTIAL = "locks", "checkpoints", "running", ".partial"
-
-
 class Store:
     """Stage results under one folder, which any number of processes share.
 
-    A result is made under a lock of its own, in a folder that is renamed when it is whole, and sealed with checksums:
-    what is damaged is made anew. ``limit``: of its bytes; what was used least recently goes first, and what a running
-    task has used stays. ``computed``: the labels of what this process made, in order.
+    A result is made under a lock of its own, in a folder that is renamed when it is whole, and sealed with checksums
+    and with what it was made with: what is damaged is made anew. Locks are the system's (flock): they hold between
+    processes of one machine, and between machines on NFSv4, GPFS and Lustre mounted with flock; not on NFSv3 or SMB.
+    ``limit``: of its bytes; what was used least recently goes first, and what a running task has used stays.
+    ``computed``: the labels of what this process made, in order.
     """
 
     def __init__(
@@ -163,7 +47,8 @@ class Store:
         self.limit = limit
         self.computed: list[str] = []
         self._failed: dict[str, BaseException] = {}
-        self._checked: set[Path] = set()
+        self._checked: dict[Path, tuple[Made, ...]] = {}
+        self._using: list[dict[Path, tuple[Made, ...]]] = []
         self._remove_leftovers()
 
     def curve(self, what: str, epochs: int | None) -> Log:
@@ -194,14 +79,29 @@ class Store:
             DiskFullError: there is no room for it.
         """
         place = self.root / label / key
-        if self._usable(place):
-            return place
-        if key in self._failed:
-            raise StageFailedError(f"{label} failed before") from self._failed[key]
-        with self._locked(label, key):
-            if not self._usable(place):  # another process may have made it in the meantime
-                self._make(place, compute)
+        if not self._usable(place):
+            if key in self._failed:
+                raise StageFailedError(f"{label} failed before") from self._failed[key]
+            with self._locked(label, key):
+                if not self._usable(place):  # another process may have made it in the meantime
+                    self._make(place, compute)
+        if self._using:
+            self._using[-1][place] = self._checked[place]
         return place
+
+    @contextmanager
+    def using(self) -> Iterator[Callable[[str], tuple[Made, ...]]]:
+        """Notes which results are used in the block.
+
+        What it gives tells, called with a word for what was computed in the block itself, with what that and all that
+        it used were made.
+        """
+        used: dict[Path, tuple[Made, ...]] = {}
+        self._using.append(used)
+        try:
+            yield lambda label: together([*(one for made in used.values() for one in made), here(label, self.device)])
+        finally:
+            self._using.pop()
 
     def _usable(self, place: Path) -> bool:
         """Whether a result is there and as it was made, which is looked at once."""
@@ -209,9 +109,10 @@ class Store:
             os.utime(place / SEAL)  # the time of its last use
         except FileNotFoundError:
             return False
-        if place not in self._checked and not intact(place):
-            return False
-        self._checked.add(place)
+        if place not in self._checked:
+            if not intact(place):
+                return False
+            self._checked[place] = sealed(place)
         return True
 
     def _make(self, place: Path, compute: Callable[[Path], None]) -> None:
@@ -223,10 +124,10 @@ class Store:
         shutil.rmtree(temporary, ignore_errors=True)
         self.progress(label)
         try:
-            with noticing_full_disk(place), resumable(unfinished):
+            with noticing_full_disk(place), resumable(unfinished), self.using() as made:
                 temporary.mkdir(parents=True)
                 compute(temporary)
-                seal(temporary)
+                seal(temporary, made(label))
             shutil.rmtree(place, ignore_errors=True)
             temporary.rename(place)
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -236,46 +137,15 @@ class Store:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             give_back_freed_memory()
-        self._checked.add(place)
+        self._checked[place] = sealed(place)
         self.computed.append(label)
         if self.limit is not None:
             with suppress(FileNotFoundError):  # another process evicts too: the next result is soon enough
-                self._evict(self.limit)
+                evict.least_recently_used(self.root, self.limit, self._lock, self.progress)
 
-    @contextmanager
-    def task(self) -> Iterator[None]:
+    def task(self) -> "evict.Running":
         """What is used from now on stays until the end of the block, whoever has a limit."""
-        running = self.root / RUNNING / f"{os.getpid()}-{time.time_ns()}"
-        running.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(running):
-            try:
-                yield
-            finally:
-                running.unlink(missing_ok=True)
-
-    def _evict(self, limit: int) -> None:
-        """Remove what was last used before the oldest running task began, until the limit holds."""
-        since = min((path.stat().st_mtime for path in self._running()), default=time.time())
-        used = {seal.parent: seal.stat().st_mtime for seal in self.root.glob(f"*/[!.]*/{SEAL}")}
-        sizes = {place: sum(path.stat().st_size for path in place.iterdir()) for place in used}
-        total = sum(sizes.values())
-        for place in sorted(used, key=lambda place: used[place]):
-            if total <= limit or used[place] >= since:
-                break
-            with suppress(Timeout), self._lock(place.name).acquire(timeout=0):
-                shutil.rmtree(place, ignore_errors=True)
-                total -= sizes[place]
-        if total > limit:
-            self.progress(f"the cache holds {total / 1e9:.2f} GB, more than its limit: running cells need it")
-
-    def _running(self) -> Iterator[Path]:
-        """Marks of the tasks that run now; those of processes that died are removed."""
-        for mark in list((self.root / RUNNING).glob("*")):
-            try:
-                with FileLock(mark).acquire(timeout=0):
-                    mark.unlink(missing_ok=True)
-            except Timeout:
-                yield mark
+        return evict.Running(self.root)
 
     @contextmanager
     def _locked(self, label: str, key: str) -> Iterator[None]:
@@ -291,7 +161,7 @@ class Store:
         finally:
             lock.release()
 
-    def _lock(self, key: str) -> BaseFileLock:
+    def _lock(self, key: str) -> FileLock:
         folder = self.root / LOCKS
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / key)

@@ -23,19 +23,18 @@ from splitleak.attacks.ridge import Ridge
 from splitleak.experiments.judge.metrics.bounds import PROBES, principal
 from splitleak.experiments.judge.scores import Truth, score_images
 from splitleak.experiments.planning.plan import Plan, folder_name, parse_plan, parse_source
-from splitleak.experiments.run.execute import check_plan
+from splitleak.experiments.run.check import check_plan
 from splitleak.experiments.stages import bounds
 from splitleak.experiments.stages.attack import DRAWS, RANKED, SHUFFLED
 from splitleak.experiments.stages.protect import TIMED_REPEATS, WARM_UPS
 from splitleak.experiments.stages.strongest import DRAWS as COMPARED
-from splitleak.experiments.stages.victim import CLASSES_WITHOUT_TASK
 from splitleak.experiments.store.integrity import replace_if_other
 from splitleak.experiments.tools.profile import LEAST_EPOCHS, data_name, data_setting, decoder_width
 from splitleak.victims.cuts import Halves, split
 from splitleak.victims.data.base import Catalog, Source
 from splitleak.victims.data.parts import PartSizes, divide
 from splitleak.victims.errors import InvalidInputError, unknown
-from splitleak.victims.models import SCRATCH, Network, in_file, make_network
+from splitleak.victims.models import CLASSES_WITHOUT_TASK, SCRATCH, Network, in_file, make_network
 from splitleak.victims.seeding import seeded
 from splitleak.victims.settings import Settings, doc
 from splitleak.victims.tensors import to_float

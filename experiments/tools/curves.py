@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from splitleak.experiments.cells.cell import Cell
-from splitleak.experiments.results.results import csv_row, load_results, measured
-from splitleak.experiments.store.store import Stage, Store
+from splitleak.experiments.results.csv import csv_row, measured
+from splitleak.experiments.results.load import load_results
+from splitleak.experiments.store.key import Stage
+from splitleak.experiments.store.store import Store
 from splitleak.victims.errors import InvalidInputError
 
 FOLDER, MADE_OF = "tensorboard", "made_of"

@@ -33,8 +33,11 @@ from splitleak.experiments.report.tables.files import tables
 from splitleak.experiments.report.tables.matched import matched_rows
 from splitleak.experiments.report.tables.table import ABSENT, TextTable
 from splitleak.experiments.results.archive import SUFFIX, Archived, read_archive
+from splitleak.experiments.results.group import DefenceRow, Group
 from splitleak.experiments.results.member import Member
-from splitleak.experiments.results.results import LEAKAGE_METRICS, SHOWN_METRICS, DefenceRow, Group, Results
+from splitleak.experiments.results.metrics import LEAKAGE_METRICS, SHOWN_METRICS
+from splitleak.experiments.results.results import Results
+from splitleak.experiments.store.provenance import WHERE, facts_of
 from splitleak.victims.errors import InvalidInputError, unknown
 
 ARCHIVES, FIGURES = Path("results"), Path("docs/results")
@@ -191,7 +194,8 @@ def _table(name: str, found: Iterable[TextTable]) -> str:
 
 def _made(command: str, archive: Archive, runs: Sequence[Results]) -> str:
     cells = [cell for results in runs for cell in results.finished]
-    versions = {name: version for cell in cells for name, version in cell.versions.items()}
+    made = facts_of(one for results in runs for one in results.made)
+    versions = {name: " and ".join(values) for name, values in made.items() if name not in WHERE}
     samples = " or ".join(dict.fromkeys(results.sample for results in runs))
     counts = {
         "cells": len(cells),
@@ -201,7 +205,7 @@ def _made(command: str, archive: Archive, runs: Sequence[Results]) -> str:
     return (
         f"\n`{command}`, stored by `splitleak archive runs/{archive.name}`; {samples}, "
         f"{', '.join(f'{count} {what}' for what, count in counts.items() if count)}; "
-        f"{', '.join(f'{name} {version}' for name, version in versions.items())}.\n"
+        f"{', '.join(f'{name} {values}' for name, values in versions.items())}.\n"
     )
 
 

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from splitleak.experiments.report.page import current_report
-from splitleak.experiments.results.results import SETTINGS, Cell, Results, Scalar, csv_row, load_results, measured
-from splitleak.experiments.store.store import digest
+from splitleak.experiments.results.csv import SETTINGS, Scalar, csv_row, measured
+from splitleak.experiments.results.load import load_results
+from splitleak.experiments.results.record import Record
+from splitleak.experiments.results.results import Results
+from splitleak.experiments.store.key import digest
 from splitleak.victims.errors import InvalidInputError
 
 EXPERIMENT = "splitleak"
@@ -29,7 +32,7 @@ class Exported(NamedTuple):
     kept: int
 
 
-def export_to_mlflow(folder: Path, ids: list[str], uri: str) -> Exported:
+def export_to_mlflow(folder: Path, uri: str) -> Exported:
     """One MLflow run for each cell, below one for the whole plan; what is there already is not written again.
 
     A cell has its settings as parameters, its scores with their intervals and its training curve as metrics, and its
@@ -37,13 +40,12 @@ def export_to_mlflow(folder: Path, ids: list[str], uri: str) -> Exported:
 
     Args:
         folder: of the run.
-        ids: of its cells.
         uri: where to: a folder, which gets a database and the artefacts, or whatever MLflow takes.
 
     Raises:
         InvalidInputError: no cell has a result, or MLflow is not installed, or cannot use the store.
     """
-    results = load_results(folder, ids)
+    results = load_results(folder)
     if not results.cells:
         raise InvalidInputError(f"{folder}: no cell has a result yet; run the plan first")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -53,7 +55,7 @@ def export_to_mlflow(folder: Path, ids: list[str], uri: str) -> Exported:
     except ImportError:
         raise InvalidInputError("export --to mlflow needs MLflow: pip install 'splitleak[mlflow]'") from None
     try:
-        return _Exporter(mlflow, uri).run(folder, ids, results)
+        return _Exporter(mlflow, uri).run(folder, results)
     except mlflow.exceptions.MlflowException as error:
         reason = str(error).partition("\n")[0]
         raise InvalidInputError(f"MLflow cannot use the store {uri}: {reason}") from error
@@ -74,10 +76,10 @@ class _Exporter:
         artefacts = None if place is None else (place / "artifacts").as_uri()
         self.experiment = found.experiment_id if found else self.client.create_experiment(EXPERIMENT, artefacts)
 
-    def run(self, folder: Path, ids: list[str], results: Results) -> Exported:
+    def run(self, folder: Path, results: Results) -> Exported:
         tags = {RUN: digest(str(folder.resolve()))}
         parent = self._found(tags) or self._made(results.cells[0].plan or folder.name, tags)
-        page = current_report(folder, ids)
+        page = current_report(folder)
         for file in (page, *(folder / name for name in ("results.csv", "plan.toml", "targets.png"))):
             if file.exists():
                 self.client.log_artifact(parent.info.run_id, str(file))
@@ -87,7 +89,7 @@ class _Exporter:
         self.client.set_terminated(parent.info.run_id)
         return Exported(written, len(results.cells) - written)
 
-    def _cell(self, cell: Cell, flags: tuple[str, ...], folder: Path, parent: str) -> bool:
+    def _cell(self, cell: Record, flags: tuple[str, ...], folder: Path, parent: str) -> bool:
         """Whether it was written."""
         tags, state = {PARENT: parent, CELL: cell.id}, f"{cell.key} {cell.finished} {cell.status} {' '.join(flags)}"
         if before := self._found(tags):
@@ -107,7 +109,7 @@ class _Exporter:
         self.client.set_terminated(run, "FINISHED" if cell.ok else "FAILED")
         return True
 
-    def _log(self, run: str, row: Mapping[str, Scalar], cell: Cell) -> None:
+    def _log(self, run: str, row: Mapping[str, Scalar], cell: Record) -> None:
         entities, now, scores = self.mlflow.entities, int(time.time() * 1000), measured(row)
         curve = [{f"fit/{name}": value for name, value in of_step.items()} for of_step in cell.history]
         metrics = [

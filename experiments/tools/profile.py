@@ -17,22 +17,25 @@ from torch import nn
 
 from splitleak.attacks.grid import channels_and_doublings
 from splitleak.attacks.networks.residual import NARROWEST
-from splitleak.experiments.cells.cell import AttackCell
-from splitleak.experiments.cli.display import Display
+from splitleak.experiments.cells.attack import AttackCell
 from splitleak.experiments.planning import plugins
 from splitleak.experiments.planning.plan import Plan, folder_name, parse_plan
 from splitleak.experiments.report.profile import MeasuredProfile, ProfiledCut
-from splitleak.experiments.results.results import load_results
-from splitleak.experiments.run.execute import Run, check_plan, run_cells, work_of
+from splitleak.experiments.results.load import load_results
+from splitleak.experiments.run.audience import Audience
+from splitleak.experiments.run.check import check_plan
+from splitleak.experiments.run.execute import run_cells, work_of
+from splitleak.experiments.run.run import Run
 from splitleak.experiments.run.schedule import Serial
 from splitleak.experiments.stages.data import DataStage
-from splitleak.experiments.stages.victim import CLASSES_WITHOUT_TASK
-from splitleak.experiments.store.store import Stage, Store
+from splitleak.experiments.store.key import Stage
+from splitleak.experiments.store.store import Store
 from splitleak.victims.cuts import ALIASES, Cut, find_cuts, split
-from splitleak.victims.data.photos import INDEX_FILE, Files, FolderFiles, ZipFiles
+from splitleak.victims.data.containers import Files, FolderFiles, ZipFiles
+from splitleak.victims.data.sources.files import INDEX_FILE
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.files import DATA_VARIABLE, find_file
-from splitleak.victims.models import SCRATCH, Network, in_file, make_network
+from splitleak.victims.models import CLASSES_WITHOUT_TASK, SCRATCH, Network, in_file, make_network
 from splitleak.victims.settings import Settings, doc
 
 DECODER_STEPS, DECODER_BATCH, LEAST_EPOCHS, LEARNING_RATE = 375, 8, 2, 5e-3
@@ -221,19 +224,19 @@ class Profile:
         """Of all cuts."""
         return sum(len(run.cells) for run in self.runs)
 
-    def run(self, store: Store, retry_failed: bool, display: Display) -> None:
+    def run(self, store: Store, retry_failed: bool, audience: Audience) -> None:
         """Compute what has no result yet; ``store`` keeps the photos, what belongs to one cut goes with it.
 
         Features of shallow cuts are large, so a profile that kept them would fill the disk. What an interrupted
         profile leaves is used when it is resumed.
         """
         for run in self.runs:
-            display.begin(f"{run.plan.victim.cut}: ")
+            audience.begin(f"{run.plan.victim.cut}: ")
             scratch = self.folder / SCRATCH_FOLDER / run.plan.name
             of_cut = CutStore(store, scratch)
             executor = Serial(work_of(run, of_cut))
-            executor.watcher = display
-            run_cells(run, of_cut, executor, retry_failed, display.cell)
+            executor.watcher = audience
+            run_cells(run, of_cut, executor, retry_failed, audience.cell)
             shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(self.folder / SCRATCH_FOLDER, ignore_errors=True)
 
@@ -248,7 +251,7 @@ class Profile:
             request.auxiliary,
             self.notes,
             tuple(
-                ProfiledCut(cut, self.aliases.get(cut.node), load_results(run.folder, run.ids))
+                ProfiledCut(cut, self.aliases.get(cut.node), load_results(run.folder))
                 for cut, run in zip(self.cuts, self.runs, strict=True)
             ),
         )

@@ -10,30 +10,25 @@ import torch
 from torch import Tensor
 
 from splitleak.attacks.base import Reconstruction
-from splitleak.experiments.cells.cell import AttackCell
+from splitleak.experiments.cells.attack import AttackCell
 from splitleak.experiments.judge.metrics.pictures import psnr, score
 from splitleak.experiments.planning.plan import read_plan
+from splitleak.experiments.report.reconstructed import Rebuilt
 from splitleak.experiments.report.tables.matrix import number
-from splitleak.experiments.run.execute import CELLS, Run
+from splitleak.experiments.results.load import CELLS
+from splitleak.experiments.run.run import Run
 from splitleak.experiments.stages.attack import AttackStage
 from splitleak.experiments.stages.data import load_array, save_array
 from splitleak.experiments.stages.inside import Opened
-from splitleak.experiments.store.store import Store, digest, source_digest
+from splitleak.experiments.store.key import digest, source_digest
+from splitleak.experiments.store.store import Store
+from splitleak.victims.data.decode import read_photo
 from splitleak.victims.data.parts import content_hashes
-from splitleak.victims.data.photos import read_photo
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.tensors import to_float
 
 LABEL = "reconstruct"
 """The folder of its results in the store."""
-
-
-@dataclass(frozen=True)
-class Rebuilt:
-    """What one attack made of n photos under one defence setting: uint8 (n, 3, h, w), and the PSNR of each."""
-
-    images: Tensor
-    psnr: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -129,7 +124,7 @@ def _named(kind: str, cells: Iterable[tuple[AttackCell, tuple[str, str]]], wante
 
 def column(cell: AttackCell) -> str:
     """The attack as a picture names it."""
-    return f"{cell.entry.label} ({cell.threat.label})" if cell.threat.label else cell.entry.label
+    return cell.threat.column(cell.entry.label)
 
 
 def reconstructed(attack: AttackStage, photos: Tensor, store: Store) -> Tensor:

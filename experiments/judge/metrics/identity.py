@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-FAR = 0.01
-"""False accept rate at which true accepts are reported, as is usual for face verification."""
+from splitleak.experiments.judge.rules import FAR
 
 
 @dataclass(frozen=True)

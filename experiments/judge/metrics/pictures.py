@@ -11,7 +11,7 @@ from torchmetrics.functional.image import (
 )
 
 from splitleak.victims.models import IMAGENET_STD
-from splitleak.victims.tensors import check_images
+from splitleak.victims.tensors import BATCH, check_images
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 
@@ -53,7 +53,7 @@ def score(metrics: dict[str, Metric], images: Tensor, rebuilt: Tensor) -> dict[s
     check_images(rebuilt, "reconstructions")
     if images.shape != rebuilt.shape:
         raise ValueError(f"{tuple(rebuilt.shape)} reconstructions of {tuple(images.shape)} images")
-    batches = list(zip(images.split(64), rebuilt.split(64), strict=True))
+    batches = list(zip(images.split(BATCH), rebuilt.split(BATCH), strict=True))
     return {name: torch.cat([metric(*batch) for batch in batches]).tolist() for name, metric in metrics.items()}
 
 

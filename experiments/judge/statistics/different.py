@@ -9,10 +9,9 @@ from scipy.optimize import brentq
 from scipy.special import stdtrit
 from scipy.stats import false_discovery_control
 
-from splitleak.experiments.judge.statistics.interval import LEVEL, Array, Interval
+from splitleak.experiments.judge.rules import FALSE_DISCOVERIES, LEVEL
+from splitleak.experiments.judge.statistics.interval import Array, Interval
 
-FALSE_DISCOVERIES = 0.05
-"""The share of what is called a change, on average at most, that is none."""
 LEAST_LOG_P = float(np.log(1e-100))
 """Below it a p-value is 0."""
 

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from splitleak.experiments.judge.rules import LEVEL
+
 Array = npt.NDArray[np.float64]
 
-LEVEL = 0.95
 RESAMPLES = 2000
 CHUNK = 2_000_000
 """Weights that are held at once: 16 MB."""

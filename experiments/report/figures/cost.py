@@ -24,7 +24,8 @@ from splitleak.experiments.report.figures.points import (
 from splitleak.experiments.report.figures.style import INK, SCREEN, Style
 from splitleak.experiments.report.figures.tradeoff import leakage_label, show_in_unit
 from splitleak.experiments.report.tables.matrix import number
-from splitleak.experiments.results.results import DefenceRow, Results
+from splitleak.experiments.results.group import DefenceRow
+from splitleak.experiments.results.results import Results
 
 TWO_PANELS, STACKED = 3.6, 5.4
 """Heights in inches."""

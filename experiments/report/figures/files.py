@@ -11,7 +11,8 @@ from splitleak.experiments.report.figures.strips import grid_figure, grids
 from splitleak.experiments.report.figures.style import PRINT_DPI, PRINTED, SCREEN, Style, save
 from splitleak.experiments.report.figures.tradeoff import tradeoff
 from splitleak.experiments.report.figures.training import training_figure
-from splitleak.experiments.results.results import SHOWN_METRICS, Results
+from splitleak.experiments.results.metrics import SHOWN_METRICS
+from splitleak.experiments.results.results import Results
 
 Named = Iterator[tuple[str, Figure | None]]
 

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from splitleak.experiments.report.figures.style import SCREEN, Style
-from splitleak.experiments.results.results import Cell, DefenceRow, Results
+from splitleak.experiments.results.group import DefenceRow
+from splitleak.experiments.results.record import Record
+from splitleak.experiments.results.results import Results
 
 MAPS_HEIGHT = 0.45
 """Of the maps' row, as a share of the width."""
@@ -39,7 +41,7 @@ def inside_figure(run: Path, results: Results, row: DefenceRow, style: Style = S
     return opened_figure(photo[:, : photo.shape[0]], maps, cells[0].inside.release, decoders, style)
 
 
-def _decoded(run: Path, cell: Cell) -> Decoded:
+def _decoded(run: Path, cell: Record) -> Decoded:
     assert cell.inside is not None
     strip = _pixels(run / "cells" / f"{cell.id}.stages.png")
     return Decoded(cell.column, cell.inside.stages, np.split(strip, len(cell.inside.stages), axis=1))

@@ -20,7 +20,8 @@ from splitleak.experiments.judge.statistics.interval import Array, Interval
 from splitleak.experiments.report.figures.style import DPI, GREY, INK, MARKERS, PALETTE, PAPER, Style
 from splitleak.experiments.report.tables.matched import matched_rows
 from splitleak.experiments.report.tables.matrix import FORMATS
-from splitleak.experiments.results.results import LEAKAGE_METRICS, SHOWN_METRICS, Family, Results
+from splitleak.experiments.results.metrics import LEAKAGE_METRICS, SHOWN_METRICS
+from splitleak.experiments.results.results import Family, Results
 
 WIDE, FEW_DECADES = 10, 50
 """Ratios of the largest and the smallest value: above it an axis is logarithmic, below it ticks between decades have

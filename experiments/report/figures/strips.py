@@ -11,7 +11,8 @@ from PIL import Image
 from splitleak.experiments.report.figures.style import SCREEN, Style
 from splitleak.experiments.report.tables.matrix import number
 from splitleak.experiments.report.tables.table import FLAG
-from splitleak.experiments.results.results import Cell, Results
+from splitleak.experiments.results.record import Record
+from splitleak.experiments.results.results import Results
 
 MARGIN, LINE = 0.1, 0.018
 """Of a grid, in inches, and the height of a line of text for each point of its type."""
@@ -61,15 +62,15 @@ def _file_name(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name)
 
 
-def _shown(run: Path, cells: Sequence[Cell]) -> Cell | None:
+def _shown(run: Path, cells: Sequence[Record]) -> Record | None:
     return next((cell for cell in cells if cell.ok and _strip_path(run, cell).exists()), None)
 
 
-def _strip_path(run: Path, cell: Cell) -> Path:
+def _strip_path(run: Path, cell: Record) -> Path:
     return run / "cells" / f"{cell.id}.png"
 
 
-def _strip(run: Path, results: Results, cell: Cell, what: str) -> Strip:
+def _strip(run: Path, results: Results, cell: Record, what: str) -> Strip:
     score, flags = cell.metrics.get("psnr"), results.raised(cell.defence, cell.column)
     label = f"{what}: {number('psnr', score.mean)}" if score else what
     return Strip(f"{label} ({FLAG} {', '.join(flags)})" if flags else label, _strip_path(run, cell))

@@ -27,7 +27,8 @@ from splitleak.experiments.report.figures.points import (
 )
 from splitleak.experiments.report.figures.style import GREY, INK, SCREEN, Style
 from splitleak.experiments.report.tables.matrix import FORMATS, PARETO, number
-from splitleak.experiments.results.results import DefenceRow, Results
+from splitleak.experiments.results.group import DefenceRow
+from splitleak.experiments.results.results import Results
 
 RING = 10.5
 """Around the marker of a member of the Pareto set, in points."""

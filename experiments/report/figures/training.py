@@ -21,7 +21,8 @@ from splitleak.experiments.report.figures.points import (
     looks,
 )
 from splitleak.experiments.report.figures.style import SCREEN, Style
-from splitleak.experiments.results.results import DefenceRow, Results
+from splitleak.experiments.results.group import DefenceRow
+from splitleak.experiments.results.results import Results
 
 PANELS = 12
 """At most: the victim's, and those of the attacks that the plan names first."""

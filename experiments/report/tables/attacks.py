@@ -7,7 +7,9 @@ from rich.text import Text
 
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.tables.table import TextTable
-from splitleak.experiments.results.results import SHOWN_METRICS, DefenceRow, Group, Results, mean_of_known
+from splitleak.experiments.results.group import DefenceRow, Group, mean_of_known
+from splitleak.experiments.results.metrics import SHOWN_METRICS
+from splitleak.experiments.results.results import Results
 
 FLAGS = "flags"
 

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -11,15 +11,19 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from splitleak.experiments.judge.statistics.different import FALSE_DISCOVERIES, Change, beyond_noise, change
+from splitleak.experiments.judge.rules import FALSE_DISCOVERIES
+from splitleak.experiments.judge.statistics.different import Change, beyond_noise, change
 from splitleak.experiments.judge.statistics.interval import Array
 from splitleak.experiments.report.tables import matrix
-from splitleak.experiments.results.results import SHOWN_METRICS, Cell, Results, Scalar, Score
+from splitleak.experiments.results.csv import Scalar
+from splitleak.experiments.results.metrics import SHOWN_METRICS
+from splitleak.experiments.results.record import Record, Score
+from splitleak.experiments.results.results import Results
 from splitleak.victims.errors import InvalidInputError
 
 Place = tuple[str, str, int]
 """What a cell is, in any run: its defence, its attack with the threat, its seed."""
-Pair = tuple[Cell, Cell]
+Pair = tuple[Record, Record]
 
 UTILITY = "utility"
 Verdict = Literal["changed", "within noise", "identical", "too few photos"]
@@ -140,11 +144,11 @@ class Comparison:
                 yield {"defence": defence, "attack": attack, "seeds": str(seed), "verdict": reason}
 
 
-def _place(cell: Cell) -> Place:
+def _place(cell: Record) -> Place:
     return cell.defence.label, cell.column, cell.seed
 
 
-def _places(results: Results) -> dict[Place, Cell]:
+def _places(results: Results) -> dict[Place, Record]:
     return {_place(cell): cell for cell in results.cells}
 
 
@@ -185,11 +189,11 @@ def _measured(defence: str, attack: str, metric: str, pairs: Sequence[Pair]) -> 
         yield Scored(defence, attack, metric, _form(metric, known[0][0]), seeds, pairing, first, second)
 
 
-def _score(cell: Cell, metric: str) -> Score | None:
+def _score(cell: Record, metric: str) -> Score | None:
     return cell.utility if metric == UTILITY else cell.metrics.get(metric)
 
 
-def _form(metric: str, cell: Cell) -> matrix.Format:
+def _form(metric: str, cell: Record) -> matrix.Format:
     if metric == UTILITY and cell.utility:
         return matrix.Format(cell.utility.metric, " %", 1, 100)
     return matrix.FORMATS[metric]
@@ -232,7 +236,7 @@ def _rows(scored: Sequence[Scored]) -> tuple[Row, ...]:
 
 
 def _warnings(first: Results, second: Results, pairs: Sequence[Pair]) -> Iterator[str]:
-    victims = [asdict(cell.victim) for cell in pairs[0]]
+    victims = [dict(cell.victim) for cell in pairs[0]]
     differing = [
         f"{name} {value} | {victims[1][name]}" for name, value in victims[0].items() if value != victims[1][name]
     ]
@@ -246,7 +250,7 @@ def _warnings(first: Results, second: Results, pairs: Sequence[Pair]) -> Iterato
             yield f"not run yet in {name}: {_cells(len(results.missing))}"
 
 
-def _settings(cell: Cell) -> tuple[dict[str, Any], dict[str, Any]]:
+def _settings(cell: Record) -> tuple[dict[str, Any], dict[str, Any]]:
     """All of them: a label names only those that a plan states."""
     return cell.defence.settings, cell.attack.settings
 

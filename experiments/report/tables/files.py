@@ -9,7 +9,8 @@ from splitleak.experiments.report.tables.attacks import attack_table
 from splitleak.experiments.report.tables.pareto import pareto_table
 from splitleak.experiments.report.tables.proved import proved_table
 from splitleak.experiments.report.tables.table import TextTable
-from splitleak.experiments.results.results import SHOWN_METRICS, Results
+from splitleak.experiments.results.metrics import SHOWN_METRICS
+from splitleak.experiments.results.results import Results
 
 
 def tables(results: Results) -> Iterator[TextTable]:

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from splitleak.experiments.judge.rules import MAY_LOSE
 from splitleak.experiments.judge.statistics.interval import Array, Interval, around
 from splitleak.experiments.judge.statistics.matched import least_leakage, needed
 from splitleak.experiments.judge.statistics.pareto import area
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.tables.table import ABSENT, TextTable
-from splitleak.experiments.results.results import AFFORDABLE, LEAKAGE_METRICS, DefenceRow, Family, Results
+from splitleak.experiments.results.group import DefenceRow
+from splitleak.experiments.results.metrics import LEAKAGE_METRICS
+from splitleak.experiments.results.results import Family, Results
 
-LOST = (0.01, AFFORDABLE)
+LOST = MAY_LOSE
 """Of the undefended utility: the points at which defences are compared."""
 SPAN = 0.1
 """The loss of utility up to which the area under a tradeoff curve is taken."""

@@ -10,7 +10,9 @@ from rich.text import Text
 
 from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.tables.table import ABSENT, FLAG, TextTable
-from splitleak.experiments.results.results import SHOWN_METRICS, DefenceRow, Group, Membership, Results
+from splitleak.experiments.results.group import DefenceRow, Group
+from splitleak.experiments.results.metrics import SHOWN_METRICS
+from splitleak.experiments.results.results import Membership, Results
 
 PARETO = "Pareto set"
 """Heading of the settings that no other beats in both utility and leakage."""

@@ -3,7 +3,9 @@
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.tables.matched import compared, yardstick
 from splitleak.experiments.report.tables.table import FLAG, TextTable
-from splitleak.experiments.results.results import LEAKAGE_METRICS, DefenceRow, Results
+from splitleak.experiments.results.group import DefenceRow
+from splitleak.experiments.results.metrics import LEAKAGE_METRICS
+from splitleak.experiments.results.results import Results
 
 
 def pareto_table(results: Results) -> TextTable | None:

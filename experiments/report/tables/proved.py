@@ -3,7 +3,8 @@
 import math
 
 from splitleak.experiments.report.tables.table import ABSENT, TextTable
-from splitleak.experiments.results.results import DefenceRow, Results, mean_of_known
+from splitleak.experiments.results.group import DefenceRow, mean_of_known
+from splitleak.experiments.results.results import Results
 
 PROVED_HEADINGS = (
     "defence",

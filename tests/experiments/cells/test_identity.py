@@ -19,21 +19,25 @@ from torch import Tensor
 from splitleak.attacks.base import Answer, BlackBox, Linkage, Scene
 from splitleak.attacks.checks import check_attack, toy_knowledge
 from splitleak.attacks.reidentify import Reidentify
-from splitleak.experiments.judge.metrics.identity import FAR, Comparisons, chance_of_rank_1, rank_1, true_accepts
+from splitleak.experiments.judge.metrics.identity import Comparisons, chance_of_rank_1, rank_1, true_accepts
+from splitleak.experiments.judge.rules import FAR
 from splitleak.experiments.judge.scores import Recogniser, Truth, score_answers, score_images
+from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.report import write_report
-from splitleak.experiments.report.page import verdict
 from splitleak.experiments.report.tables.matched import compared
 from splitleak.experiments.report.tables.matrix import table
-from splitleak.experiments.results.results import load_results
-from splitleak.experiments.run.execute import CACHE, Run, check_plan, pending_stages, run_cells, work_of
+from splitleak.experiments.report.verdict import verdict
+from splitleak.experiments.results.load import load_results
+from splitleak.experiments.run.check import check_plan
+from splitleak.experiments.run.execute import run_cells, work_of
+from splitleak.experiments.run.run import Run, pending_stages
 from splitleak.experiments.run.schedule import Serial
 from splitleak.experiments.stages.data import DataStage
 from splitleak.experiments.stages.embedder import OnnxEmbedderStage, check_embedder
 from splitleak.experiments.store.store import Store
 from splitleak.victims.data.parts import PartSizes
-from splitleak.victims.data.photos import Index
+from splitleak.victims.data.sources.files import Index
 from splitleak.victims.embedding import (
     PEOPLE,
     PHOTOS,
@@ -430,7 +434,7 @@ def test_the_judge_is_part_of_what_a_result_depends_on(people: People, tmp_path:
 
 def test_a_report_shows_every_kind(people: People) -> None:
     _, run, _, _ = people
-    write_report(run.folder, run.ids)
+    write_report(run.folder)
     names, _, none, *_ = (run.folder / "matrix.md").read_text().splitlines()
     row = dict(zip(names.strip("| ").split(" | "), none.strip("| ").split(" | "), strict=True))
     assert row["ridge"].startswith("PSNR")
@@ -447,7 +451,7 @@ def test_a_report_shows_every_kind(people: People) -> None:
 
 def test_who_tells_most_of_the_person_is_no_matter_of_the_suite_alone(people: People) -> None:
     _, run, _, _ = people
-    results = load_results(run.folder, run.ids)
+    results = load_results(run.folder)
     undefended = results.undefended
     assert undefended is not None
     said = {name: undefended.groups[name].scores["rank1"].mean for name in ("strongest", "reidentify epochs=6")}
@@ -462,14 +466,14 @@ def test_a_report_without_any_picture(tmp_path: Path) -> None:
     results, store = computed(run, tmp_path)
     assert "embedder" not in store.computed
     assert set(results["reidentify"]["references"]["rank1"]) == {"chance"}
-    page = write_report(run.folder, run.ids)
-    found = verdict(load_results(run.folder, run.ids))
+    page = write_report(run.folder)
+    found = verdict(load_results(run.folder))
     assert found.startswith("No photo was rebuilt; against none, reidentify epochs=6 reaches rank-1")
     assert "infer_attribute epochs=2 reaches balanced accuracy" in found
     text = page.read_text()
     assert "PSNR" not in text
     assert {figure.stem for figure in (run.folder / "figures").iterdir()} == {"training"}
-    assert "rank-1" in table(load_results(run.folder, run.ids)).markdown()
+    assert "rank-1" in table(load_results(run.folder)).markdown()
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import pytest
 import torch
 from tiny import DECODER, HEAD, MEAN, NONE, RIDGE, run_plan
 
-from splitleak.experiments.cells.cell import cells_of
+from splitleak.experiments.cells.build import cells_of
+from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.report.tables.matched import yardstick
-from splitleak.experiments.results.results import load_results
-from splitleak.experiments.run.execute import CACHE
+from splitleak.experiments.results.load import load_results
 from splitleak.experiments.stages.strongest import Prediction, _line, choose
 from splitleak.experiments.store.integrity import seal
 from splitleak.experiments.store.store import Store

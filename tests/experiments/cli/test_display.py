@@ -11,8 +11,10 @@ from tiny import HEAD, MEAN, NOISE, RIDGE
 
 from splitleak.experiments.cli.display import Display, _roughly
 from splitleak.experiments.cli.remaining import Remaining
+from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
-from splitleak.experiments.run.execute import CACHE, Run, run_cells, work_of
+from splitleak.experiments.run.execute import run_cells, work_of
+from splitleak.experiments.run.run import Run
 from splitleak.experiments.run.schedule import Serial, Task
 from splitleak.experiments.store.store import Store
 

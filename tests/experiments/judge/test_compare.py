@@ -14,8 +14,7 @@ from written_run import Edit, fail_one, score, write_run
 
 from splitleak.experiments.judge.statistics.different import beyond_noise, change
 from splitleak.experiments.report.tables.compare import Comparison, Row, line
-from splitleak.experiments.results.results import load_results
-from splitleak.experiments.run.execute import CELLS
+from splitleak.experiments.results.load import CELLS, load_results
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 
@@ -125,7 +124,7 @@ def compared(first: Path, second: Path) -> Comparison:
 
 @pytest.fixture(autouse=True)
 def _many_photos(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("test_report.PHOTOS", PHOTOS)
+    monkeypatch.setattr("written_run.PHOTOS", PHOTOS)
 
 
 def shifted(by: float, metric: str = "psnr", attack: str = "decoder", defence: str = "none") -> Edit:

@@ -15,7 +15,8 @@ from splitleak.experiments.report.figures import tradeoff
 from splitleak.experiments.report.figures.style import GREY
 from splitleak.experiments.report.tables.matched import matched_rows
 from splitleak.experiments.report.tables.matrix import PARETO
-from splitleak.experiments.results.results import Results, load_results
+from splitleak.experiments.results.load import load_results
+from splitleak.experiments.results.results import Results
 
 
 def _constant(utility: float, leakage: float, photos: int = 10) -> Setting:
@@ -100,14 +101,14 @@ def test_other_photos_cannot_be_compared() -> None:
 
 
 def test_the_report_ranks_defences_at_equal_utility(tmp_path: Path) -> None:
-    ids = write_run(tmp_path)
-    results = load_results(tmp_path, ids)
+    write_run(tmp_path)
+    results = load_results(tmp_path)
     rows = matched_rows(results)
     at_three = [row.leakage["psnr", 0.03].mean for row in rows]
     assert len(rows) == 4  # two families of channel_subset, noise, dp_sgd
     assert at_three == sorted(at_three)
     assert all(row.leakage["psnr", 0.03].mean <= row.leakage["psnr", 0.01].mean for row in rows)
-    write_report(tmp_path, ids)
+    write_report(tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert "At equal accuracy" in page
     assert all(row.family.label in page for row in rows)
@@ -132,7 +133,7 @@ def eleven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Results:
             psnr = np.array(cell["metrics"]["psnr"]["values"]) + 1
             cell["metrics"] |= {"psnr": score(psnr), "ssim": score(psnr / 80)}
 
-    monkeypatch.setattr("test_report.DEFENCES", (DEFENCES[0], *many))
+    monkeypatch.setattr("written_run.DEFENCES", (DEFENCES[0], *many))
     return load_results(tmp_path, write_run(tmp_path, similar))
 
 

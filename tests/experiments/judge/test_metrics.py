@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from skimage import metrics as oracle
 from torch import Tensor
 
-from splitleak.experiments.judge import metrics
+from splitleak.experiments.judge.metrics import pictures as metrics
 from splitleak.experiments.judge.metrics.pictures import metrics_for, score
 from splitleak.victims.models import IMAGENET_MEAN, IMAGENET_STD
 from splitleak.victims.seeding import seeded

@@ -24,7 +24,8 @@ from splitleak.experiments.judge.scores import (
     score_similarity,
 )
 from splitleak.experiments.planning.plan import read_plan
-from splitleak.experiments.run.execute import Run, check_plan
+from splitleak.experiments.run.check import check_plan
+from splitleak.experiments.run.run import Run
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.seeding import seeded
 

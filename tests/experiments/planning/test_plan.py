@@ -13,11 +13,12 @@ from splitleak.attacks.ridge import Ridge
 from splitleak.defenses.channel_subset import ChannelSubset
 from splitleak.defenses.gaussian_noise import GaussianNoise
 from splitleak.defenses.none import NoDefense
-from splitleak.experiments.cells.cell import cells_of
-from splitleak.experiments.planning.plan import FLOOR, UNDEFENDED, Entry, Plan, parse_plan, read_plan
+from splitleak.experiments.cells.build import cells_of
+from splitleak.experiments.planning.names import FLOOR, UNDEFENDED
+from splitleak.experiments.planning.plan import Entry, Plan, parse_plan, read_plan
 from splitleak.experiments.planning.study import read_study
-from splitleak.victims.data.faces import Faces
-from splitleak.victims.data.photos import Folder
+from splitleak.victims.data.sources.faces import Faces
+from splitleak.victims.data.sources.files import Folder
 from splitleak.victims.errors import InvalidInputError
 
 BUILT_IN = sorted((Path(experiments.__file__).parent / "plans").glob("*.toml"))

@@ -1,7 +1,7 @@
 """Plugins are found by name, and whatever is wrong with one is loud."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from splitleak.victims.data.base import Source
 from splitleak.victims.errors import InvalidInputError
 
 DEFENSE = """
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 from splitleak.defenses.base import Defense
 
@@ -71,6 +71,12 @@ def test_what_is_found_is_a_plugin_under_its_own_name() -> None:
     ]
     for classes, base in found:
         assert all(issubclass(cls, base) and cls is not base and cls.name == name for name, cls in classes.items())
+
+
+def test_a_source_says_of_its_own_settings_which_are_places() -> None:
+    for cls in plugins.source_classes().values():
+        assert cls.places <= {field.name for field in fields(cls)}
+        assert cls.places == ({"path"} if "path" in {field.name for field in fields(cls)} else set())
 
 
 def test_a_file_in_the_folder_is_all_that_it_takes(package: ModuleType, tmp_path: Path) -> None:

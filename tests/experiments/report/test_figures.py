@@ -27,7 +27,9 @@ from splitleak.experiments.report.figures import (
     write_paper,
 )
 from splitleak.experiments.report.figures.points import UNDEFENDED_LOOK, Point, draw_curve, frame
-from splitleak.experiments.results.results import SHOWN_METRICS, Results, load_results
+from splitleak.experiments.results.load import load_results
+from splitleak.experiments.results.metrics import SHOWN_METRICS
+from splitleak.experiments.results.results import Results
 
 BASELINE = Path(__file__).parent / "baseline"
 """Pictures to compare with; WRITE_BASELINE=1 in the environment writes them anew."""

@@ -17,7 +17,8 @@ from splitleak.attacks.inverse_network import InverseNetwork
 from splitleak.attacks.networks.seed import TRANSPOSE_LAYERS, transpose_decoder, upsample_decoder
 from splitleak.attacks.networks.staged import StagedDecoder
 from splitleak.experiments.report.figures import inside_figure
-from splitleak.experiments.results.results import Results, load_results
+from splitleak.experiments.results.load import load_results
+from splitleak.experiments.results.results import Results
 from splitleak.experiments.stages.inside import MAPS, active_maps, components, stage_pictures
 
 INVERSE = '[[attacks]]\nname = "inverse_network"\nepochs = 1\n'

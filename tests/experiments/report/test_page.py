@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from written_run import ATTACKS, DEFENCES, fail_one, write_run
+from written_run import ATTACKS, DEFENCES, fail_one, relisted, write_run
 
+from splitleak.experiments.planning.names import STRONGEST
 from splitleak.experiments.report import gallery, write_report
 from splitleak.experiments.report.figures import save, tradeoff, vertical_scale
 from splitleak.experiments.report.gallery import glance
 from splitleak.experiments.report.page import _hits
 from splitleak.experiments.report.verdict import best_at_equal_utility
-from splitleak.experiments.results.results import STRONGEST, load_results
+from splitleak.experiments.results.load import load_results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -27,7 +28,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     run = tmp_path_factory.mktemp("run")
-    return write_report(run, write_run(run)).read_text()
+    return write_report(relisted(run, write_run(run))).read_text()
 
 
 def opened(page: str) -> dict[str, Any]:
@@ -58,11 +59,11 @@ def test_two_that_write_one_report_do_not_meet(tmp_path: Path, monkeypatch: pyte
         return files
 
     monkeypatch.setattr("splitleak.experiments.report.page.save", slowly)
-    ids = write_run(tmp_path)
+    write_run(tmp_path)
     with ThreadPoolExecutor(6) as pool:
         pages = []
         for _ in range(6):
-            pages.append(pool.submit(write_report, tmp_path, ids))
+            pages.append(pool.submit(write_report, tmp_path))
             time.sleep(0.3)
     assert {page.result() for page in pages} == {tmp_path / "index.html"}
 

@@ -13,23 +13,24 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 from rich.console import Console
-from written_run import DEFENCES, PHOTOS, fail, fail_one, score, write_run
+from written_run import DEFENCES, PHOTOS, fail, fail_one, relisted, score, write_run
 
 from splitleak.experiments.judge.flags import FLAGS
 from splitleak.experiments.judge.statistics.interval import interval
 from splitleak.experiments.report import write_report
 from splitleak.experiments.report.figures import PAPER, grids, tradeoff
-from splitleak.experiments.report.page import verdict
 from splitleak.experiments.report.tables.matrix import matrix_rows, table, terminal_table
-from splitleak.experiments.results.results import Results, load_results
+from splitleak.experiments.report.verdict import verdict
+from splitleak.experiments.results.load import load_results
+from splitleak.experiments.results.results import Results
 
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     run = tmp_path_factory.mktemp("run")
-    ids = write_run(run)
-    assert write_report(run, ids) == run / "index.html"
-    return run, load_results(run, ids)
+    write_run(run)
+    assert write_report(run) == run / "index.html"
+    return run, load_results(run)
 
 
 class WellFormed(HTMLParser):
@@ -246,7 +247,7 @@ def test_labels_are_escaped(tmp_path: Path) -> None:
             fail(cell)
             cell["traceback"] = attack
 
-    write_report(tmp_path, write_run(tmp_path, inject)[:12])
+    write_report(relisted(tmp_path, write_run(tmp_path, inject)[:12]))
     assert "<script>alert" not in (tmp_path / "index.html").read_text()
     assert "<script" not in (tmp_path / "matrix.md").read_text()
     assert attack in parse(tmp_path / "index.html").text
@@ -254,7 +255,7 @@ def test_labels_are_escaped(tmp_path: Path) -> None:
 
 def test_figures_are_written_and_old_ones_removed(tmp_path: Path) -> None:
     ids = write_run(tmp_path)
-    write_report(tmp_path, ids[:18])
+    write_report(relisted(tmp_path, ids[:18]))
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         *(
             f"{name}.{kind}"
@@ -264,7 +265,7 @@ def test_figures_are_written_and_old_ones_removed(tmp_path: Path) -> None:
         "grid_undefended.png",
         "grid_01_gaussian_noise.png",
     }
-    write_report(tmp_path, ids[:6])
+    write_report(relisted(tmp_path, ids[:6]))
     assert sorted(path.name for path in (tmp_path / "figures").glob("grid*")) == ["grid_undefended.png"]
 
 
@@ -296,29 +297,29 @@ def test_without_a_task_bytes_stand_in_for_utility(tmp_path: Path) -> None:
         cell["victim"]["task"] = cell["utility"] = None
         cell["bytes"] = 43080 // (1 if cell["defence"]["name"] == "none" else 20)
 
-    ids = write_run(tmp_path, no_task)
-    page = parse(write_report(tmp_path, ids))
+    write_run(tmp_path, no_task)
+    page = parse(write_report(tmp_path))
     assert "Bytes sent" in page.text
     assert "of the 5 defence settings, gaussian_noise sigma=2.0 leaks least" in page.text
-    figure = tradeoff(load_results(tmp_path, ids), "psnr")
+    figure = tradeoff(load_results(tmp_path), "psnr")
     assert figure
     assert figure.axes[0].get_ylabel() == "bytes sent per photo"
     assert figure.axes[0].get_yscale() == "log"
 
 
 def test_single_seed(tmp_path: Path) -> None:
-    page = parse(write_report(tmp_path, write_run(tmp_path, seeds=(3,))[:6]))
+    page = parse(write_report(relisted(tmp_path, write_run(tmp_path, seeds=(3,))[:6])))
     assert f"n = {PHOTOS} photos x 1 seed." in page.text
 
 
 def test_all_failed(tmp_path: Path) -> None:
-    page = parse(write_report(tmp_path, write_run(tmp_path, fail)))
+    page = parse(write_report(relisted(tmp_path, write_run(tmp_path, fail))))
     assert "No cell finished" in page.text
     assert page.text.count("ValueError: it broke") >= 36
 
 
 def test_nothing_run_yet(tmp_path: Path) -> None:
-    page = parse(write_report(tmp_path, ["first", "second"]))
+    page = parse(write_report(relisted(tmp_path, ["first", "second"])))
     assert "2 not run yet" in page.text
 
 
@@ -331,7 +332,7 @@ def test_a_broken_cell_is_named(tmp_path: Path) -> None:
     ids = write_run(tmp_path)
     (tmp_path / "cells" / f"{ids[3]}.json").write_text("{}")
     with pytest.raises(ValueError, match=rf"{ids[3]}\.json is not a cell"):
-        load_results(tmp_path, ids)
+        load_results(tmp_path)
 
 
 def test_cells_of_several_victims_are_refused(tmp_path: Path) -> None:
@@ -350,9 +351,9 @@ def test_a_flagged_cell_is_greyed_wherever_it_shows(tmp_path: Path) -> None:
         if cell["defence"]["name"] == "none" and cell["attack"]["name"] == "ridge":
             cell["converged"] = False
 
-    ids = write_run(tmp_path, doubt_one)
-    page = write_report(tmp_path, ids).read_text()
-    results = load_results(tmp_path, ids)
+    write_run(tmp_path, doubt_one)
+    page = write_report(tmp_path).read_text()
+    results = load_results(tmp_path)
     places = {("dp_sgd epsilon=8.0", "decoder"), ("none", "ridge")}
     assert {place for place, flags in results.flags.items() if "not-converged" in flags} == places
     with (tmp_path / "results.csv").open(newline="") as file:
@@ -392,11 +393,11 @@ def test_the_seeds_convention_is_explained_where_it_shows(tmp_path: Path) -> Non
         cell["metrics"]["psnr_seed_convention"] = score(np.array(cell["metrics"]["psnr"]["values"]) + 48.13)
 
     with_it, without = tmp_path / "with", tmp_path / "without"
-    page = write_report(with_it, write_run(with_it, add)).read_text()
+    page = write_report(relisted(with_it, write_run(with_it, add))).read_text()
     assert "PSNR, seed&#39;s convention (dB)" in page
     assert "20 log10 255 = 48.13 dB" in page
     assert "48.13 dB" in (with_it / "matrix.md").read_text()
-    plain = write_report(without, write_run(without, lambda cell: None)).read_text()
+    plain = write_report(relisted(without, write_run(without, lambda cell: None))).read_text()
     assert "convention" not in plain
     assert "48.13 dB" not in plain
 

@@ -17,8 +17,9 @@ from splitleak.experiments.report import overview
 from splitleak.experiments.report.tables import matched
 from splitleak.experiments.report.tables.files import tables, write_tables
 from splitleak.experiments.report.tables.table import ABSENT, TextTable
+from splitleak.experiments.results.load import load_results
 from splitleak.experiments.results.member import Member
-from splitleak.experiments.results.results import Results, load_results
+from splitleak.experiments.results.results import Results
 
 PDFLATEX = shutil.which("pdflatex")
 AWKWARD = r"a_b & 5 % <i>$x$ {#} \y ~ ^ | ± " + '"quoted"'

@@ -13,8 +13,7 @@ from splitleak.experiments.report.tables.files import tables
 from splitleak.experiments.report.tables.matched import matched_rows
 from splitleak.experiments.report.tables.proved import proved
 from splitleak.experiments.results.archive import read_archive, restore_archive, write_archive
-from splitleak.experiments.results.results import load_results
-from splitleak.experiments.run.execute import cell_ids
+from splitleak.experiments.results.load import cell_ids, load_results
 from splitleak.victims.errors import InvalidInputError
 
 
@@ -33,7 +32,7 @@ def archive(run: Path, tmp_path: Path) -> Path:
 
 def test_numbers_of_an_archive_are_those_of_the_run(run: Path, archive: Path) -> None:
     (stored,) = read_archive(archive).values()
-    results = load_results(run, cell_ids(run))
+    results = load_results(run)
     assert stored.name == "tiny"
     assert stored.plan == (run / "plan.toml").read_text()
     assert [cell.id for cell in stored.results.cells] == [cell.id for cell in results.cells]
@@ -77,7 +76,7 @@ def test_a_restored_run_is_reported_like_any_other(run: Path, archive: Path, tmp
     (folder,) = restore_archive(archive, tmp_path / "runs")
     ids = cell_ids(folder)
     assert ids == cell_ids(run)
-    assert write_report(folder, ids).is_file()
+    assert write_report(folder).is_file()
     assert (folder / "tables" / "proved.csv").read_text() == (run / "tables" / "proved.csv").read_text()
     with pytest.raises(InvalidInputError, match="is a run already"):
         restore_archive(archive, tmp_path / "runs")

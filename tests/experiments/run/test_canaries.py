@@ -9,13 +9,15 @@ import torch
 from tiny import HEAD, MEAN, PRIVATE, RIDGE, run_plan
 from torch import Tensor
 
-from splitleak.experiments.cells.cell import cells_of, overlap
+from splitleak.experiments.cells.build import cells_of
+from splitleak.experiments.cells.cell import overlap
 from splitleak.experiments.judge.flags import Evidence, flags_of
+from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
-from splitleak.experiments.results.results import Results, load_results
-from splitleak.experiments.run.execute import CACHE
+from splitleak.experiments.results.load import load_results
+from splitleak.experiments.results.results import Results
 from splitleak.victims.data import parts
-from splitleak.victims.data.faces import Faces
+from splitleak.victims.data.sources.faces import Faces
 
 DEFENCES = '''
 import math

@@ -16,8 +16,9 @@ import pytest
 import torch
 from tiny import DECODER, HEAD, MEAN, NOISE, NONE, PRIVATE, RIDGE, SUBSET, run_plan
 
+from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
-from splitleak.experiments.run.execute import CACHE, Run, pending_stages, stages_of
+from splitleak.experiments.run.run import Run, pending_stages, stages_of
 from splitleak.experiments.store.store import Store
 
 PLUGIN = '''

@@ -15,10 +15,12 @@ import torch
 from tiny import DECODER, HEAD, MEAN, NOISE, NONE, RIDGE, SUBSET
 from toy import Toy
 
-from splitleak.experiments.cells.cell import AttackCell
+from splitleak.experiments.cells.attack import AttackCell
+from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
-from splitleak.experiments.run.execute import CACHE, Run, RunWorkshop, run_cells, work_of
+from splitleak.experiments.run.execute import RunWorkshop, run_cells, work_of
 from splitleak.experiments.run.interrupt import interruptible
+from splitleak.experiments.run.run import Run
 from splitleak.experiments.run.schedule import Died, Executor, Graph, Outcome, Serial, Task, Watcher, execute
 from splitleak.experiments.run.workers import Processes, Ray
 from splitleak.experiments.stages.data import DataStage

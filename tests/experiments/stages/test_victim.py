@@ -7,9 +7,9 @@ import torch
 from tiny import HEAD, MEAN, NONE
 
 from splitleak.defenses.fitting import Examples, SplitModel, fit
-from splitleak.experiments.cells.cell import cells_of
+from splitleak.experiments.cells.build import cells_of
+from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
-from splitleak.experiments.run.execute import CACHE
 from splitleak.experiments.stages.victim import VictimStage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.seeding import seeded

@@ -19,7 +19,8 @@ from splitleak.experiments import store as store_module
 from splitleak.experiments.stages.data import ArrayFile, MirroredFile
 from splitleak.experiments.stages.victim import write_features
 from splitleak.experiments.store.integrity import SEAL, DiskFullError, write_atomically
-from splitleak.experiments.store.store import LOCKS, PARTIAL, Stage, StageFailedError, Store, source_digest
+from splitleak.experiments.store.key import Stage, source_digest
+from splitleak.experiments.store.store import LOCKS, PARTIAL, StageFailedError, Store
 from splitleak.victims.settings import Settings
 from splitleak.victims.tensors import to_float
 

@@ -11,8 +11,7 @@ from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.tables.matched import matched_rows
 from splitleak.experiments.results.archive import write_archive
-from splitleak.experiments.results.results import load_results
-from splitleak.experiments.run.execute import cell_ids
+from splitleak.experiments.results.load import cell_ids, load_results
 from splitleak.experiments.tools.document import Documents, main
 from splitleak.victims.errors import InvalidInputError
 

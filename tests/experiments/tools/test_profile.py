@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 from splitleak.experiments.__main__ import main
 from splitleak.experiments.cli.display import Display
+from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.report.profile import MeasuredProfile, bytes_text, terminal_profile, write_profile
-from splitleak.experiments.run.execute import CACHE
 from splitleak.experiments.store.store import Store
 from splitleak.experiments.tools.profile import Profile, Request, block_ends, chosen_cuts, data_setting
 from splitleak.victims.cuts import find_cuts

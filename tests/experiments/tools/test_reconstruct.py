@@ -12,12 +12,14 @@ from tiny import DECODER, HEAD, MEAN, NONE, RIDGE, SUBSET, run_plan
 from torch import Tensor
 
 from splitleak.experiments.__main__ import main
-from splitleak.experiments.cells.cell import AttackCell
+from splitleak.experiments.cells.attack import AttackCell
+from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
-from splitleak.experiments.run.execute import CACHE, Run
+from splitleak.experiments.report.reconstructed import Rebuilt
+from splitleak.experiments.run.run import Run
 from splitleak.experiments.stages.attack import AttackStage
 from splitleak.experiments.store.store import Store
-from splitleak.experiments.tools.reconstruct import Question, Rebuilt, reconstructed
+from splitleak.experiments.tools.reconstruct import Question, reconstructed
 from splitleak.victims.errors import InvalidInputError
 
 NOISE = '[[defenses]]\nname = "gaussian_noise"\nsigma = 0.5\n'

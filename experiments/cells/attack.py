@@ -1,0 +1,60 @@
+"""The cell of one attack setting."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from splitleak.attacks.base import Attack, QueryFree, knowledge_of
+from splitleak.experiments.cells.cell import Cell, save_strip, summaries
+from splitleak.experiments.judge.doubts import converged, cut_off
+from splitleak.experiments.judge.scores import Scores, score_answers, score_control
+from splitleak.experiments.planning.plan import Entry
+from splitleak.experiments.stages.attack import AttackStage
+from splitleak.experiments.stages.inside import mosaic
+from splitleak.experiments.store.store import Store
+
+
+@dataclass(frozen=True)
+class AttackCell(Cell):
+    """One attack setting."""
+
+    entry: Entry[Attack[QueryFree]]
+
+    @property
+    def attack(self) -> dict[str, Any]:
+        """Of the plugin."""
+        plugin = self.entry.plugin
+        return {
+            "name": plugin.name,
+            "label": self.entry.label,
+            "settings": plugin.to_mapping(),
+            "knowledge": knowledge_of(type(plugin)).__name__,
+            "floor": plugin.floor,
+        }
+
+    @cached_property
+    def stage(self) -> AttackStage:
+        """Fits it and lets it answer."""
+        targets = self.plan.attacker.slow_targets if self.entry.plugin.per_image else None
+        return AttackStage(self.protect, self.entry.plugin, self.threat, targets)
+
+    def judge(self, run: Path, store: Store) -> dict[str, Any]:
+        """Score the answers."""
+        truth, log, plugin = self.truth(store), self.stage.log(store), self.entry.plugin
+        draws = [self.stage.load(store, draw) for draw in range(log["draws"])]
+        scores = Scores.over_draws([score_answers(plugin, answers, truth) for answers in draws])
+        self._save_inside(run, store)
+        shuffled = score_control(plugin, self.stage.load_shuffled(store), truth)
+        return self.scored(draws[0], scores, run) | {
+            **log,
+            "controls": {"shuffled": summaries(shuffled)},
+            "converged": converged(log["history"]),
+            "cut_off": None if scores.pictures is None else cut_off(truth.images, scores.pictures),
+        }
+
+    def _save_inside(self, run: Path, store: Store) -> None:
+        inside = self.stage.load_inside(store)
+        if inside:
+            save_strip(self.picture(run, ".maps.png"), mosaic(inside["maps"])[None])
+            save_strip(self.picture(run, ".stages.png"), inside["stages"])

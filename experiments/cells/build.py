@@ -1,0 +1,55 @@
+"""From a plan to its cells."""
+
+from collections.abc import Iterator
+
+from splitleak.defenses.base import Defense
+from splitleak.defenses.fitting import Budget
+from splitleak.experiments.cells.attack import AttackCell
+from splitleak.experiments.cells.cell import Cell
+from splitleak.experiments.cells.fingerprints import model_fingerprint, weights_fingerprint
+from splitleak.experiments.cells.suite import StrongestCell
+from splitleak.experiments.planning.plan import Plan
+from splitleak.experiments.stages.data import DataStage
+from splitleak.experiments.stages.embedder import embedder_stage
+from splitleak.experiments.stages.protect import ProtectStage
+from splitleak.experiments.stages.victim import VictimStage
+
+TUNING_RATE = 1e-3
+"""Of what stands behind a defence, where a plan does not say."""
+
+
+def cells_of(plan: Plan, device: str = "cpu") -> Iterator[Cell]:
+    """All cells of a plan, those of one protected victim together; networks run on a device of this type."""
+    victim = plan.victim
+    data = DataStage(plan.source, plan.part_sizes, victim.size, victim.task, plan.parts.seed, plan.attacker.mirror)
+    embedder = embedder_stage(plan.judge.identity, plan.judge.identity_crop, data, device)
+    for seed in plan.seeds:
+        network = VictimStage(
+            data=data,
+            model=plan.model,
+            model_fingerprint=model_fingerprint(plan.model, victim.size),
+            cut=victim.cut,
+            weights=victim.weights,
+            weights_fingerprint=weights_fingerprint(victim.weights),
+            freeze_encoder=victim.freeze_encoder,
+            budget=Budget(victim.epochs, victim.batch_size, victim.learning_rate),
+            seed=seed,
+            device=device,
+        )
+        for defense in plan.defenses:
+            protect = ProtectStage(network, defense.plugin, _budget(plan, defense.plugin))
+            for threat in plan.threats:
+                cells = [AttackCell(plan, defense, threat, protect, embedder, attack) for attack in plan.attacks]
+                yield from cells
+                competing = tuple(cell for cell in cells if cell.stage.ranks)
+                if len(competing) > 1:
+                    yield StrongestCell(plan, defense, threat, protect, embedder, competing)
+
+
+def _budget(plan: Plan, defense: Defense) -> Budget:
+    if defense.retrains == "anew":
+        epochs = plan.defender.anew_epochs or plan.victim.epochs
+        return Budget(epochs, plan.victim.batch_size, plan.victim.learning_rate)
+    # a network that learns little at a high rate forgets at one, too
+    learning_rate = plan.defender.learning_rate or min(TUNING_RATE, plan.victim.learning_rate)
+    return Budget(plan.defender.epochs, plan.defender.batch_size, learning_rate)

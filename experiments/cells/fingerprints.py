@@ -1,0 +1,45 @@
+"""Networks and weights by their content, wherever their files lie."""
+
+from functools import cache
+from pathlib import Path
+
+from splitleak.experiments.store.key import digest, library_version, source_digest
+from splitleak.victims.cuts import content_digest
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.files import WEIGHTS_VARIABLE, content_of, find_file, load_module
+from splitleak.victims.models import CLASSES_WITHOUT_TASK, TIMM, in_file, make_network
+from splitleak.victims.seeding import seeded
+
+
+@cache
+def model_fingerprint(model: str, size: int) -> str:
+    """Of a network: its name, or of one in a file the code behind it and what its function returns.
+
+    Raises:
+        InvalidInputError: the function returns another network each time, so no result could be found again.
+    """
+    if model.startswith(TIMM):
+        return f"{model} of timm {library_version('timm')}"
+    if not in_file(model):
+        return model
+    digests = []
+    for _ in range(2):
+        with seeded("fingerprint"):
+            digests.append(content_digest(make_network(model, CLASSES_WITHOUT_TASK, size), size))
+    if digests[0] != digests[1]:
+        raise InvalidInputError(
+            f"{model} returns other weights each time: draw them from torch's generator, or load them from a file"
+        )
+    path, _, function = model.partition(":")
+    return digest([function, source_digest(load_module(Path(path), "network file").__name__), digests[0]])
+
+
+def weights_fingerprint(weights: str) -> str:
+    """A digest of a weights file; the name itself for weights that torchvision numbers.
+
+    Raises:
+        InvalidInputError: there is no such file.
+    """
+    if not Path(weights).suffix:
+        return weights
+    return content_of(find_file(weights, "weights file", WEIGHTS_VARIABLE))

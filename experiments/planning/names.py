@@ -1,0 +1,10 @@
+"""Names that plans, stored runs and reports share."""
+
+UNDEFENDED, FLOOR = "none", "mean_image"
+"""The controls: a plan that does not name them has them all the same, for nothing can be read without them."""
+
+STRONGEST = "strongest"
+"""The suite's choice among all attacks; no attack may be called so."""
+
+CACHE = "cache"
+"""Folder, beside the runs, of the stages' results: runs share them."""

@@ -1,0 +1,183 @@
+"""What the seeds of a setting say together: an attack on a defence, and a defence under all attacks."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from splitleak.experiments.judge.statistics.interval import Array, Interval, interval
+from splitleak.experiments.judge.statistics.matched import Setting
+from splitleak.experiments.planning.names import STRONGEST
+from splitleak.experiments.results.metrics import LEAKAGE_METRICS, SHOWN_METRICS
+from splitleak.experiments.results.record import DefenceSetting, Record
+
+
+def _pool(rows: Sequence[Sequence[float]]) -> Interval:
+    """Mean and interval over (seeds, images)."""
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError("the seeds of a cell were scored on different numbers of images; they cannot be pooled")
+    return interval(rows)
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    """Of all together, the most first."""
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total.most_common())
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """The mean of what was measured; None where nothing was."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The seeds of one defence setting met by one attack."""
+
+    cells: tuple[Record, ...]
+
+    @property
+    def finished(self) -> tuple[Record, ...]:
+        """The cells that were measured, in the plan's order of seeds."""
+        return tuple(cell for cell in self.cells if cell.ok)
+
+    @property
+    def column(self) -> str:
+        """The attack as the matrix names it."""
+        return self.cells[0].column
+
+    @property
+    def floor(self) -> bool:
+        """Whether this attack ignores the release."""
+        return self.cells[0].attack.floor
+
+    @property
+    def suite(self) -> bool:
+        """Whether this is the suite's choice and no single attack."""
+        return self.cells[0].attack.name == STRONGEST
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All that was measured."""
+        return tuple(dict.fromkeys(metric for cell in self.finished for metric in cell.metrics))
+
+    @property
+    def photos(self) -> int:
+        """How many each seed was scored on."""
+        return max((cell.n or 0 for cell in self.finished), default=0)
+
+    @cached_property
+    def scores(self) -> Mapping[str, Interval]:
+        """Each shown metric over all seeds and images that were measured."""
+        pooled = {metric: self.pooled(metric) for metric in SHOWN_METRICS}
+        return {metric: score for metric, score in pooled.items() if score is not None}
+
+    def pooled(self, metric: str, first: int | None = None) -> Interval | None:
+        """A metric over all seeds and images that were measured, or over each seed's ``first`` images."""
+        rows = [cell.metrics[metric].values[:first] for cell in self.finished if metric in cell.metrics]
+        return _pool(rows) if rows else None
+
+    @cached_property
+    def oracle(self) -> Mapping[str, Interval]:
+        """Of the suite: each metric had the true photo chosen among the attacks; empty for a single attack."""
+        names = dict.fromkeys(name for cell in self.finished for name in cell.oracle)
+        return {
+            name: _pool([cell.oracle[name].values for cell in self.finished if name in cell.oracle]) for name in names
+        }
+
+    @property
+    def chosen(self) -> Mapping[str, int]:
+        """Of the suite: how many photos went to each attack, over all seeds, the most first."""
+        return _sum(cell.chosen for cell in self.finished)
+
+    @property
+    def chosen_for_ssim(self) -> Mapping[str, int]:
+        """Like ``chosen``, by an adversary who is after structure; empty where the suite chose for PSNR alone."""
+        return _sum(cell.chosen_for.get("ssim", {}) for cell in self.finished)
+
+    @property
+    def threat(self) -> tuple[bool, int]:
+        """Adaptive or not, and releases of each photo."""
+        return self.cells[0].adaptive, self.cells[0].sends
+
+    def table(self, metric: str, control: str | None = None) -> Array | None:
+        """A metric by seed and photo, (seeds, k): of the attack, or of a control of it; None where not measured."""
+        found = [cell.metrics if control is None else cell.controls.get(control, {}) for cell in self.finished]
+        rows = [scores[metric].values for scores in found if metric in scores]
+        return np.array(rows) if rows and len({len(row) for row in rows}) == 1 else None
+
+    def reference(self, metric: str, name: str) -> float | None:
+        """What a score is to be compared with, "chance" or "ceiling" (the photo itself): the mean over seeds."""
+        return mean_of_known(cell.references.get(metric, {}).get(name) for cell in self.finished)
+
+
+@dataclass(frozen=True)
+class DefenceRow:
+    """One defence setting: what it costs, and the attacks that met it by their column."""
+
+    defence: DefenceSetting
+    groups: Mapping[str, Group]
+
+    @cached_property
+    def by_seed(self) -> tuple[Record, ...]:
+        """One measured cell per seed: utility, bytes and edge time do not depend on the attack."""
+        first: dict[int, Record] = {}
+        for group in self.groups.values():
+            for cell in group.finished:
+                first.setdefault(cell.seed, cell)
+        return tuple(first.values())
+
+    @cached_property
+    def utility(self) -> Interval | None:
+        """Over all seeds and images, a share in [0, 1]."""
+        rows = [cell.utility.values for cell in self.by_seed if cell.utility]
+        return _pool(rows) if rows else None
+
+    def average(self, read: Callable[[Record], float | None]) -> float | None:
+        """The mean over seeds of what ``read`` finds in a cell."""
+        return mean_of_known(read(cell) for cell in self.by_seed)
+
+    @property
+    def bytes(self) -> float | None:
+        """What travels for one image."""
+        return self.average(lambda cell: cell.bytes)
+
+    @property
+    def edge_milliseconds(self) -> float | None:
+        """Of one image on the edge."""
+        return self.average(lambda cell: cell.edge.milliseconds if cell.edge else None)
+
+    @property
+    def edge_ratio(self) -> float | None:
+        """Edge time over that of the undefended network."""
+        return self.average(lambda cell: cell.edge.ratio if cell.edge else None)
+
+    def setting(self, metric: str) -> Setting | None:
+        """Utility and leakage under the strongest attack, by seed and photo; None where either is missing."""
+        strongest = self.strongest(metric)
+        leakage = strongest.table(metric) if strongest else None
+        if strongest is None or leakage is None:
+            return None
+        utility = [cell.utility.values for cell in strongest.finished if cell.utility]
+        return Setting(np.array(utility, dtype=float), leakage) if len(utility) == len(leakage) else None
+
+    @property
+    def floor(self) -> Group | None:
+        """The attack that ignores the release."""
+        return next((group for group in self.groups.values() if group.floor), None)
+
+    def strongest(self, metric: str) -> Group | None:
+        """The suite's choice; where a plan has no suite, the attack with the highest mean, floors apart.
+
+        The suite chooses among attacks that rebuild: those that tell something else of the photo stand beside it. Of
+        several threats the one that leaks most, of equals the one that the plan names first.
+        """
+        groups = [group for group in self.groups.values() if not group.floor and metric in group.scores]
+        chosen = [group for group in groups if group.suite or LEAKAGE_METRICS[0] not in group.scores]
+        competing = chosen if any(group.suite for group in groups) else groups
+        return max(competing, key=lambda group: group.scores[metric].mean, default=None)

@@ -1,0 +1,75 @@
+"""What would fail later, found before anything is computed."""
+
+import torch
+
+from splitleak.attacks.base import Scene
+from splitleak.experiments.judge.metrics.perceptual import check_lpips
+from splitleak.experiments.planning.names import CACHE
+from splitleak.experiments.planning.plan import Plan
+from splitleak.experiments.stages.embedder import check_embedder
+from splitleak.victims.cuts import Halves, split
+from splitleak.victims.data.parts import divide
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.models import make_network
+
+
+def check_plan(plan: Plan) -> None:
+    """Find out, before anything is computed, what would fail later; decodes no photo and trains nothing.
+
+    Raises:
+        InvalidInputError: missing data, unknown task, too few photos, unknown network, weights of another network,
+            invalid cut, an attack that cannot take the releases, a recogniser or a backbone of the judge that cannot
+            be had, too little to train on.
+    """
+    victim = plan.victim
+    if plan.name == CACHE:
+        raise InvalidInputError(f"plan name = '{CACHE}': that folder holds the stages' results; choose another")
+    catalog = plan.source.catalog()
+    parts = divide(catalog, plan.part_sizes, victim.task, plan.parts.seed)
+    people = catalog.identity
+    check_embedder(
+        plan.judge.identity,
+        None if people is None else {part: people[photos] for part, photos in parts.indices.items()},
+    )
+    if plan.judge.lpips:
+        check_lpips(plan.judge.lpips, victim.size)
+    if not plan.parts.train and (victim.task or any(entry.plugin.strength for entry in plan.defenses)):
+        raise InvalidInputError("parts.train = 0: the victim's tail and the defences need photos to fit on")
+    classes = len(catalog.labels[victim.task].classes) if victim.task else 1000
+    if victim.task and classes < 2:
+        raise InvalidInputError(
+            f"victim.task = '{victim.task}': it has a single class, so there is nothing to predict"
+        )
+    network = make_network(plan.model, classes, victim.size, victim.weights)
+    halves = split(network, victim.model, victim.cut, victim.size)
+    shape = halves.cut.shape
+    if victim.task:
+        check_outputs(halves, classes)
+    for defense in plan.defenses:
+        channel = defense.plugin.channel(shape)
+        release = tuple(channel.send(torch.zeros(1, *shape)).shape[1:])
+        for threat in plan.threats:
+            scene = Scene(
+                release_shape=release if threat.adaptive else shape,
+                image_shape=(3, victim.size, victim.size),
+                task=victim.task,
+                attributes=tuple(catalog.labels),
+                identities=catalog.identity is not None,
+            )
+            for attack in plan.attacks:
+                attack.plugin.check(scene)
+
+
+@torch.no_grad()
+def check_outputs(halves: Halves, classes: int) -> None:
+    """Whether the network says as much as the task asks.
+
+    Raises:
+        InvalidInputError: it has another number of outputs, or another shape of them.
+    """
+    outputs = tuple(halves.tail(torch.zeros(1, *halves.cut.shape)).shape[1:])
+    if outputs != (classes,):
+        raise InvalidInputError(
+            f"the network's outputs have the shape {outputs}, but the task has {classes} classes: "
+            "let the network's function take the parameter 'classes', or leave the task out"
+        )

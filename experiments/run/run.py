@@ -1,0 +1,58 @@
+"""A plan's run: its place on disk, its cells, and the stages behind them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from splitleak.experiments.cells.build import cells_of
+from splitleak.experiments.cells.cell import Cell
+from splitleak.experiments.planning.plan import Plan
+from splitleak.experiments.store.key import Stage
+from splitleak.experiments.store.store import Store
+
+
+@dataclass(frozen=True)
+class Run:
+    """A plan's place on disk and its cells. ``device``: the type of what networks run on."""
+
+    plan: Plan
+    folder: Path
+    cells: tuple[Cell, ...]
+    device: str
+
+    @classmethod
+    def of(cls, plan: Plan, out: Path, device: str = "cpu") -> "Run":
+        """``out``/NAME for the run; ``out``/cache for the stages."""
+        cells = tuple(cells_of(plan, device))
+        for cell in cells:
+            _ = cell.key  # taken now: sources that are edited while the plan runs are not what runs
+        return cls(plan, out / plan.name, cells, device)
+
+    @property
+    def ids(self) -> list[str]:
+        """Of all cells, in the plan's order."""
+        return [cell.id for cell in self.cells]
+
+
+def stages_of(cells: Iterable[Cell], wanted: Callable[[Stage], bool] = lambda stage: True) -> dict[str, Stage]:
+    """The stages behind some cells by key, each after those that it builds on.
+
+    ``wanted``: the others are left out, and with them what only they build on.
+    """
+    found: dict[str, Stage] = {}
+
+    def visit(stage: Stage) -> None:
+        if stage.key not in found and wanted(stage):
+            for upstream in stage.upstream:
+                visit(upstream)
+            found[stage.key] = stage
+
+    for cell in cells:
+        for stage in cell.stages:
+            visit(stage)
+    return found
+
+
+def pending_stages(cells: Iterable[Cell], store: Store) -> dict[str, Stage]:
+    """Those that have no result yet."""
+    return stages_of(cells, lambda stage: not store.has(stage))
