@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -46,7 +46,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Source(Settings, ABC):
-    """A data set. Its fields say where it is; nothing is read before ``catalog`` is called.
+    """A data set. Its fields say where it is and how it is read; nothing is read before a method is called.
 
     Every method raises InvalidInputError, naming what was looked for and how to get it, where the data is
     missing or unreadable.
@@ -55,9 +55,21 @@ class Source(Settings, ABC):
     summary: ClassVar[str]
     """One line for ``splitleak list data``."""
 
+    places: ClassVar[frozenset[str]] = frozenset()
+    """The fields that say only where the data lies: sources that differ in nothing else may hold the same data."""
+
+    def choices(self) -> dict[str, Any]:
+        """The settings other than ``places``, as plain values."""
+        return {name: value for name, value in self.to_mapping().items() if name not in self.places}
+
     @abstractmethod
     def fingerprint(self) -> str:
-        """A digest that changes when the data changes (settings, names, sizes, times); reads no pixels."""
+        """A digest of all that the photos and their labels depend on, by content; decodes nothing.
+
+        It covers the names relative to the place, the bytes of the files (photos, annotations) and the settings
+        other than ``places``. It never covers times or absolute paths: data that was touched, copied or moved is the
+        same data. The source's code is counted elsewhere.
+        """
 
     @abstractmethod
     def catalog(self) -> Catalog:

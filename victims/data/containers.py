@@ -4,12 +4,15 @@ import os
 import threading
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from posixpath import splitext
 from typing import Self
 
+from splitleak.victims.contents import contents_of, digest
 from splitleak.victims.data.decode import check_bytes, read_file
 from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.files import content_of
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
@@ -43,8 +46,8 @@ class Files(ABC):
         """A file's bytes; safe to call from several threads. Raises one of UNREADABLE."""
 
     @abstractmethod
-    def stamp(self, name: str) -> tuple[str, int, int]:
-        """The name and two numbers that change when the file does."""
+    def fingerprint(self, names: Sequence[str]) -> str:
+        """A digest of these files' names and bytes; one that cannot be read counts as such."""
 
     def photos(self) -> list[str]:
         """The names of all photos, sorted.
@@ -68,8 +71,8 @@ class FolderFiles(Files):
     def names(self) -> Iterable[str]:
         """All files below the folder."""
         for folder, _, files in os.walk(self.place, onerror=_refuse_folder):
-            for file in files:
-                yield (Path(folder) / file).relative_to(self.place).as_posix()
+            inside = Path(folder).relative_to(self.place).as_posix()
+            yield from files if inside == "." else (f"{inside}/{file}" for file in files)
 
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
@@ -79,10 +82,9 @@ class FolderFiles(Files):
         """The file's bytes."""
         return read_file(self.place / name)
 
-    def stamp(self, name: str) -> tuple[str, int, int]:
-        """Name, size, time of the last change."""
-        status = (self.place / name).stat()
-        return name, status.st_size, status.st_mtime_ns
+    def fingerprint(self, names: Sequence[str]) -> str:
+        """A digest of these files' names and bytes."""
+        return digest(names, contents_of(self.place, names))
 
 
 class ZipFiles(Files):
@@ -116,16 +118,17 @@ class ZipFiles(Files):
         with self.lock:  # ZipFile counts its open members without one
             return self.archive.read(member)
 
-    def stamp(self, name: str) -> tuple[str, int, int]:
-        """Name, CRC, size."""
-        return name, self.members[name].CRC, self.members[name].file_size
+    def fingerprint(self, names: Sequence[str]) -> str:
+        """A digest of these names and of the whole zip's bytes."""
+        return digest(names, content_of(self.place))
 
 
 def _is_photo(name: str) -> bool:
-    path = PurePosixPath(name)
+    if splitext(name)[1].lower() not in EXTENSIONS:
+        return False
     # macOS leaves hidden companions of every photo, with its extension but no image inside
-    hidden = any((part[0] == "." and part != "..") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in EXTENSIONS and not hidden
+    parts = set(name.split("/")) - {".", ".."}
+    return "__MACOSX" not in parts and not any(part.startswith(".") for part in parts)
 
 
 def _refuse_folder(error: OSError) -> None:

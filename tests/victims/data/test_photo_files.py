@@ -1,6 +1,10 @@
 """Sources over photo files: what they find, what they read, and what they refuse."""
 
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +12,10 @@ import pytest
 import torch
 from pictures import as_tensor, bomb, encoded, picture, write_folder, write_zip
 
+from splitleak.victims import contents
 from splitleak.victims.data import decode
 from splitleak.victims.data.base import Source
-from splitleak.victims.data.sources.files import Folder, Index, Zip
+from splitleak.victims.data.sources.files import Folder, Index, PhotoFiles, Zip
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import DATA_VARIABLE, find_file
 
@@ -218,23 +223,133 @@ def test_order_and_repeats_are_kept_and_nothing_is_nothing(tmp_path: Path) -> No
 # fingerprints
 
 
-def test_fingerprint_follows_the_data_and_the_settings(tmp_path: Path) -> None:
-    members = INDEXED | {"index.csv": INDEX.encode()}
-    write_folder(tmp_path / "set", members)
-    archive = write_zip(tmp_path / "set.zip", members)
-    folder, index, packed = Folder(str(tmp_path / "set")), Index(str(tmp_path / "set")), Zip(str(archive))
-    before = [source.fingerprint() for source in (folder, index, packed)]
-    assert before == [source.fingerprint() for source in (folder, index, packed)]
-    assert len({*before, Folder(folder.path, on_corrupt="skip").fingerprint()}) == 4
+KINDS: dict[str, tuple[type[PhotoFiles], str]] = {
+    "folder": (Folder, "set"),
+    "index": (Index, "set"),
+    "csv": (Index, "set/index.csv"),
+    "zip": (Zip, "set.zip"),
+    "indexed zip": (Index, "set.zip"),
+}
 
-    (tmp_path / "set/index.csv").write_text(INDEX.replace("Bob", "Eve"))
-    assert folder.fingerprint() == before[0]
-    assert index.fingerprint() != before[1]
 
-    os.utime(tmp_path / "set/b.png", ns=(0, 1))
-    assert folder.fingerprint() != before[0]
-    write_zip(archive, members | {"b.png": encoded(picture(9))})
-    assert packed.fingerprint() != before[2]
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The same photos in a folder and in a zip."""
+    place = tmp_path / "place"
+    write_folder(place / "set", INDEXED | {"index.csv": INDEX.encode()})
+    pack(place)
+    return place
+
+
+def pack(place: Path) -> None:
+    files = sorted(path for path in (place / "set").rglob("*") if path.is_file())
+    write_zip(place / "set.zip", {path.relative_to(place / "set").as_posix(): path.read_bytes() for path in files})
+
+
+def source_in(place: Path, kind: str) -> PhotoFiles:
+    cls, path = KINDS[kind]
+    return cls(str(place / path))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_data_that_was_touched_copied_or_moved_is_the_same(place: Path, tmp_path: Path, kind: str) -> None:
+    before = source_in(place, kind).fingerprint()
+    assert source_in(place, kind).fingerprint() == before
+    for path in (place / "set/b.png", place / "set/index.csv", place / "set", place / "set.zip"):
+        os.utime(path, ns=(0, 1))
+    assert source_in(place, kind).fingerprint() == before
+    shutil.copytree(place, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert source_in(tmp_path / "copy", kind).fingerprint() == before
+    place.rename(tmp_path / "elsewhere")
+    assert source_in(tmp_path / "elsewhere", kind).fingerprint() == before
+
+
+def test_the_place_may_be_relative_and_the_csv_file_have_any_name(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = source_in(place, "csv").fingerprint()
+    monkeypatch.chdir(place)
+    assert Index("set").fingerprint() == before
+    monkeypatch.chdir(place.parent)
+    monkeypatch.setenv(DATA_VARIABLE, str(place))
+    (place / "set/index.csv").rename(place / "set/list.csv")
+    assert Index("set/list.csv").fingerprint() == before
+
+
+def replace(place: Path) -> None:
+    """Another photo of the same size and time."""
+    path = place / "set/b.png"
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def rename(place: Path) -> None:
+    (place / "set/b.png").rename(place / "set/e.png")
+    table = place / "set/index.csv"
+    table.write_text(table.read_text().replace("b.png", "e.png"))
+
+
+def swap(place: Path) -> None:
+    (place / "set/b.png").rename(place / "set/e.png")
+    (place / "set/c.png").rename(place / "set/b.png")
+    (place / "set/e.png").rename(place / "set/c.png")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("change", [replace, rename, swap])
+def test_other_photos_are_other_data(place: Path, kind: str, change: Callable[[Path], None]) -> None:
+    before = source_in(place, kind).fingerprint()
+    change(place)
+    pack(place)
+    assert source_in(place, kind).fingerprint() != before
+
+
+@pytest.mark.parametrize("kind", ["index", "csv", "indexed zip"])
+def test_other_labels_are_other_data(place: Path, kind: str) -> None:
+    before, folder = source_in(place, kind).fingerprint(), source_in(place, "folder").fingerprint()
+    (place / "set/index.csv").write_text(INDEX.replace("Bob", "Eve"))
+    pack(place)
+    assert source_in(place, kind).fingerprint() != before
+    assert source_in(place, "folder").fingerprint() == folder
+
+
+def test_other_settings_are_other_data(place: Path) -> None:
+    folder, index = source_in(place, "folder"), source_in(place, "index")
+    skipping = Folder(folder.path, on_corrupt="skip")
+    assert len({source.fingerprint() for source in (folder, index, skipping)}) == 3
+    assert folder.choices() == {"on_corrupt": "refuse"}
+
+
+def test_a_photo_that_cannot_be_read_has_a_place_in_the_fingerprint(place: Path) -> None:
+    before = source_in(place, "folder").fingerprint()
+    link = place / "set/link.png"
+    link.symlink_to("nowhere.png")
+    broken = source_in(place, "folder").fingerprint()
+    link.unlink()
+    link.symlink_to("b.png")
+    assert len({before, broken, source_in(place, "folder").fingerprint()}) == 3
+
+
+def test_another_process_does_not_read_the_photos_again(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(contents, "CLOCK_STEP", 0)
+    before = source_in(place, "folder").fingerprint()
+    script = """
+import hashlib, sys
+from splitleak.victims.data.sources.files import Folder
+
+def never(*arguments):
+    raise AssertionError("a photo was read")
+
+hashlib.file_digest = never
+print(Folder(sys.argv[1]).fingerprint())
+"""
+    command = [sys.executable, "-c", script, str(place / "set")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == before
 
 
 def test_settings_are_checked_and_round_trip(tmp_path: Path) -> None:

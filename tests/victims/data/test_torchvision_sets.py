@@ -1,7 +1,9 @@
 """Sources in torchvision's layouts, on small files that torchvision itself accepts as whole."""
 
 import hashlib
+import os
 import pickle
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -237,15 +239,37 @@ def test_a_cut_fashion_mnist_file_is_refused(fashion: Path, file: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "fixture", "file"), CASES)
-def test_fingerprint_follows_the_files(
-    kind: type[Source], fixture: str, file: str, request: pytest.FixtureRequest
+def test_fingerprint_follows_the_content_of_the_files(
+    kind: type[Source],
+    fixture: str,
+    file: str,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     root: Path = request.getfixturevalue(fixture)
     source = kind.from_mapping({"path": str(root)})
     before = source.fingerprint()
+    for path in root.rglob("*"):
+        os.utime(path, ns=(0, 1))
     assert source.fingerprint() == before
+    copy = shutil.copytree(root, root.with_name(f"{root.name}_copy"))
+    assert kind.from_mapping({"path": str(copy)}).fingerprint() == before
     with (root / file).open("ab") as opened:
         opened.write(b"\n")
+    assert source.fingerprint() != before
+
+
+@pytest.mark.parametrize(("kind", "fixture"), [(CelebA, "celeba"), (LFWPeople, "lfw")])
+def test_fingerprint_follows_the_photos_and_nothing_beside(
+    kind: type[Source], fixture: str, request: pytest.FixtureRequest
+) -> None:
+    root: Path = request.getfixturevalue(fixture)
+    source = kind.from_mapping({"path": str(root)})
+    before = source.fingerprint()
+    one = next(root.rglob("*.jpg"))
+    (one.parent / "._thumbnails.jpg").write_bytes(b"left by a file manager")
+    assert source.fingerprint() == before
+    one.write_bytes(one.read_bytes()[:-1] + b"?")
     assert source.fingerprint() != before
 
 

@@ -1,7 +1,6 @@
 """Data sets of photo files: a folder per class, a plain zip, a CSV index."""
 
 import hashlib
-import json
 import zipfile
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import MinLen
 
+from splitleak.victims.contents import digest
 from splitleak.victims.data.base import Catalog, Pixels, Source
 from splitleak.victims.data.containers import Files, FolderFiles, ZipFiles
 from splitleak.victims.data.decode import UNREADABLE, OnCorrupt, decode_photos
@@ -22,14 +22,11 @@ from splitleak.victims.settings import doc
 INDEX_FILE = "index.csv"
 
 
-def digest(*facts: object) -> str:
-    """SHA-256 of plain values (what JSON can hold), as 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
 @dataclass(frozen=True)
 class PhotoFiles(Source):
     """A data set whose photos are files."""
+
+    places: ClassVar[frozenset[str]] = frozenset({"path"})
 
     path: Annotated[str, MinLen(1), doc("where the photos are; also looked for below SPLITLEAK_DATA")]
     on_corrupt: Annotated[
@@ -45,10 +42,10 @@ class PhotoFiles(Source):
         """The photos' names in the catalogue's order."""
 
     def fingerprint(self) -> str:
-        """A digest of the settings and of the photos' names, sizes and times (in a zip: CRCs and sizes)."""
+        """A digest of the settings and of the photos' names and bytes (in a zip: of all its bytes)."""
         with self._open() as files:
-            stamps = sorted(files.stamp(name) for name in self._names(files))
-            return digest(self.name, self.to_mapping(), stamps, self._annotations(files))
+            photos = files.fingerprint(self._names(files))
+            return digest(self.name, self.choices(), photos, self._annotations(files))
 
     def _annotations(self, files: Files) -> str:
         """A digest of what is known about the photos beside their files."""

@@ -13,10 +13,10 @@ from annotated_types import MinLen
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
+from splitleak.victims.contents import digest
 from splitleak.victims.data.base import Catalog, Labels, Pixels, Source
 from splitleak.victims.data.containers import FolderFiles
 from splitleak.victims.data.decode import OnCorrupt, decode_photos, square
-from splitleak.victims.data.sources.files import digest
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import DATA_VARIABLE, find_file
 from splitleak.victims.settings import doc
@@ -28,6 +28,8 @@ FileList = list[tuple[str, str | None]]
 @dataclass(frozen=True)
 class TorchvisionSet(Source):
     """A data set that torchvision.datasets reads."""
+
+    places: ClassVar[frozenset[str]] = frozenset({"path"})
 
     path: Annotated[str, MinLen(1), doc("torchvision's root folder; also looked for below SPLITLEAK_DATA")]
 
@@ -45,15 +47,17 @@ class TorchvisionSet(Source):
     def _root(self) -> Path:
         return find_file(self.path, f"root folder of {self.name} ({self.how_to_get})", DATA_VARIABLE)
 
-    def _stamps(self) -> list[tuple[str, int, int]]:
+    def _content(self) -> str:
+        """A digest of the names and bytes of the files that torchvision opens."""
         root = self._root()
-        for name, _ in self._files():
+        names = [name for name, _ in self._files()]
+        for name in names:
             if not (root / name).is_file():
                 raise InvalidInputError(f"{self.name} needs the file {root / name}; {self.how_to_get}")
-        return [FolderFiles(root).stamp(name) for name, _ in self._files()]
+        return FolderFiles(root).fingerprint(names)
 
     def _data(self) -> Any:
-        return _loaded(self, self._root(), digest(self._stamps()))
+        return _loaded(self, self._root(), self._content())
 
     def _checked(self, root: Path) -> Any:
         try:
@@ -65,12 +69,12 @@ class TorchvisionSet(Source):
             raise InvalidInputError(f"{self.name} is unreadable: {what}; {self.how_to_get}") from error
 
     def fingerprint(self) -> str:
-        """A digest of the settings and of the files' names, sizes and times."""
-        return digest(self.name, self.to_mapping(), self._stamps())
+        """A digest of the settings and of the files' names and bytes."""
+        return digest(self.name, self.choices(), self._content())
 
 
 @lru_cache(maxsize=1)  # a catalogue and the reads of four parts share one pass over the files
-def _loaded(source: TorchvisionSet, root: Path, stamp: str) -> Any:
+def _loaded(source: TorchvisionSet, root: Path, content: str) -> Any:
     return source._checked(root)
 
 
@@ -109,10 +113,9 @@ class PhotosOfTorchvision(TorchvisionSet):
         return names
 
     def fingerprint(self) -> str:
-        """A digest of the settings and of all files' names, sizes and times."""
+        """A digest of the settings and of the names and bytes of all photos and lists."""
         photos = self._photos()
-        stamps = [photos.stamp(name) for name in sorted(photos.names())]
-        return digest(self.name, self.to_mapping(), self._stamps(), stamps)
+        return digest(self.name, self.choices(), self._content(), photos.fingerprint(photos.photos()))
 
     def read(self, chosen: Sequence[int], size: int) -> Pixels:
         """Decode the chosen photos: upright, central square, bicubic with antialias to ``size``."""

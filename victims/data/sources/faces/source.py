@@ -1,26 +1,22 @@
 """The portraits as a data set."""
 
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Gt
 
+from splitleak.victims.contents import digest
 from splitleak.victims.data.base import Catalog, Labels, Pixels, Source
 from splitleak.victims.data.sources.faces.draws import draw_labels, draw_person, draw_shot
 from splitleak.victims.data.sources.faces.painting import render
 from splitleak.victims.data.sources.faces.parameters import EXPRESSIONS, NO_YES, Portrait
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import doc
-
-REVISION = 1
-"""To be raised whenever the pixels of a photo change; part of the fingerprint."""
 
 CHUNK_PIXELS = 64 * 64 * 64
 """Pixels rendered at a time: a plane of them (1 MiB) stays in the cache."""
@@ -57,8 +53,8 @@ class Faces(Source):
     photos_per_identity: Annotated[int, Gt(0), doc("photos of each person")] = 5
 
     def fingerprint(self) -> str:
-        """Digest of the settings and of the renderer's revision."""
-        return sha256(json.dumps([self.name, REVISION, self.to_mapping()]).encode()).hexdigest()
+        """A digest of the settings: beside the code, there is nothing else that the photos depend on."""
+        return digest(self.name, self.choices())
 
     def catalog(self) -> Catalog:
         """Names, labels and identities; draws no pixel."""
