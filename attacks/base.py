@@ -1,19 +1,26 @@
-"""The contract of an attack: what each kind of adversary holds, and what it must produce from it."""
+"""The contract of an attack: what it must know, where it applies, and what it must produce."""
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Generic, Literal, Protocol, TypeVar, get_args, get_origin
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, final, get_args, get_origin
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from splitleak.attacks.knowledge import (
+    About,
+    AttackerPart,
+    BlackBox,
+    Memo,
+    Memory,
+    Pairs,
+    QueryBudgetError,
+    QueryFree,
+    WhiteBox,
+    forgetful,
+)
 from splitleak.victims.errors import InvalidInputError
-from splitleak.victims.seeding import seeded
 from splitleak.victims.settings import Settings, doc
-from splitleak.victims.tensors import check_images, to_float
-from splitleak.victims.training import Log
 
 Answer = Callable[[Tensor], Tensor]
 """Release (n, ...) -> what the attack says about each image: pictures, embeddings or scores."""
@@ -34,17 +41,30 @@ class Staged(ABC):
         """What stands after each stage, (n, channels, rows, columns); the last are its answer."""
 
 
-AttackerPart = Literal["auxiliary", "validation"]
-"""The attacker fits on the auxiliary part and selects models on the validation part."""
+Requirement = Literal["queries", "weights", "tail", "labels", "identities", "several sends", "tokens"]
+"""What an attack may need beside its own photos, the releases that it intercepted and the device's architecture."""
+
+WORDS: Mapping[Requirement, tuple[str, str]] = {
+    "queries": ("a device that encodes photos of its choice", "this one answers nobody"),
+    "weights": ("the weights of the device's half, to differentiate through", "the device does not give them away"),
+    "tail": ("the cloud's half of the network", "it is out of the adversary's reach"),
+    "labels": ("labels of its photos", "the photos carry none"),
+    "identities": ("the identities of the people on its photos", "the data does not tell them"),
+    "several sends": ("several sends of the same photo", "each photo is sent once"),
+    "tokens": ("releases that are tokens", "these are not"),
+}
+"""Of each requirement what is needed, and what is said where that is not there."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is known of a plan before anything is computed: enough for an attack to say that it cannot be run.
+    """What is known of a plan before anything is computed: enough for an attack to say that it does not apply.
 
     ``release_shape``: of one image. ``image_shape``: (3, h, w). ``task``: what the tail predicts, None where it
     was trained on nothing. ``attributes``: the labels that photos carry, the task's included. ``identities``:
-    whether photos carry a person's number.
+    whether photos carry a person's number. ``sends``: of each photo. ``tokens``: whether the release is tokens
+    (n, channels) rather than maps. ``queries``: whether the device encodes photos of the adversary's choice,
+    ``weights``: whether it gives its half of the network away, ``tail``: whether the cloud gives its own.
     """
 
     release_shape: tuple[int, ...]
@@ -52,212 +72,24 @@ class Scene:
     task: str | None = None
     attributes: tuple[str, ...] = ()
     identities: bool = False
+    sends: int = 1
+    tokens: bool = False
+    queries: bool = True
+    weights: bool = True
+    tail: bool = True
 
-
-@dataclass(frozen=True)
-class Memo:
-    """Something that took long to make: tensors, and what making it cost."""
-
-    tensors: Mapping[str, Tensor]
-    queries: int
-    seconds: float
-    rows: tuple[dict[str, float], ...]
-
-
-About = Literal["images", "edge"]
-"""What a memo depends on: the adversary's photos alone, or also the edge device as it is defended."""
-
-
-class Memory(Protocol):
-    """Keeps memos between attacks; the key is ``what``, the code that makes it, and all that it is about."""
-
-    def __call__(self, what: str, module: str, about: About, build: Callable[[], Memo]) -> Memo:
-        """The memo, built under its own seed if there is none; ``module`` holds the code."""
-
-
-def forgetful(what: str, module: str, about: About, build: Callable[[], Memo]) -> Memo:
-    """A memory that keeps nothing."""
-    with seeded("memory", what):
-        return build()
-
-
-class QueryBudgetError(RuntimeError):
-    """An attack asked for more releases than the plan's ``queries`` allows."""
-
-
-@dataclass
-class QueryFree:
-    """An adversary who never touches the edge device.
-
-    ``images``: the adversary's own photos by part, bytes (uint8) of shape (n, 3, h, w); ``image_batches``
-    gives them as floats. ``labels``: of these photos, by part and attribute, int64 (n,), -1 where unknown;
-    ``classes``: the names of each attribute's values; ``identities``: who is on them, int64 (n,), -1 where
-    unknown, None where the data does not say. ``task``: the attribute that the tail predicts.
-
-    ``intercepted``: the releases that travelled, (m, ...). ``arrived``: release -> bool tensor of its shape,
-    false where the defence left the place of a feature empty. ``tail``: the cloud's half, and ``receive``: what
-    the cloud does to a release before the tail takes it. ``new_encoder``: makes an untrained network of the
-    victim's architecture up to the cut. ``log``: takes one row of numbers per step of fitting, for the run's
-    training curves. ``memory``: see ``remember``.
-    """
-
-    images: Mapping[AttackerPart, Tensor]
-    intercepted: Tensor
-    tail: nn.Module
-    new_encoder: Callable[[], nn.Module]
-    device: torch.device
-    labels: Mapping[AttackerPart, Mapping[str, Tensor]] = field(default_factory=dict)
-    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    identities: Mapping[AttackerPart, Tensor] | None = None
-    task: str | None = None
-    receive: Callable[[Tensor], Tensor] = lambda release: release
-    arrived: Callable[[Tensor], Tensor] = lambda release: torch.ones_like(release, dtype=torch.bool)
-    log: Log = field(default=lambda row: None)
-    memory: Memory = forgetful
-    queries: int = 0
-    seconds_recalled: float = 0.0
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(3, h, w)."""
-        channels, height, width = self.images["auxiliary"].shape[1:]
-        return channels, height, width
-
-    @property
-    def release_shape(self) -> tuple[int, ...]:
-        """Shape of one image's release."""
-        return tuple(self.intercepted.shape[1:])
-
-    def state_dict(self) -> dict[str, int]:
-        """What was counted so far, for checkpoints."""
-        return {"queries": self.queries}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Count on from there."""
-        self.queries = state["queries"]
-
-    def image_batches(self, part: AttackerPart = "auxiliary", batch_size: int = 128) -> Iterator[Tensor]:
-        """The photos of a part in order, as floats (b, 3, h, w) in [0, 1]."""
-        for chunk in self.images[part].split(batch_size):
-            yield to_float(chunk.to(self.device))
-
-    def remember(
-        self, what: str, build: Callable[[], Mapping[str, Tensor]], about: About = "edge"
-    ) -> Mapping[str, Tensor]:
-        """The tensors that ``build`` makes, from an earlier attack if one has made them.
-
-        What it cost is counted each time: queries, seconds and rows of the log are those of the first time.
-
-        Args:
-            what: the name of the thing with all settings that shape it.
-            build: makes it; called under a seed of its own.
-            about: "images" where nothing but the adversary's photos goes into it, which all defences then share.
-        """
-        log, asked = self.log, self.queries
-
-        def counted() -> Memo:
-            rows: list[dict[str, float]] = []
-
-            def log_and_keep(row: dict[str, float]) -> None:
-                rows.append(row)
-                log(row)
-
-            start = time.perf_counter()
-            self.log = log_and_keep
-            try:
-                tensors = build()
-            finally:
-                self.log = log
-            built.append(True)
-            return Memo(tensors, self.queries - asked, time.perf_counter() - start, tuple(rows))
-
-        built: list[bool] = []
-        memo = self.memory(what, build.__module__, about, counted)
-        if not built:
-            self.queries = asked + memo.queries
-            self.seconds_recalled += memo.seconds
-            for row in memo.rows:
-                log(row)
-        return memo.tensors
-
-
-@dataclass
-class BlackBox(QueryFree):
-    """An adversary who can also have the edge device encode images of its choice.
-
-    ``send``: images -> release; ``resend``: (part, rows of ``images[part]``) -> their release, the same
-    thing from stored encoder features. Both draw the channel's randomness afresh on each call.
-    ``budget``: how many releases may be asked for, None for no limit; ``queries`` counts them.
-    """
-
-    send: Callable[[Tensor], Tensor] = field(kw_only=True)
-    resend: Callable[[AttackerPart, Tensor], Tensor] = field(kw_only=True)
-    budget: int | None = None
-
-    def query(self, images: Tensor) -> Tensor:
-        """Release of ``images`` (n, 3, h, w) in [0, 1], detached.
-
-        Raises:
-            ValueError: these are no images in [0, 1].
-            QueryBudgetError: the budget is spent.
-        """
-        check_images(images, "query")
-        self._count(len(images))
-        with torch.no_grad():
-            return self.send(images.to(self.device)).detach()
-
-    def requery(self, part: AttackerPart, rows: Tensor) -> Tensor:
-        """Release of the adversary's own photos ``images[part][rows]``, detached; counts like ``query``.
-
-        Raises:
-            QueryBudgetError: the budget is spent.
-        """
-        self._count(len(rows))
-        with torch.no_grad():
-            return self.resend(part, rows).detach()
-
-    def pairs(self, part: AttackerPart = "auxiliary", batch_size: int = 64, shuffle: bool = True) -> "Pairs":
-        """Batches of (release, images), with fresh channel randomness on each pass."""
-        return Pairs(self, part, batch_size, shuffle)
-
-    def _count(self, images: int) -> None:
-        self.queries += images
-        if self.budget is not None and self.queries > self.budget:
-            raise QueryBudgetError(f"{self.queries} releases asked for, the attacker may have {self.budget}")
-
-
-@dataclass
-class WhiteBox(BlackBox):
-    """An adversary who also holds the protected edge part: images -> release, differentiable."""
-
-    edge: nn.Module = field(kw_only=True)
-
-
-@dataclass
-class Pairs:
-    """Re-iterable batches of (release, images); each pass asks the edge device anew."""
-
-    knows: BlackBox
-    part: AttackerPart
-    batch_size: int
-    shuffle: bool
-
-    @property
-    def count(self) -> int:
-        """Number of pairs in one pass."""
-        total = len(self.knows.images[self.part])
-        # A last batch of a few images would upset batch statistics, so a shuffled pass drops it.
-        return total - total % self.batch_size if self.shuffle and total >= self.batch_size else total
-
-    def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        images = self.knows.images[self.part]
-        order = torch.randperm(len(images)) if self.shuffle else torch.arange(len(images))
-        for rows in order[: self.count].split(self.batch_size):
-            release = self.knows.requery(self.part, rows)
-            yield release, to_float(images[rows].to(self.knows.device))
+    def offers(self, requirement: Requirement) -> bool:
+        """Whether this is there."""
+        offered: dict[Requirement, bool] = {
+            "queries": self.queries,
+            "weights": self.weights,
+            "tail": self.tail,
+            "labels": bool(self.attributes),
+            "identities": self.identities,
+            "several sends": self.sends > 1,
+            "tokens": self.tokens,
+        }
+        return offered[requirement]
 
 
 HELD: Mapping[type[QueryFree], str] = {
@@ -290,11 +122,39 @@ class Attack(Settings, ABC, Generic[K]):
     """True for an attack that knows the device by the distribution of its features only. It inverts devices that this
     gives away; the toy of the contract checks, whose pictures are alike in every colour, is none."""
 
+    requires: ClassVar[frozenset[Requirement]] = frozenset()
+    """What it must have beyond what its kind of knowledge implies and its parent classes require."""
+
+    @classmethod
+    def needs(cls) -> tuple[Requirement, ...]:
+        """All that it requires, in a fixed order; a BlackBox implies queries, a WhiteBox queries and weights."""
+        kind = knowledge_of(cls)
+        needed: set[Requirement] = {"queries"} if issubclass(kind, BlackBox) else set()
+        needed |= {"weights"} if issubclass(kind, WhiteBox) else set()
+        for parent in cls.__mro__:
+            needed |= vars(parent).get("requires", frozenset())
+        return tuple(requirement for requirement in WORDS if requirement in needed)
+
+    @final
+    def inapplicable(self, scene: Scene) -> str | None:
+        """One line why there is nothing for this attack to do there, None where it applies."""
+        reasons = (f"{self.name} does not apply: it needs {need}, and {lack}" for need, lack in self.lacks(scene))
+        return next(reasons, None)
+
+    def lacks(self, scene: Scene) -> Iterator[tuple[str, str]]:
+        """What it needs and does not find there: pairs of what is needed and of what is the case instead.
+
+        An attack with needs of its own, on the release's shape for example, adds them to those that are declared.
+        """
+        for requirement in self.needs():
+            if not scene.offers(requirement):
+                yield WORDS[requirement]
+
     def check(self, scene: Scene) -> None:
-        """Called before anything is computed.
+        """Called before anything is computed, where the attack applies.
 
         Raises:
-            InvalidInputError: this attack cannot be run there.
+            InvalidInputError: its settings ask for what there is not.
         """
 
     @abstractmethod
@@ -318,10 +178,14 @@ class Reconstruction(Attack[K]):
 class Linkage(Attack[K]):
     """Tells whether two releases show the same person: release (n, ...) -> embeddings (n, d), near where alike."""
 
+    requires: ClassVar[frozenset[Requirement]] = frozenset({"identities"})
+
 
 @dataclass(frozen=True)
 class AttributeInference(Attack[K]):
     """Reads a private attribute: release (n, ...) -> scores (n, classes), highest for the likeliest class."""
+
+    requires: ClassVar[frozenset[Requirement]] = frozenset({"labels"})
 
     attribute: Annotated[str | None, doc("the label to read; none: the first that is not the task")] = None
 
@@ -330,6 +194,14 @@ class AttributeInference(Attack[K]):
         private = [name for name in attributes if name != task]
         wanted = self.attribute or next(iter(private), None)
         return wanted if wanted in attributes else None
+
+    def lacks(self, scene: Scene) -> Iterator[tuple[str, str]]:
+        """Where no label is named, photos must carry one that is not the task; a name is what ``check`` looks up."""
+        if self.attribute is None and self.read(scene.task, scene.attributes) is None:
+            yield "labels beside the task", "the photos carry none"
+        for need in super().lacks(scene):
+            if need != WORDS["labels"]:
+                yield need
 
     def check(self, scene: Scene) -> None:
         """Photos must carry the attribute."""
@@ -340,7 +212,7 @@ class AttributeInference(Attack[K]):
             )
 
 
-def knowledge_of(attack: type[Attack[QueryFree]]) -> type[QueryFree]:
+def knowledge_of(attack: type[Attack[Any]]) -> type[QueryFree]:
     """The kind of knowledge that an attack declares: QueryFree, BlackBox or WhiteBox."""
     for parent in attack.__mro__:
         for base in getattr(parent, "__orig_bases__", ()):
@@ -352,3 +224,29 @@ def knowledge_of(attack: type[Attack[QueryFree]]) -> type[QueryFree]:
     raise TypeError(
         f"{attack.__name__} must declare its knowledge: class {attack.__name__}(Reconstruction[BlackBox])"
     )
+
+
+__all__ = [
+    "HELD",
+    "WORDS",
+    "About",
+    "Answer",
+    "Attack",
+    "AttackerPart",
+    "AttributeInference",
+    "BlackBox",
+    "Linkage",
+    "Memo",
+    "Memory",
+    "Pairs",
+    "QueryBudgetError",
+    "QueryFree",
+    "Reconstruction",
+    "Reconstructor",
+    "Requirement",
+    "Scene",
+    "Staged",
+    "WhiteBox",
+    "forgetful",
+    "knowledge_of",
+]

@@ -144,6 +144,16 @@ class Defense(Settings):
     retrains: ClassVar[Retrains] = "tail"
     uses_photos: ClassVar[bool] = True
 
+    def inapplicable(self, shape: tuple[int, ...], task: str | None) -> str | None:
+        """One line why this defence has nothing to act on, None where it applies.
+
+        Args:
+            shape: of one photo's features.
+            task: what the victim predicts, None where it was trained on nothing: who changes training needs one.
+        """
+        trains = self.retrains != "tail" or type(self).objective is not Defense.objective
+        return needs_task(self.name, "changes training", task) if trains else None
+
     def adapt(self, half: nn.Module) -> nn.Module:
         """Change the layers of the encoder or of the tail before training; depends on settings only."""
         return half
@@ -179,6 +189,11 @@ def channel_axis(shape: tuple[int, ...]) -> int:
     return 0 if len(shape) == 3 else len(shape) - 1
 
 
+def needs_task(name: str, what: str, task: str | None) -> str | None:
+    """One line why a defence of this name, which does ``what``, does not apply without a task; None with one."""
+    return None if task else f"{name} does not apply: it {what}, and the victim has no task"
+
+
 def labels_of(batch: CalibrationBatch, who: str) -> Tensor:
     """The labels of a batch.
 
@@ -206,4 +221,5 @@ __all__ = [
     "channel_axis",
     "labels_of",
     "mix_channels",
+    "needs_task",
 ]
