@@ -5,6 +5,7 @@ import tomllib
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -108,6 +109,7 @@ def run_cells(
     retry_failed: bool,
     on_cell: Callable[[Cell, Record, bool], None],
     time_is_up: Callable[[], bool] = lambda: False,
+    fail_fast: bool = False,
 ) -> Counter[str]:
     """Compute every cell that has no result yet; each result is on disk as soon as it is there.
 
@@ -116,6 +118,8 @@ def run_cells(
         retry_failed: compute cells again whose stored result is a failure.
         on_cell: called for each cell with its result and whether it was computed just now.
         time_is_up: no stage and no cell begins after that; what is left has no result yet.
+        fail_fast: the first cell that fails now, rather than in a run before, is the last one: nothing begins after
+            it, and what else runs ends with the executor.
 
     Returns:
         How many stages of each kind were computed.
@@ -154,9 +158,16 @@ def run_cells(
                     f"{run.folder}: give each its own --out"
                 )
             on_cell(cell, result, True)
+            if fail_fast and result.failed:
+                raise _FailedError
 
-    execute(_graph(list(missing.values()), store), executor, on_end, time_is_up)
+    with suppress(_FailedError):
+        execute(_graph(list(missing.values()), store), executor, on_end, time_is_up)
     return computed
+
+
+class _FailedError(Exception):
+    """A cell has failed, and the run is to end with it."""
 
 
 def _graph(cells: list[Cell], store: Store) -> Graph:

@@ -149,12 +149,13 @@ def execute(
         sorter.done(task)
 
     while sorter.is_active():
-        for task in sorter.get_ready():
-            failed = next((failures[needed] for needed in graph.needs[task] if needed in failures), None)
-            if failed is None:
-                ready.append(task)
-            else:
-                end(task, Outcome(failed))
+        while found := sorter.get_ready():  # again: what fails with a failed task ends before others begin
+            for task in found:
+                failed = next((failures[needed] for needed in graph.needs[task] if needed in failures), None)
+                if failed is None:
+                    ready.append(task)
+                else:
+                    end(task, Outcome(failed))
         busy = Counter(graph.groups[task] for task in running)
         while ready and len(running) < executor.slots and not time_is_up():
             task = min(ready, key=lambda task: (busy[graph.groups[task]], rank[task]))
@@ -165,9 +166,7 @@ def execute(
             executor.watcher.began(task)
             executor.submit(task)
         if not running:
-            if ready:
-                return  # time is up
-            continue  # all that was ready failed with what it needs
+            return  # time is up, or all that was left failed with what it needs
         task, outcome = executor.wait()
         running.remove(task)
         if isinstance(outcome, Outcome):

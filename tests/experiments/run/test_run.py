@@ -16,9 +16,14 @@ import pytest
 import torch
 from tiny import DECODER, HEAD, MEAN, NOISE, NONE, PRIVATE, RIDGE, SUBSET, run_plan
 
+from splitleak.experiments.cells.attack import AttackCell
+from splitleak.experiments.cells.cell import Cell
 from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
+from splitleak.experiments.results.record import Record
+from splitleak.experiments.run.execute import run_cells, work_of
 from splitleak.experiments.run.run import Run, pending_stages, stages_of
+from splitleak.experiments.run.schedule import Serial
 from splitleak.experiments.store.store import Store
 
 PLUGIN = '''
@@ -162,6 +167,36 @@ def test_a_failing_cell_is_stored_and_stops_nothing(tmp_path: Path) -> None:
     assert fresh == [False, False]
     _, fresh, _ = run_plan(text, tmp_path, retry=True)
     assert fresh == [True, False]
+
+
+def statuses_failing_fast(folder: Path, attacks: str) -> list[str]:
+    """What becomes of the cells of one plan, in the order in which that is told."""
+    path = folder / "plan.toml"
+    path.write_text(HEAD + NONE + attacks)
+    run, store = Run.of(read_plan(path), folder / "runs"), Store(folder / "runs" / CACHE, torch.device("cpu"))
+    told: list[str] = []
+
+    def tell(cell: Cell, record: Record, computed: bool) -> None:
+        told.append(record.status)
+
+    run_cells(run, store, Serial(work_of(run, store)), False, tell, fail_fast=True)
+    return told
+
+
+def test_failing_fast_the_first_failure_is_the_last_cell(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(BROKEN)
+    attacks = MEAN + '[[attacks]]\nname = "mine.py:Broken"\n' + RIDGE
+    assert statuses_failing_fast(tmp_path, attacks) == ["ok", "failed"]
+    assert statuses_failing_fast(tmp_path, attacks) == ["ok", "failed", "failed"]  # the suite, now, with its member
+    assert statuses_failing_fast(tmp_path, attacks) == ["ok", "failed", "failed", "ok"]  # failures of before are over
+
+
+def test_failing_fast_a_cell_that_does_not_apply_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = property(lambda cell: "there are no labels" if cell.attack["name"] == "mean_image" else None)
+    monkeypatch.setattr(AttackCell, "inapplicable", reason)
+    assert statuses_failing_fast(tmp_path, MEAN + RIDGE) == ["does not apply", "ok"]
 
 
 def test_a_victim_without_a_task(tmp_path: Path) -> None:

@@ -59,6 +59,13 @@ def test_what_needs_a_failed_task_fails_for_its_reason_and_the_rest_goes_on() ->
     assert done == ["a", "b", "c"]
 
 
+def test_all_that_fails_with_a_failed_task_ends_before_another_begins() -> None:
+    other = Task("stage", "other")
+    needs = {A: set[Task](), B: {A}, C: {B}, other: set[Task]()}
+    seen = ended(alike(needs), Serial(lambda task: Outcome("broken" if task is A else None)))
+    assert [name for name, _ in seen] == ["a", "b", "c", "other"]
+
+
 class _Mortal(Executor):
     """Two at a time; a task's workers die as often as ``deaths`` says."""
 
