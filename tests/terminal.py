@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from splitleak.experiments.__main__ import main
-
 
 class Terminal:
     """The command line with what it prints."""
@@ -15,6 +13,8 @@ class Terminal:
         self.monkeypatch, self.capsys = monkeypatch, capsys
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        from splitleak.experiments.__main__ import main  # here: most tests need no command line
+
         self.monkeypatch.setattr(sys, "argv", ["splitleak", *arguments])
         with pytest.raises(SystemExit) as exit_:
             main()

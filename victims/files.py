@@ -4,10 +4,10 @@ import hashlib
 import importlib.util
 import os
 import sys
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+from splitleak.victims.contents import contents_of
 from splitleak.victims.errors import InvalidInputError
 
 DATA_VARIABLE = "SPLITLEAK_DATA"
@@ -15,6 +15,9 @@ DATA_VARIABLE = "SPLITLEAK_DATA"
 
 WEIGHTS_VARIABLE = "SPLITLEAK_WEIGHTS"
 """Environment variable: a further folder in which weight files are looked for."""
+
+FROM_PATH = "plugin_"
+"""How the names of modules begin that were loaded from a path."""
 
 _own_folders: set[Path] = set()
 """In which users' Python files lie that were loaded."""
@@ -53,14 +56,15 @@ def fingerprint(place: Path) -> str:
 
 
 def content_of(place: Path) -> str:
-    """SHA-256 of a file's bytes, read again only when its size or time changes: the same wherever it is copied."""
-    return _digest(place, fingerprint(place))
+    """SHA-256 of a file's bytes: the same wherever it is copied. It is read again only once it has changed.
 
-
-@cache
-def _digest(place: Path, stamp: str) -> str:
-    with place.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    Raises:
+        InvalidInputError: it cannot be read.
+    """
+    (content,) = contents_of(place.parent, [place.name])
+    if content is None:
+        raise InvalidInputError(f"{place} is no file that can be read")
+    return content
 
 
 def load_module(path: Path, wanted: str) -> ModuleType:
@@ -74,7 +78,7 @@ def load_module(path: Path, wanted: str) -> ModuleType:
     """
     if not path.is_file():
         raise InvalidInputError(f"no {wanted} at {path.absolute()}")
-    name = f"plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    name = f"{FROM_PATH}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:

@@ -20,6 +20,10 @@ from splitleak.victims.files import WEIGHTS_VARIABLE, find_file, load_module
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH_NORM_MOMENTUM = 0.1
+TIMM = "timm:"
+"""How the names of timm's networks begin."""
+CLASSES_WITHOUT_TASK = 1000
+"""What torchvision's weights have."""
 SCRATCH = "scratch"
 TRAINED_ON_HALVES = ("googlenet", "inception_v3")
 """Networks whose torchvision weights expect mean and standard deviation 0.5."""
@@ -60,7 +64,7 @@ def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) ->
     """
     if in_file(model):
         network = _from_file(model, classes, size)
-    elif model.startswith("timm:"):
+    elif model.startswith(TIMM):
         network = _from_timm(model, classes, size)
     else:
         network = _from_torchvision(model, classes, size)
@@ -157,7 +161,7 @@ def _from_timm(model: str, classes: int, size: int) -> Network:
         import timm
     except ImportError:
         raise InvalidInputError(f"{model} needs timm: pip install 'splitleak[timm]'") from None
-    name = model.removeprefix("timm:")
+    name = model.removeprefix(TIMM)
     if not timm.is_model(name):
         raise unknown("timm network", name, timm.list_models())
     try:
@@ -169,7 +173,7 @@ def _from_timm(model: str, classes: int, size: int) -> Network:
 
 
 def _torchvision_state(model: str, weights: str) -> Mapping[str, Tensor]:
-    if model.startswith("timm:") or in_file(model):
+    if model.startswith(TIMM) or in_file(model):
         raise InvalidInputError(f"weights = '{weights}' of {model}: give 'scratch' or the path of a weights file")
     offered = torchvision.models.get_model_weights(model)
     if weights != "DEFAULT" and weights not in offered.__members__:

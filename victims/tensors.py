@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+BATCH = 64
+"""Photos, or their releases, that go through a network at a time where nothing is trained."""
+
 
 def check_images(images: Tensor, where: str) -> Tensor:
     """Return ``images`` unchanged after asserting the project's one image format.

@@ -5,7 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from splitleak.attacks.base import Attack, QueryFree, knowledge_of
+from splitleak.attacks.base import Attack, knowledge_of
+from splitleak.attacks.knowledge import QueryFree
 from splitleak.experiments.cells.cell import Cell, save_strip, summaries
 from splitleak.experiments.judge.doubts import converged, cut_off
 from splitleak.experiments.judge.scores import Scores, score_answers, score_control
@@ -17,9 +18,10 @@ from splitleak.experiments.store.store import Store
 
 @dataclass(frozen=True)
 class AttackCell(Cell):
-    """One attack setting."""
+    """One attack setting. ``inapplicable``: why there is nothing to measure, as one line; None where there is."""
 
     entry: Entry[Attack[QueryFree]]
+    inapplicable: str | None = None
 
     @property
     def attack(self) -> dict[str, Any]:
@@ -31,6 +33,7 @@ class AttackCell(Cell):
             "settings": plugin.to_mapping(),
             "knowledge": knowledge_of(type(plugin)).__name__,
             "floor": plugin.floor,
+            "needs": plugin.needs(),
         }
 
     @cached_property

@@ -7,6 +7,7 @@ from splitleak.defenses.fitting import Budget
 from splitleak.experiments.cells.attack import AttackCell
 from splitleak.experiments.cells.cell import Cell
 from splitleak.experiments.cells.fingerprints import model_fingerprint, weights_fingerprint
+from splitleak.experiments.cells.scenes import Scenes
 from splitleak.experiments.cells.suite import StrongestCell
 from splitleak.experiments.planning.plan import Plan
 from splitleak.experiments.stages.data import DataStage
@@ -23,6 +24,7 @@ def cells_of(plan: Plan, device: str = "cpu") -> Iterator[Cell]:
     victim = plan.victim
     data = DataStage(plan.source, plan.part_sizes, victim.size, victim.task, plan.parts.seed, plan.attacker.mirror)
     embedder = embedder_stage(plan.judge.identity, plan.judge.identity_crop, data, device)
+    scenes = Scenes(plan)
     for seed in plan.seeds:
         network = VictimStage(
             data=data,
@@ -39,9 +41,13 @@ def cells_of(plan: Plan, device: str = "cpu") -> Iterator[Cell]:
         for defense in plan.defenses:
             protect = ProtectStage(network, defense.plugin, _budget(plan, defense.plugin))
             for threat in plan.threats:
-                cells = [AttackCell(plan, defense, threat, protect, embedder, attack) for attack in plan.attacks]
+                reasons = [scenes.inapplicable(defense.plugin, threat, attack.plugin) for attack in plan.attacks]
+                cells = [
+                    AttackCell(plan, defense, threat, protect, embedder, attack, reason)
+                    for attack, reason in zip(plan.attacks, reasons, strict=True)
+                ]
                 yield from cells
-                competing = tuple(cell for cell in cells if cell.stage.ranks)
+                competing = tuple(cell for cell in cells if cell.stage.ranks and not cell.inapplicable)
                 if len(competing) > 1:
                     yield StrongestCell(plan, defense, threat, protect, embedder, competing)
 

@@ -63,14 +63,14 @@ class Cell(ABC):
     def stage(self) -> Stage:
         """The last one."""
 
+    @property
+    @abstractmethod
+    def inapplicable(self) -> str | None:
+        """Why there is nothing to measure here, as one line; None where there is."""
+
     @abstractmethod
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
         """Compute what is missing and score it."""
-
-    @property
-    def inapplicable(self) -> str | None:
-        """Why there is nothing to measure here, as one line; None where there is."""
-        return None
 
     @property
     def stages(self) -> list[Stage]:

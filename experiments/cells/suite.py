@@ -31,6 +31,11 @@ class StrongestCell(Cell):
         """A name that no plugin may have."""
         return {"name": STRONGEST, "label": STRONGEST, "settings": {}, "knowledge": "", "floor": False}
 
+    @property
+    def inapplicable(self) -> str | None:
+        """Nothing stands in its way: it has members only that apply."""
+        return None
+
     @cached_property
     def stage(self) -> StrongestStage:
         """Chooses without the truth."""

@@ -6,7 +6,6 @@ from splitleak.experiments.judge.flags import FLAGS
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.tables.table import ABSENT
 from splitleak.experiments.results.group import DefenceRow, Group, mean_of_known
-from splitleak.experiments.results.record import last_line
 from splitleak.experiments.results.results import Results
 
 
@@ -35,7 +34,7 @@ def cell_id(row: int, column: int) -> str:
 
 
 def _of(results: Results, row: DefenceRow, group: Group, position: int) -> Details:
-    errors = [("error", last_line(cell.traceback) or "no message") for cell in group.cells if not cell.ok]
+    errors = [(cell.status, cell.why or "no message") for cell in group.cells if not cell.ok]
     return Details(
         title=f"{group.column} on {row.defence.label}",
         facts=[*_scores(group), *_context(results, row, group), *errors],

@@ -20,7 +20,8 @@ from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.figures.style import DPI, GREY, INK, MARKERS, PALETTE, PAPER, STYLE, save
 from splitleak.experiments.report.tables.matrix import number, plus_minus
 from splitleak.experiments.report.tables.table import ABSENT
-from splitleak.experiments.results.csv import Scalar, write_rows
+from splitleak.experiments.results.csv import write_rows
+from splitleak.experiments.results.frame import Scalar
 from splitleak.experiments.results.group import Group
 from splitleak.experiments.results.metrics import LEAKAGE_METRICS
 from splitleak.experiments.results.results import Results

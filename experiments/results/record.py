@@ -55,13 +55,17 @@ class DefenceSetting(_Part):
 
 
 class AttackSetting(_Part):
-    """An attack with its hyper-parameters. ``floor``: it ignores the release, shows what is known anyway."""
+    """An attack with its hyper-parameters. ``needs``: what it declares to require, beside photos and releases.
+
+    ``floor``: it ignores the release, shows what is known anyway.
+    """
 
     name: str
     label: str
     settings: dict[str, Any] = {}
     knowledge: str = ""
     floor: bool = False
+    needs: tuple[str, ...] = ()
 
 
 class Score(_Part):

@@ -1,8 +1,10 @@
 """What would fail later, found before anything is computed."""
 
+import itertools
+
 import torch
 
-from splitleak.attacks.base import Scene
+from splitleak.experiments.cells.scenes import Scenes
 from splitleak.experiments.judge.metrics.perceptual import check_lpips
 from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import Plan
@@ -18,8 +20,8 @@ def check_plan(plan: Plan) -> None:
 
     Raises:
         InvalidInputError: missing data, unknown task, too few photos, unknown network, weights of another network,
-            invalid cut, an attack that cannot take the releases, a recogniser or a backbone of the judge that cannot
-            be had, too little to train on.
+            invalid cut, an attack whose settings ask for what there is not, a recogniser or a backbone of the judge
+            that cannot be had, too little to train on.
     """
     victim = plan.victim
     if plan.name == CACHE:
@@ -42,22 +44,12 @@ def check_plan(plan: Plan) -> None:
         )
     network = make_network(plan.model, classes, victim.size, victim.weights)
     halves = split(network, victim.model, victim.cut, victim.size)
-    shape = halves.cut.shape
     if victim.task:
         check_outputs(halves, classes)
-    for defense in plan.defenses:
-        channel = defense.plugin.channel(shape)
-        release = tuple(channel.send(torch.zeros(1, *shape)).shape[1:])
-        for threat in plan.threats:
-            scene = Scene(
-                release_shape=release if threat.adaptive else shape,
-                image_shape=(3, victim.size, victim.size),
-                task=victim.task,
-                attributes=tuple(catalog.labels),
-                identities=catalog.identity is not None,
-            )
-            for attack in plan.attacks:
-                attack.plugin.check(scene)
+    scenes = Scenes(plan)
+    for defense, threat, attack in itertools.product(plan.defenses, plan.threats, plan.attacks):
+        if not scenes.inapplicable(defense.plugin, threat, attack.plugin):
+            attack.plugin.check(scenes.of(defense.plugin, threat))
 
 
 @torch.no_grad()

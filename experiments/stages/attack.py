@@ -11,7 +11,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from splitleak.attacks.base import Attack, BlackBox, QueryFree, Reconstruction, Staged, WhiteBox, knowledge_of
+from splitleak.attacks.base import Attack, Reconstruction, Staged, knowledge_of
+from splitleak.attacks.knowledge import BlackBox, QueryFree, WhiteBox
 from splitleak.experiments.planning.threat import Threat
 from splitleak.experiments.stages.data import load_array, save_array
 from splitleak.experiments.stages.inside import Opened

@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from splitleak.attacks.base import About, Memo
+from splitleak.attacks.knowledge import About, Memo
 from splitleak.experiments.store.key import digest, source_digest
 from splitleak.experiments.store.store import Store
 from splitleak.victims.seeding import seeded

@@ -8,6 +8,7 @@ import sys
 import sysconfig
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -25,6 +26,8 @@ PROJECT = "splitleak"
 NOT_COMPUTING = frozenset({"pydantic", "annotated_types", "filelock", "safetensors", "rich", "tomli_w", "timm"})
 """Libraries that check input, keep files and print. timm makes networks: the fingerprint of one of its own tells of
 it, and the others stay what they are when it is installed."""
+NAMED_OTHERWISE = {"PIL": "pillow"}
+"""Distributions by the package that they bring, where the names differ and it is imported everywhere."""
 ELSEWHERE: dict[str, Any] = {"key": False}
 """Metadata of a stage's field that only says where something lies: another field stands for its content."""
 
@@ -44,7 +47,7 @@ class Stage(ABC):
     def key(self) -> str:
         """Digest of the settings, the upstream keys and the source code (the stage's module and its imports)."""
         counted = [field.name for field in fields(self) if field.metadata.get("key", True)]
-        facts = {name: _fact(getattr(self, name)) for name in counted}
+        facts = {name: fact(getattr(self, name)) for name in counted}
         return digest([type(self).__name__, facts, source_digest(type(self).__module__)])
 
     @property
@@ -65,9 +68,10 @@ class Stage(ABC):
         """Write the result's files into ``folder``, which is new and empty."""
 
 
-def _fact(value: Any) -> Any:
+def fact(value: Any) -> Any:
+    """What a stage's field means for its key, as a plain value."""
     if isinstance(value, tuple):
-        return [_fact(one) for one in value]
+        return [fact(one) for one in value]
     if isinstance(value, Stage):
         return value.key
     if isinstance(value, Settings):
@@ -76,7 +80,7 @@ def _fact(value: Any) -> Any:
         if isinstance(value, Source):
             kept = {name: setting for name, setting in settings.items() if name not in value.places}
             return [value.name, kept, code, value.fingerprint()]
-        nested = [_fact(one) for field in fields(value) for one in _plugins(getattr(value, field.name))]
+        nested = [fact(one) for field in fields(value) for one in _plugins(getattr(value, field.name))]
         return [value.name, settings, code, *nested]
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
@@ -112,7 +116,7 @@ def source_digest(module: str) -> str:
         if one.file in seen:
             continue
         seen.add(one.file)
-        tree, imported = _read(one.file)
+        tree, imported = _read(one.file, one.file.stat().st_mtime_ns)
         trees[one.shown] = tree
         for level, name in imported:
             for found in _resolved(one, level, name):
@@ -121,6 +125,12 @@ def source_digest(module: str) -> str:
                 elif found.name not in NOT_COMPUTING:
                     libraries[found.name] = found.version
     return digest([trees, libraries])
+
+
+def forget() -> None:
+    """Read sources and versions again: a process takes them as it found them first."""
+    for kept in (source_digest, _file_of, _installed, _library):
+        kept.cache_clear()
 
 
 class _Module(NamedTuple):
@@ -160,7 +170,7 @@ def _resolved(importer: _Module, level: int, name: str) -> Iterator[_Module | _L
     if top in sys.stdlib_module_names:
         return
     file = _file_of(name)
-    own = top == PROJECT or _same_author(top, importer.name.partition(".")[0])
+    own = top == PROJECT or (not importer.alone and _same_author(top, importer.name.partition(".")[0]))
     if file is not None and (own or not _installed(file)):
         yield _Module(name, file, alone=False)
     elif not own and (found := _library(top)):
@@ -200,21 +210,25 @@ def _installed(file: Path) -> bool:
 
 @cache
 def _distributions() -> dict[str, list[str]]:
+    """By top-level package; takes a second where many are installed."""
     return dict(packages_distributions())
 
 
 def _same_author(first: str, second: str) -> bool:
     """Whether two top-level packages are one, or one distribution brought both."""
-    return first == second or bool({*_distributions().get(first, ())} & {*_distributions().get(second, ())})
+    if first == second or PROJECT in (first, second):
+        return first == second
+    return bool({*_distributions().get(first, ())} & {*_distributions().get(second, ())})
 
 
+@cache
 def _library(top: str) -> _Library | None:
     """The installed distribution that brought a top-level name; None where there is none."""
-    name = _distributions().get(top, [top])[0]
-    try:
-        return _Library(top, library_version(name))
-    except PackageNotFoundError:
-        return None
+    with suppress(PackageNotFoundError):
+        return _Library(top, library_version(NAMED_OTHERWISE.get(top, top)))
+    with suppress(PackageNotFoundError, KeyError):
+        return _Library(top, library_version(_distributions()[top][0]))
+    return None
 
 
 def library_version(distribution: str) -> str:
@@ -227,28 +241,34 @@ def library_version(distribution: str) -> str:
 
 
 @cache
-def _read(file: Path) -> tuple[str, tuple[tuple[int, str], ...]]:
+def _read(file: Path, changed: int) -> tuple[str, tuple[tuple[int, str], ...]]:
     """SHA-256 of a file's syntax tree without its docstrings, and what it may import, each with its level."""
-    tree = ast.parse(file.read_bytes())
-    imported = tuple(dict.fromkeys(_imports(tree)))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [line for line in body if not _only_told(line)]  # type: ignore[attr-defined]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imported
+    imported: dict[tuple[int, str], None] = {}
+    tree = _plain(ast.parse(file.read_bytes()), imported)
+    return hashlib.sha256(repr(tree).encode()).hexdigest(), tuple(imported)
 
 
-def _only_told(line: ast.AST) -> bool:
+def _plain(node: Any, imported: dict[tuple[int, str], None]) -> Any:
+    """A syntax tree as nested lists, without places and without what only readers see; notes what it imports."""
+    if isinstance(node, list):
+        return [_plain(one, imported) for one in node if not _only_told(one)]
+    if not isinstance(node, ast.AST):
+        return node
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        imported.update(dict.fromkeys(_imports(node)))
+    return [type(node).__name__, *[_plain(getattr(node, name, None), imported) for name in node._fields]]
+
+
+def _only_told(line: Any) -> bool:
     """Whether a statement is a docstring, or the text below an assignment."""
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
 
 
-def _imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((0, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            # "from package import module" names a module, "from module import name" does not
-            module = node.module or ""
-            yield node.level, module
-            yield from ((node.level, f"{module}.{alias.name}".removeprefix(".")) for alias in node.names)
+def _imports(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[int, str]]:
+    if isinstance(node, ast.Import):
+        yield from ((0, alias.name) for alias in node.names)
+    else:
+        # "from package import module" names a module, "from module import name" does not
+        module = node.module or ""
+        yield node.level, module
+        yield from ((node.level, f"{module}.{alias.name}".removeprefix(".")) for alias in node.names)

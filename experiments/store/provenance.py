@@ -54,7 +54,7 @@ class Made(BaseModel):
 
 def here(label: str, device: torch.device) -> Made:
     """With what this process computes now."""
-    commit, clean = _checkout(Path(__file__).resolve().parents[2])
+    commit, clean = checkout(Path(__file__).resolve().parents[2])
     name = f"{device.type} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
     return Made(
         stages=(label,),
@@ -99,8 +99,8 @@ def _versions() -> dict[str, str]:
 
 
 @cache
-def _checkout(project: Path) -> tuple[str | None, bool | None]:
-    """The commit of the project's checkout when this process first asked, and whether nothing else was there."""
+def checkout(project: Path) -> tuple[str | None, bool | None]:
+    """The commit of a checkout when this process first asked, and whether it was clean; None where there is none."""
     if not (project / ".git").exists():
         return None, None
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from splitleak.experiments.cells.cell import Cell
-from splitleak.experiments.results.csv import csv_row, measured
+from splitleak.experiments.results.frame import measured, rows_of, wide
 from splitleak.experiments.results.load import load_results
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
@@ -34,8 +34,9 @@ class Curves:
     def cell(self, cell: Cell) -> None:
         """Of a cell that has a result; one that failed has no scores."""
         (result,) = load_results(self.run, [cell.id]).cells
+        (scores,) = wide(rows_of(result))
         defence, victim = f"{cell.defense.label} seed {cell.seed}", f"victim seed {cell.seed}"
-        self._write(cell.id, f"{result.key} {result.finished}", "fit", result.history, measured(csv_row(result)))
+        self._write(cell.id, f"{result.key} {result.finished}", "fit", result.history, measured(scores))
         self._write(f"protect {defence}", cell.protect.key, "protect", self._history(cell.protect))
         self._write(victim, cell.protect.victim.key, "victim", self._history(cell.protect.victim))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from splitleak.experiments.report.page import current_report
-from splitleak.experiments.results.csv import SETTINGS, Scalar, csv_row, measured
+from splitleak.experiments.results.frame import SETTINGS, Scalar, measured, rows_of, wide
 from splitleak.experiments.results.load import load_results
 from splitleak.experiments.results.record import Record
 from splitleak.experiments.results.results import Results
@@ -96,7 +96,7 @@ class _Exporter:
             if before.data.tags.get(STATE) == state:
                 return False
             self.client.delete_run(before.info.run_id)
-        row = csv_row(cell, flags)
+        (row,) = wide(rows_of(cell, flags))
         run = self._made(f"{cell.defence.label} x {cell.column}, seed {cell.seed}", tags).info.run_id
         self._log(run, row, cell)
         picture = folder / "cells" / f"{cell.id}.png"
@@ -120,7 +120,7 @@ class _Exporter:
         ]
         for first in range(0, len(metrics), AT_A_TIME):
             self.client.log_batch(run, metrics=metrics[first : first + AT_A_TIME])
-        settings: dict[str, Any] = {name: value for name, value in row.items() if name.startswith(SETTINGS)}
+        settings: dict[str, Any] = {name: value for name, value in row.items() if name in SETTINGS}
         tags = {name: value for name, value in row.items() if name not in {*scores, *settings}}
         settings |= {f"defence.{name}": value for name, value in cell.defence.settings.items()}
         settings |= {f"attack.{name}": value for name, value in cell.attack.settings.items()}

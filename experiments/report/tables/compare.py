@@ -15,7 +15,7 @@ from splitleak.experiments.judge.rules import FALSE_DISCOVERIES
 from splitleak.experiments.judge.statistics.different import Change, beyond_noise, change
 from splitleak.experiments.judge.statistics.interval import Array
 from splitleak.experiments.report.tables import matrix
-from splitleak.experiments.results.csv import Scalar
+from splitleak.experiments.results.frame import Scalar
 from splitleak.experiments.results.metrics import SHOWN_METRICS
 from splitleak.experiments.results.record import Record, Score
 from splitleak.experiments.results.results import Results

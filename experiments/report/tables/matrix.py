@@ -10,12 +10,16 @@ from rich.text import Text
 
 from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.tables.table import ABSENT, FLAG, TextTable
+from splitleak.experiments.results.frame import frame, pooled
 from splitleak.experiments.results.group import DefenceRow, Group
 from splitleak.experiments.results.metrics import SHOWN_METRICS
 from splitleak.experiments.results.results import Membership, Results
 
 PARETO = "Pareto set"
 """Heading of the settings that no other beats in both utility and leakage."""
+
+
+NO_ANSWER = "does not apply"
 
 
 class Format(NamedTuple):
@@ -146,7 +150,7 @@ class Entry:
         if self.group is None:
             return (ABSENT,)
         if not self.group.finished:
-            return ("failed",)
+            return ("failed" if any(cell.failed for cell in self.group.cells) else NO_ANSWER,)
         shown = tuple(f"{FORMATS[metric].name} {_beside_chance(self.group, metric)}" for metric in self.group.scores)
         return shown or ("no score",)
 
@@ -156,11 +160,10 @@ class Entry:
         scores = self.group.scores if self.group else {}
         return next((score.mean for score in scores.values()), None)
 
-    def bare(self, metric: str) -> str:
-        """Such as ``21.3 ± 0.4``, with a sign where there is a flag."""
+    def bare(self, metric: str, score: Interval | None) -> str:
+        """A score of it such as ``21.3 ± 0.4``, with a sign where there is a flag."""
         if self.group is None or not self.group.finished:
             return self.scores[0]
-        score = self.group.scores.get(metric)
         return f"{plus_minus(metric, score, unit=False)}{f' {FLAG}' * bool(self.flags)}" if score else ABSENT
 
     @property
@@ -170,7 +173,7 @@ class Entry:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """``scores``, what stands beside them, and the flags; ``failed`` where nothing was measured."""
+        """``scores``, what stands beside them, and the flags; one word where nothing was measured."""
         if self.group is None or not self.group.finished:
             return self.scores
         shown = list(self.scores)
@@ -292,13 +295,17 @@ def table(results: Results) -> TextTable:
 
 def metric_table(results: Results, metric: str) -> TextTable | None:
     """The matrix of one shown metric, narrow enough for a paper; None where it was not measured."""
-    if not any(metric in group.scores for row in results.rows for group in row.groups.values()):
+    scores = pooled(frame(results), metric)
+    if not scores:
         return None
     lines, strong = [], set()
     for i, row in enumerate(matrix_rows(results)):
         best = row.row.strongest(metric)
         strong |= {(i, 1 + j) for j, entry in enumerate(row.entries) if best and entry.group is best}
-        lines.append((row.row.defence.label, *(entry.bare(metric) for entry in row.entries), *row.costs))
+        label = row.row.defence.label
+        told = zip(results.columns, row.entries, strict=True)
+        bare = (entry.bare(metric, scores.get((label, column))) for column, entry in told)
+        lines.append((label, *bare, *row.costs))
     about = [
         f"{heading(metric)}; {results.sample}. Mean ± half of the 95 % bootstrap interval over photos and seeds.",
         "Bold: the strongest attack.",

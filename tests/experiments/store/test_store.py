@@ -1,11 +1,15 @@
 """Stage results: found again exactly when nothing that they depend on has changed, and whole or not at all."""
 
 import errno
+import json
 import os
+import platform
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,11 +19,11 @@ import torch
 from filelock import FileLock
 
 from splitleak.attacks.ridge import Ridge
-from splitleak.experiments import store as store_module
 from splitleak.experiments.stages.data import ArrayFile, MirroredFile
 from splitleak.experiments.stages.victim import write_features
-from splitleak.experiments.store.integrity import SEAL, DiskFullError, write_atomically
-from splitleak.experiments.store.key import Stage, source_digest
+from splitleak.experiments.store.integrity import SEAL, DiskFullError, sealed, write_atomically
+from splitleak.experiments.store.key import Stage
+from splitleak.experiments.store.provenance import checkout
 from splitleak.experiments.store.store import LOCKS, PARTIAL, StageFailedError, Store
 from splitleak.victims.settings import Settings
 from splitleak.victims.tensors import to_float
@@ -58,34 +62,39 @@ def test_computes_once_and_with_its_upstream(tmp_path: Path) -> None:
     assert store.computed == ["number", "doubled"]
 
 
-def test_keys_follow_settings_upstream_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = _Doubled(_Number(3), Ridge()).key
-    assert key == _Doubled(_Number(3), Ridge()).key
-    assert key != _Doubled(_Number(4), Ridge()).key
-    assert key != _Doubled(_Number(3), Ridge(window=3)).key
-    monkeypatch.setattr(store_module, "source_digest", lambda module: "other code")
-    assert key != _Doubled(_Number(3), Ridge()).key
+def test_a_result_tells_with_what_it_and_all_that_went_into_it_were_made(tmp_path: Path) -> None:
+    number, doubled = _Number(3), _Doubled(_Number(3), Ridge())
+    Store(tmp_path, CPU).folder(number)
+    seal = tmp_path / "number" / number.key / SEAL
+    facts = json.loads(seal.read_text())
+    facts["made"][0] |= {"host": "elsewhere", "versions": {"torch": "1.0"}}
+    seal.write_text(json.dumps(facts))
+    made = sealed(Store(tmp_path, CPU).folder(doubled))
+    assert {one.stages: (one.host, one.versions["torch"]) for one in made} == {
+        ("number",): ("elsewhere", "1.0"),
+        ("doubled",): (platform.node(), version("torch")),
+    }
+    assert made[1].threads == torch.get_num_threads()
+    assert made[1].device == "cpu"
 
 
-def test_the_source_digest_follows_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "victims_copy"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "low.py").write_text("value = 1\n")
-    (package / "high.py").write_text("from victims_copy import low\nprint(low.value)\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(store_module, "PACKAGES", ("victims_copy",))
+def test_a_checkout_tells_its_commit_and_whether_there_is_more(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        identity = ["-c", "user.name=n", "-c", "user.email=e"]
+        command = ["git", "-C", str(tmp_path), *identity, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    def forget() -> None:
-        source_digest.cache_clear()
-        store_module._source.cache_clear()
-
-    forget()
-    before = source_digest("victims_copy.high")
-    (package / "low.py").write_text("value = 2\n")
-    forget()
-    assert source_digest("victims_copy.high") != before
-    forget()
+    assert checkout(tmp_path) == (None, None)
+    checkout.cache_clear()
+    git("init", "-q")
+    (tmp_path / "code.py").write_text("one = 1\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    assert checkout(tmp_path) == (git("rev-parse", "HEAD"), True)
+    checkout.cache_clear()
+    (tmp_path / "code.py").write_text("one = 2\n")
+    assert checkout(tmp_path) == (git("rev-parse", "HEAD"), False)
+    checkout.cache_clear()
 
 
 def test_a_failure_leaves_nothing_and_is_not_repeated(tmp_path: Path) -> None:
@@ -191,10 +200,10 @@ def test_features_are_kept_in_half_precision_where_they_fit(tmp_path: Path, scal
 
 
 def _made(store: Store, key: str) -> Path:
-    """A thousand bytes."""
+    """Ten thousand bytes, beside which a seal is little."""
 
     def compute(folder: Path) -> None:
-        (folder / "value").write_bytes(bytes(1000))
+        (folder / "value").write_bytes(bytes(10_000))
 
     with store.task():
         place = store.made("number", key, compute)
@@ -203,7 +212,7 @@ def _made(store: Store, key: str) -> Path:
 
 
 def test_what_was_used_least_recently_goes_first(tmp_path: Path) -> None:
-    store = Store(tmp_path, CPU, limit=2500)  # a seal takes some bytes too
+    store = Store(tmp_path, CPU, limit=25_000)
     first, second = _made(store, "first"), _made(store, "second")
     assert _made(store, "first") == first
     third = _made(store, "third")
@@ -213,13 +222,13 @@ def test_what_was_used_least_recently_goes_first(tmp_path: Path) -> None:
 
 def test_what_a_running_task_has_used_stays(tmp_path: Path) -> None:
     said: list[str] = []
-    store, other = Store(tmp_path, CPU, said.append, limit=2500), Store(tmp_path, CPU)
+    store, other = Store(tmp_path, CPU, said.append, limit=25_000), Store(tmp_path, CPU)
     old = _made(other, "old")
     with other.task():
         time.sleep(0.02)
         used = [other.made("number", key, lambda folder: None) for key in ("a", "b")]
         for place in used:
-            (place / "value").write_bytes(bytes(2000))
+            (place / "value").write_bytes(bytes(20_000))
         _made(store, "new")
         assert all(place.exists() for place in used)
         assert "more than its limit" in said[-1]
@@ -229,7 +238,7 @@ def test_what_a_running_task_has_used_stays(tmp_path: Path) -> None:
 
 
 def test_the_mark_of_a_killed_task_does_not_count(tmp_path: Path) -> None:
-    store = Store(tmp_path, CPU, limit=1500)
+    store = Store(tmp_path, CPU, limit=15_000)
     first = _made(store, "first")
     os.utime(tmp_path / "number" / "first" / SEAL, (1, 1))
     (tmp_path / "running").mkdir(exist_ok=True)

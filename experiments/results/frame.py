@@ -1,0 +1,198 @@
+"""The long table of a run: every fact of every cell in a row of its own. CSV, LaTeX, pages and trackers read it."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from splitleak.experiments.judge.statistics.interval import Interval
+from splitleak.experiments.results.load import load_results
+from splitleak.experiments.results.record import Record
+from splitleak.experiments.results.results import Results
+
+Scalar = str | int | float | bool | None
+
+
+class Row(NamedTuple):
+    """One fact of one cell; or, of the seeds of a setting together, one score: ``seed`` is None there, ``id`` empty.
+
+    The fields before ``measure`` say of which cell; settings are JSON. ``column``: the attack with its threat.
+    ``low`` and ``high``: ends of the 95 % interval of a mean over photos (and seeds), None of what is no such mean.
+    """
+
+    id: str
+    key: str
+    status: str
+    plan: str
+    seed: int | None
+    adaptive: bool
+    sends: int
+    victim_model: str
+    victim_cut: str
+    victim_data: str
+    victim_size: int
+    victim_task: str | None
+    defence: str
+    defence_label: str
+    strength: str | None
+    strength_value: Scalar
+    defence_settings: str
+    attack_settings: str
+    attack: str
+    attack_label: str
+    column: str
+    knowledge: str
+    floor: bool
+    n: int | None
+    budget_queries: int | None
+    budget_photos: int | None
+    budget_epochs: int | None
+    flags: str
+    measure: str
+    value: Scalar
+    low: float | None = None
+    high: float | None = None
+
+
+FACTS = Row._fields[: Row._fields.index("measure")]
+"""The fields that say of which cell a row is."""
+NO_SETTINGS = ("id", "key", "status", "n", "flags")
+"""Of these, what is no setting of a plan."""
+SETTINGS = tuple(name for name in FACTS if name not in NO_SETTINGS)
+"""What is known of a cell before anything is measured."""
+
+
+def frame(run: Path | Results) -> list[Row]:
+    """All cells of a run, then all settings over their seeds; ``pandas.DataFrame(frame(run))`` takes it as it is.
+
+    Stale and damaged cells are left out, as from every report.
+
+    Args:
+        run: a run's folder, or its loaded results.
+
+    Raises:
+        InvalidInputError: there is no run, or a cell's file is no record.
+    """
+    results = load_results(run) if isinstance(run, Path) else run
+    cells = [
+        row for record in results.cells for row in rows_of(record, results.raised(record.defence, record.column))
+    ]
+    return [*cells, *_pooled(results)]
+
+
+def rows_of(record: Record, flags: Iterable[str] = ()) -> Iterator[Row]:
+    """Of one cell; what was not measured has no row. ``flags``: those of its defence under its attack."""
+    facts = _facts(record, " ".join(flags))
+    for measure, value in _measures(record):
+        if isinstance(value, Interval):
+            yield Row(**facts, measure=measure, value=value.mean, low=value.low, high=value.high)
+        else:
+            yield Row(**facts, measure=measure, value=value)
+
+
+def wide(rows: Iterable[Row]) -> list[dict[str, Scalar]]:
+    """One flat row for each cell, in their order; a mean has the columns NAME_mean, NAME_low and NAME_high."""
+    cells: dict[str, dict[str, Scalar]] = {}
+    for row in rows:
+        if row.seed is None:
+            continue
+        cell = cells.setdefault(row.id, {name: getattr(row, name) for name in FACTS})
+        if row.low is None:
+            cell[row.measure] = row.value
+        else:
+            cell |= {f"{row.measure}_mean": row.value, f"{row.measure}_low": row.low, f"{row.measure}_high": row.high}
+    return list(cells.values())
+
+
+def measured(row: Mapping[str, Scalar]) -> dict[str, float]:
+    """The numbers of a ``wide`` row that are no settings, where they are finite."""
+    return {
+        name: float(value)
+        for name, value in row.items()
+        if name not in SETTINGS
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    }
+
+
+def pooled(rows: Iterable[Row], measure: str) -> dict[tuple[str, str], Interval]:
+    """A score over all seeds, by the label of the defence and the attack's column."""
+    return {
+        (row.defence_label, row.column): Interval(float(row.value), row.low, row.high)
+        for row in rows
+        if row.seed is None and row.measure == measure and row.low is not None and row.high is not None
+        if isinstance(row.value, int | float)
+    }
+
+
+def _pooled(results: Results) -> Iterator[Row]:
+    for row in results.rows:
+        for group in row.groups.values():
+            if group.finished:
+                facts = _facts(group.finished[0], " ".join(results.raised(row.defence, group.column)))
+                facts |= {"id": "", "key": "", "seed": None, "n": group.photos}
+                scores = {metric: group.pooled(metric) for metric in group.metrics}
+                scores |= {f"oracle_{metric}": score for metric, score in group.oracle.items()}
+                for measure, score in scores.items():
+                    if score is not None:
+                        yield Row(**facts, measure=measure, value=score.mean, low=score.low, high=score.high)
+
+
+def _facts(record: Record, flags: str) -> dict[str, Any]:
+    defence, attack = record.defence, record.attack
+    return {
+        **{name: getattr(record, name) for name in ("id", "key", "status", "plan", "seed", "adaptive", "sends", "n")},
+        **{f"victim_{name}": value for name, value in record.victim},
+        **{f"budget_{name}": value for name, value in record.budget},
+        "defence": defence.name,
+        "defence_label": defence.label,
+        "strength": defence.strength,
+        "strength_value": defence.strength_value,
+        "defence_settings": json.dumps(defence.settings),
+        "attack_settings": json.dumps(attack.settings),
+        "attack": attack.name,
+        "attack_label": attack.label,
+        "column": record.column,
+        "knowledge": attack.knowledge,
+        "floor": attack.floor,
+        "flags": flags,
+    }
+
+
+def _measures(record: Record) -> Iterator[tuple[str, Scalar | Interval]]:
+    yield "targets", record.targets
+    yield from _scores(record)
+    if record.utility:
+        utility = record.utility
+        yield "utility_metric", utility.metric
+        yield "utility", Interval(utility.mean, utility.low, utility.high)
+        yield "utility_chance", utility.chance
+    yield "bytes", record.bytes
+    if record.edge:
+        yield from ((f"edge_{name}", value) for name, value in record.edge)
+    if record.ok:
+        for protects in ("training", "query"):
+            epsilon, delta = record.epsilon(protects)
+            yield from ((f"{protects}_epsilon", epsilon), (f"{protects}_delta", delta))
+    yield from ((name, getattr(record, name)) for name in ("noise_std", "queries", "draws"))
+    if record.bounds:
+        yield from asdict(record.bounds).items()
+    if record.seconds:
+        yield from ((f"seconds_{name}", value) for name, value in record.seconds)
+    yield from ((f"version_{name}", version) for name, version in record.versions.items())
+    yield "finished", record.finished
+    yield "error", record.why or None
+
+
+def _scores(record: Record) -> Iterator[tuple[str, Scalar | Interval]]:
+    """With what they are to be compared with, of controls, and of the oracle."""
+    groups = {"": record.metrics, "oracle_": record.oracle}
+    groups |= {f"{control}_": scores for control, scores in record.controls.items()}
+    for prefix, scores in groups.items():
+        for name, score in scores.items():
+            yield f"{prefix}{name}", Interval(score.mean, score.low, score.high)
+    for name, references in record.references.items():
+        yield from ((f"{name}_{reference}", value) for reference, value in references.items())
