@@ -7,18 +7,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, final, g
 
 from torch import Tensor
 
-from splitleak.attacks.knowledge import (
-    About,
-    AttackerPart,
-    BlackBox,
-    Memo,
-    Memory,
-    Pairs,
-    QueryBudgetError,
-    QueryFree,
-    WhiteBox,
-    forgetful,
-)
+from splitleak.attacks.knowledge import BlackBox, QueryFree, WhiteBox
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import Settings, doc
 
@@ -45,8 +34,11 @@ Requirement = Literal["queries", "weights", "tail", "labels", "identities", "sev
 """What an attack may need beside its own photos, the releases that it intercepted and the device's architecture."""
 
 WORDS: Mapping[Requirement, tuple[str, str]] = {
-    "queries": ("a device that encodes photos of its choice", "this one answers nobody"),
-    "weights": ("the weights of the device's half, to differentiate through", "the device does not give them away"),
+    "queries": (
+        "a device that encodes photos of its choice, afresh each time",
+        "this one answers nobody",
+    ),
+    "weights": ("the device's half with its weights and the defence in it", "the device gives none of it away"),
     "tail": ("the cloud's half of the network", "it is out of the adversary's reach"),
     "labels": ("labels of its photos", "the photos carry none"),
     "identities": ("the identities of the people on its photos", "the data does not tell them"),
@@ -93,13 +85,11 @@ class Scene:
 
 
 HELD: Mapping[type[QueryFree], str] = {
-    QueryFree: "its own photos with what is known of them, the releases that it intercepted, the cloud's half of the "
-    "network, and the architecture of the device's half",
-    BlackBox: "the device, to encode photos of its choice: pairs of release and photo, each with a fresh draw of the "
-    "defence's randomness",
-    WhiteBox: "the device's half with its weights and the defence in it, so that it may differentiate through both",
+    QueryFree: "its own photos, the releases that it intercepted, and the architecture of the device's half",
+    BlackBox: WORDS["queries"][0],
+    WhiteBox: WORDS["weights"][0],
 }
-"""What each kind of adversary holds beside what the kinds above it hold."""
+"""What each kind of adversary holds beside what the kinds above it hold; what else an attack needs it declares."""
 
 K = TypeVar("K", bound=QueryFree)
 
@@ -224,29 +214,3 @@ def knowledge_of(attack: type[Attack[Any]]) -> type[QueryFree]:
     raise TypeError(
         f"{attack.__name__} must declare its knowledge: class {attack.__name__}(Reconstruction[BlackBox])"
     )
-
-
-__all__ = [
-    "HELD",
-    "WORDS",
-    "About",
-    "Answer",
-    "Attack",
-    "AttackerPart",
-    "AttributeInference",
-    "BlackBox",
-    "Linkage",
-    "Memo",
-    "Memory",
-    "Pairs",
-    "QueryBudgetError",
-    "QueryFree",
-    "Reconstruction",
-    "Reconstructor",
-    "Requirement",
-    "Scene",
-    "Staged",
-    "WhiteBox",
-    "forgetful",
-    "knowledge_of",
-]

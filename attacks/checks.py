@@ -2,26 +2,18 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from splitleak.attacks.base import (
-    Attack,
-    AttackerPart,
-    AttributeInference,
-    BlackBox,
-    Linkage,
-    QueryFree,
-    Reconstruction,
-    Scene,
-    Staged,
-    WhiteBox,
-    knowledge_of,
-)
+from splitleak.attacks.base import Attack, AttributeInference, Linkage, Reconstruction, Scene, Staged, knowledge_of
+from splitleak.attacks.declared import UndeclaredError, as_declared
+from splitleak.attacks.knowledge import AttackerPart, BlackBox, QueryFree, WhiteBox
 from splitleak.attacks.mean_image import MeanImage
+from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import check_images, to_float
 from splitleak.victims.toy import (
@@ -37,7 +29,11 @@ from splitleak.victims.toy import (
 
 AUXILIARY, VALIDATION, TARGETS = 384, 64, 48
 TASK, CLASSES = "kind", {"kind": ("round", "square", "flat"), "light": ("dark", "bright")}
-TOY_SCENE = Scene((CHANNELS, SIZE // STRIDE, SIZE // STRIDE), (3, SIZE, SIZE), TASK, tuple(CLASSES), identities=True)
+SIDE = SIZE // STRIDE
+# the toy's device draws nothing, so that two sends tell what one does
+TOY_SCENE = Scene((CHANNELS, SIDE, SIDE), (3, SIZE, SIZE), TASK, tuple(CLASSES), identities=True, sends=2)
+TOY_TOKENS = replace(TOY_SCENE, release_shape=(SIDE**2, CHANNELS), tokens=True)
+"""The same, for an attack that requires tokens."""
 
 MARGIN = 0.1
 """By how much an attack must do better than chance: the toy is easy, and with few targets luck is worth less."""
@@ -58,21 +54,25 @@ def check_attack(attack: Attack[Any]) -> list[str]:
     An exception that the attack raises by itself is not a broken promise but a bug, and is not caught.
 
     Raises:
-        InvalidInputError: the attack cannot be run on the toy victim.
+        InvalidInputError: the attack does not apply to the toy victim, or its settings ask for what is not there.
     """
-    attack.check(TOY_SCENE)
+    scene = TOY_TOKENS if _takes_tokens(attack) else TOY_SCENE
+    if reason := attack.inapplicable(scene):
+        raise InvalidInputError(f"{reason}: the toy victim cannot show whether it keeps its contract")
+    attack.check(scene)
     trials = _Trials(attack)
     answers_in_form, *tells_something = _checks_of_kind(attack)
-    checks: list[Check] = [
-        _states_its_facts,
+    behaves: list[Check] = [
         answers_in_form,
         _leaves_what_it_is_given,
         _leaves_what_it_is_given_when_interrupted,
         _same_seed_same_answer,
     ]
-    broken = broken_promises(checks, trials)
-    # of an answer in another form it makes no sense to ask what it tells
-    return broken if broken or attack.floor else broken_promises(tells_something, trials)
+    # of one that stops at what it did not declare, or answers in another form, it makes no sense to ask more
+    for checks in ([_states_its_facts, _declares_what_it_uses], behaves, [] if attack.floor else tells_something):
+        if broken := broken_promises(checks, trials):
+            return broken
+    return []
 
 
 def _checks_of_kind(attack: Attack[Any]) -> tuple[Check, ...]:
@@ -97,13 +97,13 @@ def _checks_of_kind(attack: Attack[Any]) -> tuple[Check, ...]:
 
 
 def toy_knowledge(attack: Attack[Any], breaks_after: int | None = None) -> tuple[QueryFree, nn.Module]:
-    """What the attack declares to know, on the toy victim, and the toy's edge device.
+    """What an adversary of the attack's kind holds, on the toy victim, and the toy's edge device.
 
     Args:
-        attack: decides the kind of knowledge.
+        attack: decides the kind, and whether tokens are sent.
         breaks_after: the device raises when it is asked for the release of more photos than this.
     """
-    encoder = toy_encoder()
+    encoder, tail = _halves(attack)
     images: dict[AttackerPart, Tensor] = {
         "auxiliary": toy_images(AUXILIARY, seed=1),
         "validation": toy_images(VALIDATION, seed=2),
@@ -126,8 +126,8 @@ def toy_knowledge(attack: Attack[Any], breaks_after: int | None = None) -> tuple
         "identities": {part: _identities(photos) for part, photos in images.items()},
         "task": TASK,
         "intercepted": encoder(to_float(toy_images(TARGETS, seed=3))).detach(),
-        "tail": toy_tail(),
-        "new_encoder": _untrained_encoder,
+        "tail": tail,
+        "new_encoder": lambda: _untrained(_halves(attack)[0]),
         "device": torch.device("cpu"),
     }
     if issubclass(kind, BlackBox):
@@ -137,9 +137,28 @@ def toy_knowledge(attack: Attack[Any], breaks_after: int | None = None) -> tuple
     return kind(**facts), encoder
 
 
-def _untrained_encoder() -> nn.Module:
-    """The toy encoder's architecture with weights drawn from torch's global state."""
-    return toy_encoder().apply(lambda layer: layer.reset_parameters() if isinstance(layer, nn.Conv2d) else None)
+def _takes_tokens(attack: Attack[Any]) -> bool:
+    return "tokens" in attack.needs()
+
+
+def _halves(attack: Attack[Any]) -> tuple[nn.Module, nn.Module]:
+    """The toy's encoder and tail, between which the attack finds what it takes: maps (n, c, s, s) or tokens."""
+    halves = toy_encoder(), toy_tail()
+    if not _takes_tokens(attack):
+        return halves
+    to_tokens = nn.Sequential(nn.Flatten(2), _Transposed())
+    to_maps = nn.Sequential(_Transposed(), nn.Unflatten(2, (SIDE, SIDE)))
+    return nn.Sequential(halves[0], to_tokens).eval(), nn.Sequential(to_maps, halves[1]).eval()
+
+
+class _Transposed(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return features.transpose(1, 2)
+
+
+def _untrained(encoder: nn.Module) -> nn.Module:
+    """Its architecture with weights drawn from torch's global state."""
+    return encoder.apply(lambda layer: layer.reset_parameters() if isinstance(layer, nn.Conv2d) else None)
 
 
 def _labels(images: Tensor) -> dict[str, Tensor]:
@@ -179,7 +198,7 @@ class _Trials:
         answer = torch.empty(0)
         try:
             with left_as_found(encoder, knows.tail, tensors=_tensors(knows)), seeded("check"):
-                reconstruct = self.attack.fit(knows)
+                reconstruct = self.attack.fit(as_declared(knows, self.attack))
                 with torch.no_grad():
                     answer = reconstruct(knows.intercepted)
                     self.stages = reconstruct.stages(knows.intercepted) if isinstance(reconstruct, Staged) else None
@@ -197,6 +216,13 @@ def _states_its_facts(trials: _Trials) -> None:
     attack = trials.attack
     assert attack.paper, "the class attribute 'paper' is empty"
     assert type(attack).from_mapping(attack.to_mapping()) == attack, "its settings do not survive a round trip"
+
+
+def _declares_what_it_uses(trials: _Trials) -> None:
+    try:
+        _ = trials.first
+    except UndeclaredError as error:
+        raise AssertionError(error) from None
 
 
 def _answers_with_images(trials: _Trials) -> None:

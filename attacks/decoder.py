@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from splitleak.attacks.base import BlackBox, Pairs, Reconstruction, Reconstructor, Scene
+from splitleak.attacks.base import Reconstruction, Reconstructor, Scene
+from splitleak.attacks.knowledge import BlackBox, Pairs
 from splitleak.attacks.learning import learned
 from splitleak.attacks.losses import STRUCTURE_WEIGHT, squared_and_structural_error
 from splitleak.attacks.networks import seed
@@ -61,14 +62,15 @@ class Decoder(Reconstruction[BlackBox]):
         """The seed study's decoders end in a ReLU in normalised space, so nothing falls below the mean there."""
         return (0.0, 0.0, 0.0) if self.architecture == "residual" else IMAGENET_MEAN
 
-    def check(self, scene: Scene) -> None:
+    def lacks(self, scene: Scene) -> Iterator[tuple[str, str]]:
         """The seed study's decoders enlarge feature maps 16 times and nothing else."""
         enlarged = tuple(seed.STRIDE * side for side in scene.release_shape[1:])
         if self.architecture != "residual" and (len(scene.release_shape) != 3 or enlarged != scene.image_shape[1:]):
-            raise InvalidInputError(
-                f"decoder.architecture = '{self.architecture}' enlarges 16 times, but releases are "
-                f"{scene.release_shape} for images of {scene.image_shape}; use 'residual'"
+            yield (
+                f"feature maps to enlarge {seed.STRIDE} times with architecture = '{self.architecture}'",
+                f"releases are {scene.release_shape} of images {scene.image_shape}; 'residual' takes any",
             )
+        yield from super().lacks(scene)
 
     def fit(self, knows: BlackBox) -> Reconstructor:
         """Train on the auxiliary pairs, or recall the decoder that another attack trained with these settings."""

@@ -8,7 +8,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from splitleak.attacks.base import Reconstruction, Reconstructor, WhiteBox
+from splitleak.attacks.base import Reconstruction, Reconstructor
+from splitleak.attacks.knowledge import WhiteBox
 from splitleak.attacks.networks.skip import SkipNetwork
 from splitleak.attacks.optimise import Matcher, Point, Schedule, Space, best_on_validation, search, total_variation
 from splitleak.victims.settings import doc

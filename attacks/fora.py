@@ -8,8 +8,8 @@ import torch
 from annotated_types import Ge, Gt, Le, MultipleOf
 from torch import Tensor, nn
 
-from splitleak.attacks.base import QueryFree
 from splitleak.attacks.grid import as_grid
+from splitleak.attacks.knowledge import QueryFree
 from splitleak.attacks.shadow import Shadow, ShadowAttack
 from splitleak.victims.settings import doc
 from splitleak.victims.tensors import to_float

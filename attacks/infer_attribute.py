@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from splitleak.attacks.base import Answer, AttackerPart, AttributeInference, BlackBox
+from splitleak.attacks.base import Answer, AttributeInference
 from splitleak.attacks.grid import as_grid, grid_shape
+from splitleak.attacks.knowledge import AttackerPart, BlackBox
 from splitleak.victims.embedding import PooledNetwork
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import doc
@@ -43,7 +44,7 @@ class InferAttribute(AttributeInference[BlackBox]):
             InvalidInputError: these show fewer than two classes.
         """
         attribute = self.read(knows.task, knows.classes)
-        assert attribute is not None  # by ``check``
+        assert attribute is not None  # it applies, and ``check`` found it
         labels = knows.labels["auxiliary"][attribute]
         counts = labels[labels >= 0].bincount(minlength=len(knows.classes[attribute]))
         if (counts > 0).sum() < 2:

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from splitleak.attacks.base import AttackerPart, BlackBox, Pairs, Reconstruction, Reconstructor
+from splitleak.attacks.base import Reconstruction, Reconstructor
+from splitleak.attacks.knowledge import AttackerPart, BlackBox, Pairs
 from splitleak.attacks.learning import learned
 from splitleak.attacks.networks.inverse import InverseNet, Variant
 from splitleak.attacks.networks.normalised import normalise, unnormalise

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from splitleak.attacks.base import Reconstruction, Reconstructor, WhiteBox
+from splitleak.attacks.base import Reconstruction, Reconstructor
+from splitleak.attacks.knowledge import WhiteBox
 from splitleak.attacks.learning import learned
 from splitleak.attacks.networks.variational import Autoencoder, Generator, LatentEncoder
 from splitleak.attacks.optimise import (

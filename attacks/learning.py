@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
-from splitleak.attacks.base import QueryFree
+from splitleak.attacks.knowledge import QueryFree
 from splitleak.victims.seeding import seeded
 from splitleak.victims.training import Batch, Recipe, Training, train
 

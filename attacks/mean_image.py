@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from splitleak.attacks.base import QueryFree, Reconstruction, Reconstructor
+from splitleak.attacks.base import Reconstruction, Reconstructor
+from splitleak.attacks.knowledge import QueryFree
 
 
 @dataclass(frozen=True)

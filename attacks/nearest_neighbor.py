@@ -7,7 +7,8 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from splitleak.attacks.base import BlackBox, Reconstruction, Reconstructor
+from splitleak.attacks.base import Reconstruction, Reconstructor
+from splitleak.attacks.knowledge import BlackBox
 from splitleak.victims.settings import doc
 from splitleak.victims.tensors import to_float
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splitleak.attacks.base import WhiteBox
+from splitleak.attacks.knowledge import WhiteBox
 from splitleak.victims.tensors import to_float
 from splitleak.victims.training import Log
 

@@ -7,8 +7,9 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from splitleak.attacks.base import Reconstruction, Reconstructor, WhiteBox
+from splitleak.attacks.base import Reconstruction, Reconstructor
 from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.knowledge import WhiteBox
 from splitleak.attacks.optimise import Matcher, Schedule, Space, best_on_validation, search
 from splitleak.victims.settings import doc
 

@@ -6,8 +6,9 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from splitleak.attacks.base import Answer, AttackerPart, BlackBox, Linkage, Scene
+from splitleak.attacks.base import Answer, Linkage
 from splitleak.attacks.grid import as_grid, grid_shape
+from splitleak.attacks.knowledge import AttackerPart, BlackBox
 from splitleak.victims.embedding import Embedder, Portraits, augmented, train_embedder
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import doc
@@ -35,11 +36,6 @@ class Reidentify(Linkage[BlackBox]):
         bool, doc("have photos encoded anew, mirrored and moved, on each pass: stronger from 30 epochs on, slower")
     ] = False
 
-    def check(self, scene: Scene) -> None:
-        """Photos must say who is on them."""
-        if not scene.identities:
-            raise InvalidInputError(f"{self.name}: this data does not say who is on a photo, so nobody can be linked")
-
     def fit(self, knows: BlackBox) -> Answer:
         """Train on the auxiliary part.
 
@@ -57,7 +53,7 @@ class Reidentify(Linkage[BlackBox]):
         return lambda release: network(as_grid(release))
 
     def _portraits(self, knows: BlackBox, part: AttackerPart) -> Portraits:
-        assert knows.identities is not None  # by ``check``
+        assert knows.identities is not None  # it requires them
 
         def releases(rows: Tensor) -> Tensor:
             if self.augment and part == "auxiliary":

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from splitleak.attacks.base import BlackBox, Reconstruction, Reconstructor
+from splitleak.attacks.base import Reconstruction, Reconstructor
 from splitleak.attacks.grid import as_grid
+from splitleak.attacks.knowledge import BlackBox
 from splitleak.victims.settings import doc
 
 PENALTIES = tuple(10.0**power for power in range(-6, 2))

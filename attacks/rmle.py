@@ -7,7 +7,8 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from splitleak.attacks.base import Reconstruction, Reconstructor, WhiteBox
+from splitleak.attacks.base import Reconstruction, Reconstructor
+from splitleak.attacks.knowledge import WhiteBox
 from splitleak.attacks.optimise import (
     Distance,
     Matcher,

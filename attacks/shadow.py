@@ -3,14 +3,15 @@
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from splitleak.attacks.base import About, AttackerPart, Memo, QueryFree, Reconstruction, Reconstructor, WhiteBox
+from splitleak.attacks.base import Reconstruction, Reconstructor, Requirement
 from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.knowledge import About, AttackerPart, Memo, QueryFree, WhiteBox
 from splitleak.victims.settings import doc
 from splitleak.victims.tensors import to_float
 
@@ -62,6 +63,8 @@ class Shadow(nn.Module):
 @dataclass(frozen=True)
 class ShadowAttack(Reconstruction[QueryFree]):
     """Trains a shadow without asking the device anything, then inverts it as if it were the device."""
+
+    requires: ClassVar[frozenset[Requirement]] = frozenset({"tail"})
 
     width: Annotated[int, Ge(16), doc("of the residual decoder that inverts the shadow")] = 128
     decoder_epochs: Annotated[int | None, Gt(0), doc("of that decoder; default as there")] = None

@@ -1,6 +1,7 @@
 """An encoder that the cloud's tail understands, learned from labelled photos alone."""
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -9,7 +10,8 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from splitleak.attacks.base import AttackerPart, QueryFree, Scene
+from splitleak.attacks.base import Requirement, Scene
+from splitleak.attacks.knowledge import AttackerPart, QueryFree
 from splitleak.attacks.shadow import Shadow, ShadowAttack
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import doc
@@ -28,17 +30,18 @@ class ShadowModel(ShadowAttack):
         "He, Zhang, Lee, Model Inversion Attacks Against Collaborative Inference, ACSAC 2019 (query-free)"
     )
 
+    requires: ClassVar[frozenset[Requirement]] = frozenset({"labels"})
+
     match: Annotated[float, Ge(0), doc("weight of the received features' mean and spread; published: 0")] = 1.0
     epochs: Annotated[int, Gt(0), doc("passes over the labelled photos")] = 30
     learning_rate: Annotated[float, Gt(0), doc("of Adam, as published")] = 1e-3
     batch_size: Annotated[int, Gt(0), doc("photos in a step")] = 32
 
-    def check(self, scene: Scene) -> None:
+    def lacks(self, scene: Scene) -> Iterator[tuple[str, str]]:
         """The tail must have learned something."""
         if scene.task is None:
-            raise InvalidInputError(
-                f"{self.name} needs a victim with a task: a tail that was trained on nothing tells nothing"
-            )
+            yield "a tail that was trained on labels", "the victim has no task"
+        yield from super().lacks(scene)
 
     def shadow(self, knows: QueryFree) -> Shadow:
         """The trained shadow, in eval mode and frozen; gradients reach its input."""

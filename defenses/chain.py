@@ -56,6 +56,14 @@ class Chain(Defense):
         """Each part as a table with its name."""
         return {"parts": [{"name": part.name, **part.to_mapping()} for part in self.parts]}
 
+    def inapplicable(self, shape: tuple[int, ...], task: str | None) -> str | None:
+        """Where a part does not, on what the parts before it send."""
+        for part in self.parts:
+            if reason := part.inapplicable(shape, task):
+                return f"{self.name}: its part {reason}"
+            shape = _sent(part.channel(shape), shape)
+        return None
+
     def adapt(self, half: nn.Module) -> nn.Module:
         """One after another."""
         for part in self.parts:
@@ -72,8 +80,7 @@ class Chain(Defense):
         channels: list[Channel] = []
         for part in self.parts:
             channels.append(part.channel(shape))
-            with torch.no_grad():
-                shape = tuple(channels[-1].send(torch.zeros(1, *shape)).shape[1:])
+            shape = _sent(channels[-1], shape)
         return _ChannelChain(channels)
 
     def objective(self, calibration: Calibration, channel: Channel) -> nn.Module | None:
@@ -92,6 +99,12 @@ class Chain(Defense):
         for part in self.parts:
             training = part.prepare(training, epochs)
         return training
+
+
+@torch.no_grad()
+def _sent(channel: Channel, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the release of features of this shape."""
+    return tuple(channel.send(torch.zeros(1, *shape)).shape[1:])
 
 
 def _part(given: Any) -> Defense:

@@ -8,10 +8,19 @@ import torch.nn.functional as F
 from annotated_types import Gt, Le
 from torch import Tensor
 
-from splitleak.defenses.base import Calibration, CalibrationBatch, Channel, Defense, channel_axis, labels_of
+from splitleak.defenses.base import (
+    Calibration,
+    CalibrationBatch,
+    Channel,
+    Defense,
+    channel_axis,
+    labels_of,
+    needs_task,
+)
 from splitleak.victims.settings import doc
 
 Selection = Literal["first", "random", "variance", "saliency", "leakage"]
+BY_TASK: tuple[Selection, ...] = ("saliency", "leakage")
 
 PATCH = 4
 """Side in pixels of what a linear inversion rebuilds of each cell: the coarse picture has most of the energy."""
@@ -42,6 +51,11 @@ class ChannelSubset(Defense):
     keep: Annotated[float, Gt(0), Le(1), doc("share of the channels that is sent")] = 0.5
     selection: Annotated[Selection, doc("how the channels to send are chosen")] = "saliency"
 
+    def inapplicable(self, shape: tuple[int, ...], task: str | None) -> str | None:
+        """Saliency is of the task, and leakage weighs against it."""
+        what = f"selects channels by '{self.selection}', which asks what the task needs"
+        return needs_task(self.name, what, task) if self.selection in BY_TASK else None
+
     def channel(self, shape: tuple[int, ...]) -> Channel:
         """At least one channel is always sent."""
         return _SubsetChannel(shape, max(1, round(self.keep * shape[channel_axis(shape)])), self.selection)
@@ -68,7 +82,7 @@ class _SubsetChannel(Channel):
             values = batch.features.movedim(self.axis, -1).flatten(0, -2).double()
             total, square = total + values.sum(0).cpu(), square + values.square().sum(0).cpu()
             places += len(values)
-            if self.selection in ("saliency", "leakage"):
+            if self.selection in BY_TASK:
                 saliency = saliency + self._saliency(batch, calibration).cpu()
         mean = total / places
         self.fill.copy_(mean.view_as(self.fill))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from splitleak.defenses.base import Calibration, Defense, Perturbation, labels_of
+from splitleak.defenses.base import Calibration, Defense, Perturbation, labels_of, needs_task
 from splitleak.victims.settings import doc
 
 LEARNING_RATE = 0.05
@@ -36,6 +36,10 @@ class Cloak(Defense):
     largest: Annotated[float, Gt(0), doc("standard deviation of the noise, at most; a pixel is in [0, 1]")] = 2.0
     suppress: Annotated[float, Ge(0), Le(1), doc("share of the pixels that constants replace")] = 0.0
     steps: Annotated[int, Gt(0), doc("of training mu and s, and then the constants")] = 150
+
+    def inapplicable(self, shape: tuple[int, ...], task: str | None) -> str | None:
+        """The noise is learned on the task."""
+        return needs_task(self.name, "learns what the task needs of a photo", task)
 
     def perturb(self, image_shape: tuple[int, ...]) -> Perturbation:
         """Learned noise on the images."""

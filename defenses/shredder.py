@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from splitleak.defenses.base import Calibration, Channel, Defense, labels_of
+from splitleak.defenses.base import Calibration, Channel, Defense, labels_of, needs_task
 from splitleak.defenses.laplace_noise import laplace_like
 from splitleak.victims.settings import doc
 
@@ -37,6 +37,10 @@ class Shredder(Defense):
     weight: Annotated[float, Ge(0), doc("of the noise's magnitude; published: 1e-3")] = 1e-3
     tensors: Annotated[int, Gt(0), doc("learned, of which each image gets one")] = 8
     steps: Annotated[int, Gt(0), doc("of training each")] = 60
+
+    def inapplicable(self, shape: tuple[int, ...], task: str | None) -> str | None:
+        """The noise is learned on the task."""
+        return needs_task(self.name, "learns what noise the task can bear", task)
 
     def channel(self, shape: tuple[int, ...]) -> Channel:
         """Adds drawn noise in a learned order."""

@@ -1,6 +1,7 @@
 """Every discovered plugin keeps its contract, and the checks notice one that does not."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import pytest
@@ -11,22 +12,23 @@ from torch import Tensor
 from splitleak.attacks.base import (
     Answer,
     Attack,
-    BlackBox,
     Linkage,
-    QueryFree,
     Reconstruction,
     Reconstructor,
-    WhiteBox,
+    Requirement,
+    Scene,
     knowledge_of,
 )
-from splitleak.attacks.checks import check_attack, toy_knowledge
+from splitleak.attacks.checks import TOY_TOKENS, check_attack, toy_knowledge
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.inverse_network import InverseNetwork
+from splitleak.attacks.knowledge import BlackBox, QueryFree, WhiteBox
 from splitleak.attacks.mean_image import MeanImage
 from splitleak.attacks.ridge import Ridge
 from splitleak.defenses.base import Calibration, Channel, Defense
-from splitleak.defenses.checks import check_defense
+from splitleak.defenses.checks import check_defense, toy_calibration, toy_channel
 from splitleak.experiments.planning import plugins
+from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.tensors import to_float
 from splitleak.victims.toy import toy_images
 
@@ -96,6 +98,19 @@ def test_channel_subset_selections(selection: str) -> None:
     assert check_defense(DEFENSES["channel_subset"].from_mapping({"selection": selection})) == []
 
 
+@pytest.mark.parametrize("name", [name for name in DEFENSES if name != "chain"])
+def test_a_defence_that_applies_without_a_task_asks_for_no_label(name: str) -> None:
+    calibration = toy_calibration()
+    shape = tuple(next(calibration.batches()).features.shape[1:])
+    defense = DEFENSES[name].from_mapping(NEEDED.get(name, {}))
+    assert defense.inapplicable(shape, "task") is None
+    if defense.inapplicable(shape, None) is None:
+        unlabelled = [replace(batch, labels=None) for batch in calibration.batches()]
+        toy_channel(defense, replace(calibration, batches=lambda: iter(unlabelled)))
+        if perturb := defense.perturb((3, 32, 32)):
+            perturb.calibrate(replace(calibration, batches=lambda: iter(unlabelled)))
+
+
 def test_knowledge_is_what_the_attack_declares() -> None:
     assert knowledge_of(MeanImage) is QueryFree
     assert knowledge_of(Ridge) is BlackBox
@@ -138,6 +153,66 @@ class _Knowing(Reconstruction[QueryFree]):
 
     def fit(self, knows: QueryFree) -> Reconstructor:
         return lambda release: to_float(toy_images(len(release), seed=3)).roll(1, 0)
+
+
+@dataclass(frozen=True)
+class _LabelReader(Reconstruction[BlackBox]):
+    """Looks at labels that it does not declare, and does nothing with them."""
+
+    paper: ClassVar[str] = "a test's"
+
+    def fit(self, knows: BlackBox) -> Reconstructor:
+        assert knows.labels["auxiliary"]["light"].ndim == 1
+        return Ridge().fit(knows)
+
+
+class _DeclaredLabelReader(_LabelReader):
+    requires: ClassVar[frozenset[Requirement]] = frozenset({"labels"})
+
+
+@dataclass(frozen=True)
+class _LateReceiver(Reconstruction[BlackBox]):
+    """Looks at the cloud's half only when it answers."""
+
+    paper: ClassVar[str] = "a test's"
+
+    def fit(self, knows: BlackBox) -> Reconstructor:
+        answer = Ridge().fit(knows)
+        return lambda release: answer(knows.receive(release))
+
+
+@dataclass(frozen=True)
+class _OfTokens(Reconstruction[BlackBox]):
+    paper: ClassVar[str] = "a test's"
+    requires: ClassVar[frozenset[Requirement]] = frozenset({"tokens", "several sends", "tail"})
+
+    def fit(self, knows: BlackBox) -> Reconstructor:
+        assert knows.release_shape == TOY_TOKENS.release_shape
+        assert knows.tail(knows.receive(knows.intercepted)).shape[1:] == (3,)
+        assert knows.new_encoder()(to_float(toy_images(1))).shape[1:] == TOY_TOKENS.release_shape
+        return Ridge().fit(knows)
+
+
+def test_what_an_attack_uses_it_must_declare() -> None:
+    for attack, field, requirement in ((_LabelReader(), "labels", "labels"), (_LateReceiver(), "receive", "tail")):
+        (problem,) = check_attack(attack)
+        assert problem == (
+            f"declares what it uses: it uses '{field}': declare requires = frozenset({{'{requirement}'}})"
+        )
+    assert check_attack(_DeclaredLabelReader()) == []
+
+
+def test_an_attack_on_tokens_is_checked_on_tokens() -> None:
+    assert check_attack(_OfTokens()) == []
+
+
+def test_an_attack_that_cannot_be_tried_is_not_said_to_keep_its_contract() -> None:
+    class Picky(_LabelReader):
+        def lacks(self, scene: Scene) -> Iterator[tuple[str, str]]:
+            yield "the moon", "it is day"
+
+    with pytest.raises(InvalidInputError, match="picky does not apply: it needs the moon, and it is day: the toy"):
+        check_attack(Picky())
 
 
 class _KnowingPeople(Linkage[QueryFree]):

@@ -8,10 +8,11 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from splitleak.attacks.base import Attack, AttackerPart, BlackBox, QueryFree, WhiteBox, knowledge_of
+from splitleak.attacks.base import Attack, knowledge_of
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.deep_image_prior import DeepImagePrior
 from splitleak.attacks.inverse_network import InverseNetwork
+from splitleak.attacks.knowledge import AttackerPart, BlackBox, QueryFree, WhiteBox
 from splitleak.attacks.latent_search import LatentSearch
 from splitleak.attacks.mean_image import MeanImage
 from splitleak.attacks.nearest_neighbor import NearestNeighbor

@@ -5,7 +5,8 @@ from functools import cached_property, lru_cache
 
 import torch
 
-from splitleak.attacks.base import Attack, QueryFree, Scene
+from splitleak.attacks.base import Attack, Scene
+from splitleak.attacks.knowledge import QueryFree
 from splitleak.defenses.base import Defense
 from splitleak.experiments.cells.fingerprints import model_fingerprint
 from splitleak.experiments.planning.plan import Plan

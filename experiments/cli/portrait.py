@@ -14,15 +14,8 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from splitleak.attacks.base import (
-    HELD,
-    Attack,
-    AttributeInference,
-    Linkage,
-    QueryFree,
-    Reconstruction,
-    knowledge_of,
-)
+from splitleak.attacks.base import HELD, WORDS, Attack, AttributeInference, Linkage, Reconstruction, knowledge_of
+from splitleak.attacks.knowledge import QueryFree
 from splitleak.defenses.base import Channel, Defense, Retrains
 from splitleak.defenses.checks import toy_calibration, toy_channel
 from splitleak.experiments.planning import plugins
@@ -94,11 +87,9 @@ def _answer(cls: type[Attack[QueryFree]]) -> str:
 
 
 def _adversary(cls: type[Attack[QueryFree]]) -> Iterator[tuple[str, str]]:
-    knowledge = knowledge_of(cls)
-    yield "adversary", f"{knowledge.__name__}; it holds"
-    for kind, held in HELD.items():
-        if issubclass(knowledge, kind):
-            yield "", f"- {held}"
+    yield "adversary", f"{knowledge_of(cls).__name__}; it holds"
+    for needed in (HELD[QueryFree], *(WORDS[requirement][0] for requirement in cls.needs())):
+        yield "", f"- {needed}"
     if cls.floor:
         yield "", "and looks at no release: what it scores is the floor of the others"
 

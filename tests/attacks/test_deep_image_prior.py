@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from splitleak.attacks.base import AttackerPart, WhiteBox
 from splitleak.attacks.deep_image_prior import ANNEALING, DeepImagePrior, _Painters
+from splitleak.attacks.knowledge import AttackerPart, WhiteBox
 from splitleak.attacks.networks.skip import SkipNetwork
 from splitleak.attacks.optimise import Matcher, Schedule, search
 from splitleak.victims.seeding import seeded

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from splitleak.attacks.base import AttackerPart, QueryFree
 from splitleak.attacks.fora import BANDWIDTHS, Critic, Fora, discrepancy, gradient_penalty
+from splitleak.attacks.knowledge import AttackerPart, QueryFree
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_bytes, to_float
 from splitleak.victims.toy import left_as_found

@@ -8,7 +8,7 @@ import torch
 from tiny import HEAD, NONE, run_plan
 from torch import Tensor, nn
 
-from splitleak.attacks.base import AttackerPart, WhiteBox
+from splitleak.attacks.knowledge import AttackerPart, WhiteBox
 from splitleak.attacks.latent_search import LatentSearch, _Search
 from splitleak.attacks.networks.variational import Autoencoder, Generator, LatentEncoder
 from splitleak.attacks.optimise import Matcher

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from splitleak.attacks.base import BlackBox, QueryFree
 from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.knowledge import BlackBox, QueryFree
 from splitleak.attacks.learning import learned
 from splitleak.attacks.ridge import Ridge
 from splitleak.victims.checkpoints import resumable

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from splitleak.attacks.base import BlackBox
 from splitleak.attacks.checks import toy_knowledge
+from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.nearest_neighbor import CHUNK, NEIGHBORS, Gallery, NearestNeighbor
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float

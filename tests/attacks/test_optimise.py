@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from splitleak.attacks.base import WhiteBox
 from splitleak.attacks.checks import toy_knowledge
+from splitleak.attacks.knowledge import WhiteBox
 from splitleak.attacks.optimise import (
     FeatureLoss,
     Matcher,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from splitleak.attacks.base import BlackBox
 from splitleak.attacks.checks import toy_knowledge
+from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.ridge import PENALTIES, Ridge, _KeptRows, _NormalEquations, _to_images, _to_patches
 from splitleak.victims.tensors import to_float
 

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from splitleak.attacks.base import About, BlackBox, Memo, QueryFree, Scene
+from splitleak.attacks.base import Scene
 from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.fora import Fora
+from splitleak.attacks.knowledge import About, BlackBox, Memo, QueryFree
 from splitleak.attacks.shadow import Received, Shadow, ShadowAttack
 from splitleak.attacks.shadow_model import LEAST_SHARE, MomentLoss, ShadowModel
 from splitleak.victims.errors import InvalidInputError
@@ -46,10 +47,11 @@ def knowledge() -> QueryFree:
 
 def test_needs_a_task() -> None:
     scene = Scene(release_shape=(96, 2, 2), image_shape=(3, 32, 32))
-    with pytest.raises(InvalidInputError, match="task"):
-        ShadowModel().check(scene)
-    ShadowModel().check(replace(scene, task="kind", attributes=("kind",)))
-    Fora().check(scene)
+    for lacking in (scene, replace(scene, attributes=("kind",))):
+        reason = "it needs a tail that was trained on labels, and the victim has no task"
+        assert ShadowModel().inapplicable(lacking) == f"shadow_model does not apply: {reason}"
+    assert ShadowModel().inapplicable(replace(scene, task="kind", attributes=("kind",))) is None
+    assert Fora().inapplicable(scene) is None
 
 
 def test_needs_labelled_photos() -> None:

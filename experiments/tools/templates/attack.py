@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from splitleak.attacks.base import BlackBox, Reconstruction, Reconstructor
+from splitleak.attacks.base import Reconstruction, Reconstructor, Requirement
+from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.learning import learned
 from splitleak.victims.settings import doc
 from splitleak.victims.training import Batch, adamw
@@ -17,7 +18,7 @@ from splitleak.victims.training import Batch, adamw
 # A frozen dataclass: its fields are the settings, which may not change once it is made. The base says what the attack
 # answers with (Reconstruction: images, Linkage: embeddings, AttributeInference: scores), its parameter what the
 # adversary must know: QueryFree (nothing of the device), BlackBox (may have it encode photos), WhiteBox (has its
-# weights). ``fit`` gets an object of that kind and nothing else; attacks/base.py lists what is in it.
+# weights). ``fit`` gets an object of that kind and nothing else; attacks/knowledge.py lists what is in it.
 @dataclass(frozen=True)
 class MyAttack(Reconstruction[BlackBox]):
     """Train two dense layers to map releases back to the adversary's own photos."""
@@ -25,6 +26,10 @@ class MyAttack(Reconstruction[BlackBox]):
     # Facts of the class. paper: where the idea is from. An attack that searches for each photo anew also says
     # per_image = True, and a plan may give it fewer of them.
     paper: ClassVar[str] = "ours"
+    # What it must have beyond its photos, the releases and what its kind of knowledge implies: "tail", "labels",
+    # "identities", "several sends" or "tokens". Where one of them is not there, the attack does not apply; what it
+    # uses without declaring it, ``splitleak check`` finds. ``lacks(scene)`` may add needs of another kind.
+    requires: ClassVar[frozenset[Requirement]] = frozenset()
 
     # A setting: its type, its range (annotated_types: Ge, Gt, Le, Lt), what it means, its default. A plan that
     # gives another type or a value out of range is refused before anything runs.
@@ -33,7 +38,7 @@ class MyAttack(Reconstruction[BlackBox]):
     learning_rate: Annotated[float, Gt(0), doc("peak of the one-cycle schedule")] = 1e-3
 
     # The only method that there must be. Random state is seeded by the caller, and whatever the adversary holds must
-    # be left as it was found. ``check(scene)`` may refuse a plan in which the attack cannot run.
+    # be left as it was found. ``check(scene)`` may refuse settings that ask for what there is not.
     def fit(self, knows: BlackBox) -> Reconstructor:
         """Train on pairs of release and photo; the answer maps releases (n, ...) to images (n, 3, h, w) in [0, 1]."""
         network = nn.Sequential(

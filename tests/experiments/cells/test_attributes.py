@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from splitleak.attacks.base import Answer, AttackerPart, AttributeInference, BlackBox, Scene
+from splitleak.attacks.base import Answer, AttributeInference, Scene
 from splitleak.attacks.checks import CLASSES, TARGETS, TOY_SCENE, check_attack, toy_knowledge
 from splitleak.attacks.infer_attribute import InferAttribute
+from splitleak.attacks.knowledge import AttackerPart, BlackBox
 from splitleak.experiments.judge.metrics.attributes import balanced_accuracy, chance_of_balanced_accuracy
 from splitleak.experiments.judge.scores import Truth, score_answers
 from splitleak.victims.errors import InvalidInputError
@@ -89,11 +90,21 @@ def test_where_all_targets_are_alike_the_metric_is_absent() -> None:
     assert score_answers(InferAttribute(), one_hot([1, 1, 1, 1], 2), of).values == {}
 
 
-@pytest.mark.parametrize("attribute", [None, "sex"])
-def test_photos_without_the_attribute_are_refused(attribute: str | None) -> None:
+def test_a_named_attribute_that_the_photos_lack_is_refused() -> None:
     scene = Scene((4, 2, 2), (3, 32, 32), task="mask", attributes=("mask",))
-    with pytest.raises(InvalidInputError, match="the photos carry mask"):
-        InferAttribute(attribute=attribute).check(scene)
+    for carried, said in ((("mask",), "mask"), ((), "no labels")):
+        attack, there = InferAttribute(attribute="sex"), replace(scene, attributes=carried)
+        assert attack.inapplicable(there) is None
+        with pytest.raises(InvalidInputError, match=f"the photos carry {said}"):
+            attack.check(there)
+
+
+def test_without_a_label_beside_the_task_there_is_nothing_to_infer() -> None:
+    scene = Scene((4, 2, 2), (3, 32, 32), task="mask", attributes=("mask",))
+    reason = "infer_attribute does not apply: it needs labels beside the task, and the photos carry none"
+    assert InferAttribute().inapplicable(scene) == reason
+    assert InferAttribute().inapplicable(replace(scene, attributes=())) == reason
+    assert InferAttribute().inapplicable(replace(scene, attributes=("mask", "sex"))) is None
 
 
 def knowledge(labels: Mapping[AttackerPart, Tensor]) -> BlackBox:

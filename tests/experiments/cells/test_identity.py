@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from splitleak.attacks.base import Answer, BlackBox, Linkage, Scene
+from splitleak.attacks.base import Answer, Linkage, Scene
 from splitleak.attacks.checks import check_attack, toy_knowledge
+from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.reidentify import Reidentify
 from splitleak.experiments.judge.metrics.identity import Comparisons, chance_of_rank_1, rank_1, true_accepts
 from splitleak.experiments.judge.rules import FAR
@@ -276,8 +277,10 @@ def test_augmented_photos_are_mirrored_or_moved() -> None:
 
 
 def test_linking_needs_identities() -> None:
-    with pytest.raises(InvalidInputError, match="does not say who is on a photo"):
-        Reidentify().check(Scene((4, 2, 2), (3, 32, 32)))
+    scene = Scene((4, 2, 2), (3, 32, 32))
+    reason = "reidentify does not apply: it needs the identities of the people on its photos"
+    assert str(Reidentify().inapplicable(scene)).startswith(reason)
+    assert Reidentify().inapplicable(replace(scene, identities=True)) is None
 
 
 def toy() -> BlackBox:

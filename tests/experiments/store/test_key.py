@@ -92,7 +92,8 @@ ACME = '''
 from dataclasses import dataclass
 from typing import ClassVar
 
-from splitleak.attacks.base import BlackBox, Reconstruction
+from splitleak.attacks.base import Reconstruction
+from splitleak.attacks.knowledge import BlackBox
 
 from .inner import blur
 from acme_tools.more import sharpen
