@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from splitleak.experiments.store.integrity import DiskFullError
 
 @dataclass(frozen=True)
 class Toy(Workshop):
-    """Its work is to do what the task is called."""
+    """Its work is to do what the task is called; ``wait`` goes on once whoever hears of it makes a file."""
 
     folder: Path
 
@@ -27,6 +28,8 @@ class Toy(Workshop):
             if task.name == "fill the disk":
                 raise DiskFullError("full")
             progress(f"at {task.name}")
+            while task.name == "wait" and not mark.exists():
+                time.sleep(0.01)
             return Outcome(computed=(str(torch.get_num_threads()),))
 
         return work

@@ -1,5 +1,7 @@
 """Tasks in their order, whoever executes them, and what becomes of them when something fails."""
 
+import logging
+import os
 import signal
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from splitleak.experiments.run.execute import RunWorkshop, run_cells, work_of
 from splitleak.experiments.run.interrupt import interruptible
 from splitleak.experiments.run.run import Run
 from splitleak.experiments.run.schedule import Died, Executor, Graph, Outcome, Serial, Task, Watcher, execute
-from splitleak.experiments.run.workers import Processes, Ray
+from splitleak.experiments.run.workers import Processes, Ray, Workshop
 from splitleak.experiments.stages.data import DataStage
 from splitleak.experiments.store.integrity import DiskFullError
 from splitleak.experiments.store.store import Store
@@ -105,21 +107,34 @@ def test_workers_spread_over_groups() -> None:
     assert executor.together[0] == {"a", "c"}
 
 
-def executors(folder: Path) -> list[Executor]:
-    return [Processes(Toy(folder), 2), Ray(Toy(folder), 2, torch.device("cpu"))]
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """One for all tests; its workers find what tests import."""
+    ray = pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["processes", "ray"])
-def test_workers(which: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # for Ray's workers
+def made(executor: str, workshop: Workshop, request: pytest.FixtureRequest) -> Executor:
+    if executor == "processes":
+        return Processes(workshop, 2)
+    request.getfixturevalue("cluster")
+    return Ray(workshop, 2, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("executor", ["processes", "ray"])
+def test_workers(executor: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     names = ["one", "die once", "two", "die", "three"]
     needs = {Task("stage", name): set[Task]() for name in names}
-    with executors(tmp_path)[which] as executor:
-        outcomes = dict(ended(alike(needs), executor))
+    with made(executor, Toy(tmp_path), request) as working:
+        outcomes = dict(ended(alike(needs), working))
         assert [name for name, failure in outcomes.items() if failure] == ["die"]
         assert "died 2 times" in str(outcomes["die"])
         with pytest.raises(DiskFullError, match="full"):
-            ended(alike({Task("stage", "fill the disk"): set()}), executor)
+            ended(alike({Task("stage", "fill the disk"): set()}), working)
 
 
 class Hearing(Watcher):
@@ -186,51 +201,49 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def one_by_one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return results_of(tmp_path_factory.mktemp("serial"), "serial")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    results = results_of(tmp_path_factory.mktemp("serial"), lambda run, store: Serial(work_of(run, store)))
+    torch.set_num_threads(threads)
+    return results
 
 
 PLAN = HEAD + NONE + NOISE + SUBSET + MEAN + RIDGE + DECODER
 
 
-def results_of(folder: Path, executor: str) -> dict[str, Any]:
+def results_of(folder: Path, make: Callable[[Run, Store], Executor]) -> dict[str, Any]:
     path = folder / "plan.toml"
     path.write_text(PLAN)
     run = Run.of(read_plan(path), folder / "runs")
     store = Store(folder / "runs" / CACHE, torch.device("cpu"))
-    workshop = RunWorkshop.of(run, store)
-    threads = torch.get_num_threads()
-    made: Executor
-    if executor == "serial":
-        torch.set_num_threads(1)
-        made = Serial(work_of(run, store))
-    else:
-        made = Processes(workshop, 2) if executor == "processes" else Ray(workshop, 2, store.device)
-        made.threads = 1
-    try:
-        with made:
-            computed = run_cells(run, store, made, False, lambda cell, result, fresh: None)
-    finally:
-        torch.set_num_threads(threads)
+    with make(run, store) as executor:
+        computed = run_cells(run, store, executor, False, lambda cell, result, fresh: None)
     assert computed["victim"] == 1
     assert computed["protect"] == 4
     results = [cell.result(run.folder) for cell in run.cells]
-    kept = ("id", "key", "status", "metrics", "oracle", "chosen", "utility", "bytes", "queries", "history")
-    return {result["id"]: {key: result.get(key) for key in kept} for result in results if result}
+    kept = {"id", "key", "status", "metrics", "oracle", "chosen", "utility", "bytes", "queries", "history"}
+    return {result.id: result.model_dump(include=kept) for result in results if result}
 
 
 @pytest.mark.parametrize("executor", ["processes", "ray"])
 def test_results_do_not_depend_on_who_computes_them(
-    executor: str, one_by_one: dict[str, Any], tmp_path: Path
+    executor: str, one_by_one: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    def with_one_thread(run: Run, store: Store) -> Executor:
+        working = made(executor, RunWorkshop.of(run, store), request)
+        assert isinstance(working, Processes | Ray)
+        working.threads = 1
+        return working
+
     assert len(one_by_one) == 4 * 4
     assert {result["status"] for result in one_by_one.values()} == {"ok"}
-    assert results_of(tmp_path, executor) == one_by_one
+    assert results_of(tmp_path, with_one_thread) == one_by_one
 
 
 def test_interrupted_it_keeps_what_is_finished_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "plan.toml"
     path.write_text(PLAN)
-    command = [sys.executable, "-m", "experiments", "run", str(path), "--out", str(tmp_path / "runs")]
+    command = [sys.executable, "-m", "splitleak.experiments", "run", str(path), "--out", str(tmp_path / "runs")]
     cells = tmp_path / "runs" / "tiny" / "cells"
     process = subprocess.Popen(
         command,
@@ -296,7 +309,7 @@ def test_ctrl_c_that_a_library_takes_for_something_else_ends_the_run(
     with pytest.raises(KeyboardInterrupt), interruptible():
         run_cells(run, store, Serial(work_of(run, store)), False, lambda cell, result, fresh: None)
     results = [cell.result(run.folder) for cell in run.cells]
-    assert [result for result in results if result and result["status"] == "failed"] == []
+    assert [result for result in results if result and result.failed] == []
 
 
 @pytest.mark.usefixtures("heeded")
