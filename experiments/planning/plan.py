@@ -4,122 +4,27 @@ import itertools
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, MinLen
 
-from splitleak.attacks.base import Attack, QueryFree, Reconstruction
+from splitleak.attacks.base import Attack, Reconstruction
+from splitleak.attacks.knowledge import QueryFree
 from splitleak.defenses.base import Defense
 from splitleak.experiments.planning import plugins
 from splitleak.experiments.planning.names import FLOOR, UNDEFENDED
+from splitleak.experiments.planning.sweeps import check_not_empty, in_step
+from splitleak.experiments.planning.tables import AttackerTable, DefenderTable, JudgeTable, PartsTable, VictimTable
 from splitleak.experiments.planning.threat import Threat
 from splitleak.victims.data.base import Source
 from splitleak.victims.data.parts import PartSizes
 from splitleak.victims.errors import InvalidInputError, unknown
-from splitleak.victims.models import SCRATCH, in_file
-from splitleak.victims.settings import Settings, doc, validated
-
-WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
+from splitleak.victims.models import in_file
+from splitleak.victims.settings import Settings, validated
 
 P = TypeVar("P", bound=Settings, covariant=True)
-
-
-@dataclass(frozen=True)
-class VictimTable(Settings):
-    """``[victim]``: the network, its cut, its data and its task."""
-
-    name: ClassVar[str] = "victim"
-
-    data: Annotated[str | dict[str, Any], doc("a data set's name, or a table with its name and settings")] = "faces"
-    task: Annotated[str | None, doc("the label that the victim predicts; none: only the encoder matters")] = None
-    model: Annotated[str, doc("a torchvision network, timm:NAME, or file.py:function")] = "mobilenet_v3_large"
-    cut: Annotated[str, doc("where the network is split")] = "C4"
-    size: Annotated[int, Ge(16), doc("side of the square images in pixels")] = 64
-    weights: Annotated[str, doc("scratch, a torchvision weights name, or a file")] = SCRATCH
-    freeze_encoder: Annotated[bool, doc("train the tail only")] = False
-    epochs: Annotated[int, Ge(0), doc("passes over the train part; 0: the weights stay as they are")] = 8
-    batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32
-    learning_rate: Annotated[float, Gt(0), doc("peak of the one-cycle schedule")] = 2e-3
-
-
-@dataclass(frozen=True)
-class PartsTable(Settings):
-    """``[parts]``: how many photos each side gets (the attacker's are in ``[attacker]``)."""
-
-    name: ClassVar[str] = "parts"
-
-    train: Annotated[int, Ge(0), doc("photos that train the victim and fit the defences")] = 2000
-    validation: Annotated[int, Ge(1), doc("photos for model selection, on both sides")] = 200
-    target: Annotated[int, Ge(1), doc("photos that are attacked and scored")] = 200
-    seed: Annotated[int, Ge(0), doc("of the division; the same in all seeds of the plan")] = 0
-
-
-@dataclass(frozen=True)
-class DefenderTable(Settings):
-    """``[defender]``: the budget with which every defence, none included, trains what stands behind it."""
-
-    name: ClassVar[str] = "defender"
-
-    epochs: Annotated[int, Gt(0), doc("passes over the train part")] = 3
-    anew_epochs: Annotated[int | None, Gt(0), doc("for defences that train anew; default: the victim's")] = None
-    batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32
-    learning_rate: Annotated[
-        float | None,
-        Gt(0),
-        doc("peak of the one-cycle schedule; default: 0.001, or the victim's where that is lower"),
-    ] = None
-
-
-@dataclass(frozen=True)
-class AttackerTable(Settings):
-    """``[attacker]``: what every adversary gets."""
-
-    name: ClassVar[str] = "attacker"
-
-    auxiliary: Annotated[int, Ge(1), doc("the attacker's own photos")] = 1000
-    mirror: Annotated[bool, doc("the attacker also has each of these photos mirrored")] = False
-    adaptive: Annotated[
-        list[bool],
-        MinLen(1),
-        doc("true: the attack is fitted to the defended edge; false: to the undefended one"),
-    ] = field(default_factory=lambda: [True])
-    sends: Annotated[
-        list[Annotated[int, Gt(0)]], MinLen(1), doc("how many releases of each target photo are intercepted")
-    ] = field(default_factory=lambda: [1])
-    queries: Annotated[int | None, Gt(0), doc("how many releases an attack may ask for; none: no limit")] = None
-    slow_targets: Annotated[int, Gt(0), doc("target photos for attacks that work on each photo anew")] = 64
-
-
-@dataclass(frozen=True)
-class JudgeTable(Settings):
-    """``[judge]``: what is scored."""
-
-    name: ClassVar[str] = "judge"
-
-    seed_convention: Annotated[bool, doc("add the seed study's own PSNR (peak 255 on normalised floats)")] = False
-    identity: Annotated[
-        str, doc("recogniser of people on reconstructions: none, trained (on the plan's photos), or an .onnx file")
-    ] = "none"
-    identity_crop: Annotated[
-        float, Gt(0), Le(1), doc("side of the central square that it is shown, as a share of the photo's")
-    ] = 1.0
-    lpips: Annotated[
-        str | None,
-        doc("weights file of LPIPS's backbone (AlexNet, VGG-16 or SqueezeNet 1.1 of torchvision); none: no LPIPS"),
-    ] = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.identity not in ("none", "trained") and not self.identity.endswith(".onnx"):
-            raise InvalidInputError(
-                f"judge.identity = '{self.identity}': should be 'none', 'trained' or the path of an .onnx file"
-            )
-        if self.lpips is not None and Path(self.lpips).suffix not in WEIGHTS_SUFFIXES:
-            raise InvalidInputError(
-                f"judge.lpips = '{self.lpips}': should be the path of a .pth or .safetensors file"
-            )
 
 
 @dataclass(frozen=True)
@@ -293,22 +198,23 @@ def _entries(
 def _entry(
     settings: Mapping[str, Any], kind: str, known: dict[str, type[P]], base: type[P], folder: Path
 ) -> tuple[Entry[P], ...]:
-    """One table's plugin at each combination of its listed values."""
+    """One table's plugin at each combination of its listed values, those in step taken together."""
     name = settings.get("name")
     if not isinstance(name, str):
         raise InvalidInputError(f'a {kind} needs name = "..."; known: {", ".join(sorted(known))}')
     plugin = plugins.find(kind, _located(name, folder) if ".py" in name else name, known, base)
-    given = {key: value for key, value in settings.items() if key != "name"}
-    if empty := [key for key, value in given.items() if value == []]:
-        raise InvalidInputError(f"{plugin.name}.{empty[0]} = []: a sweep needs at least one value")
-    sweeps = [_choices(key, value, kind, known, base, folder) for key, value in given.items()]
-    return tuple(
-        Entry(
-            plugin.from_mapping({key: value for key, (value, _) in zip(given, choice, strict=True)}),
-            " ".join([plugin.name, *(text for _, text in choice)]),
-        )
-        for choice in itertools.product(*sweeps)
-    )
+    entries: list[Entry[P]] = []
+    for table in in_step({key: value for key, value in settings.items() if key != "name"}, plugin.name):
+        check_not_empty(table, plugin.name)
+        sweeps = [_choices(key, value, kind, known, base, folder) for key, value in table.items()]
+        entries += [
+            Entry(
+                plugin.from_mapping({key: value for key, (value, _) in zip(table, choice, strict=True)}),
+                " ".join([plugin.name, *(text for _, text in choice)]),
+            )
+            for choice in itertools.product(*sweeps)
+        ]
+    return tuple(entries)
 
 
 def _located(name: str, folder: Path) -> str:

@@ -9,8 +9,10 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from splitleak import attacks, defenses
-from splitleak.attacks.base import Attack, QueryFree
+from splitleak.attacks.base import Attack
+from splitleak.attacks.knowledge import QueryFree
 from splitleak.defenses.base import Defense
+from splitleak.experiments.planning.sweeps import PAIRED
 from splitleak.victims.data import sources
 from splitleak.victims.data.base import Source
 from splitleak.victims.errors import InvalidInputError, unknown
@@ -85,7 +87,7 @@ def _discover(package: ModuleType, base: type[S], group: str) -> dict[str, type[
     for module in pkgutil.iter_modules(package.__path__):
         if module.name not in NOT_PLUGINS:
             classes += _defined_in(importlib.import_module(f"{package.__name__}.{module.name}"), base)
-    classes += [point.load() for point in entry_points(group=group)]
+    classes += [_allowed(point.load()) for point in entry_points(group=group)]
     for cls in classes:
         if cls.name in found:
             first, second = inspect.getfile(found[cls.name]), inspect.getfile(cls)
@@ -97,7 +99,7 @@ def _discover(package: ModuleType, base: type[S], group: str) -> dict[str, type[
 def _defined_in(module: ModuleType, base: type[S]) -> list[type[S]]:
     """The plugins that a module, or a module of the package that it is, defines."""
     return [
-        member
+        _allowed(member)
         for member in vars(module).values()
         if inspect.isclass(member)
         and issubclass(member, base)
@@ -105,3 +107,17 @@ def _defined_in(module: ModuleType, base: type[S]) -> list[type[S]]:
         and not inspect.isabstract(member)
         and not member.__name__.startswith("_")
     ]
+
+
+def _allowed(plugin: type[S]) -> type[S]:
+    """Itself.
+
+    Raises:
+        InvalidInputError: a setting of it is called as plans call lists that run in step.
+    """
+    if PAIRED in getattr(plugin, "__dataclass_fields__", {}):
+        file = inspect.getfile(plugin)
+        raise InvalidInputError(
+            f"{file}: {plugin.__name__} has a setting '{PAIRED}', which means lists that run in step; rename it"
+        )
+    return plugin

@@ -12,13 +12,14 @@ import tomli_w
 from splitleak.experiments.planning.plan import (
     TABLES,
     Plan,
-    VictimTable,
     checked_name,
     folder_name,
     parse_plan,
     read_tables,
     table_of,
 )
+from splitleak.experiments.planning.sweeps import PAIRED, check_not_empty, in_step
+from splitleak.experiments.planning.tables import VictimTable
 from splitleak.victims.cuts import Cut, split
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.models import CLASSES_WITHOUT_TASK, make_network
@@ -58,7 +59,8 @@ class Study:
 def read_study(path: Path) -> Study:
     """Read and check a plan file; ``[[victims]]`` each get a plan of their own, named PLAN.VICTIM.
 
-    A victim takes over what ``[victim]`` says; where it lists values it becomes several, one for each combination.
+    A victim takes over what ``[victim]`` says; where it lists values it becomes several, one for each combination, or
+    for each place in the lists of ``paired``.
     Beside a victim's settings its table may hold a name, tables such as ``parts`` that go before the plan's, and
     ``defenses`` and ``attacks`` that are added to the plan's.
 
@@ -89,20 +91,25 @@ def cut_of(plan: Plan) -> Cut:
 def _victims(tables: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The victims that one table stands for: their names, and the tables of a plan for each."""
     settings = [field.name for field in fields(VictimTable)]
-    known = ["name", *settings, *OWN, *FURTHER]
+    known = ["name", PAIRED, *settings, *OWN, *FURTHER]
     for key in entry:
         if key not in known:
             raise unknown("setting of a victim:", key, known)
-    own = {key: entry[key] for key in settings if key in entry}
-    swept = {key: values for key, values in own.items() if isinstance(values, list)}
-    if empty := [key for key, values in swept.items() if not values]:
-        raise InvalidInputError(f"victims.{empty[0]} = []: a sweep needs at least one value")
     kept = {key: value for key, value in tables.items() if key != SHARED}
     kept |= {key: {**table_of(tables, key), **table_of(entry, key)} for key in OWN if key in entry}
     kept |= {key: [*_list(tables, key), *_list(entry, key)] for key in FURTHER if key in entry}
-    for values in itertools.product(*swept.values()):
-        victim = {**table_of(tables, SHARED), **own, **dict(zip(swept, values, strict=True))}
-        yield _label(entry, victim, swept), {**kept, SHARED: victim}
+    for table in in_step(entry, VICTIMS):
+        paired = entry.get(PAIRED, {})
+        for key in paired:
+            if key not in settings:
+                raise unknown("setting of a victim that runs in step:", key, settings)
+        own = {key: table[key] for key in settings if key in table}
+        check_not_empty(own, VICTIMS)
+        swept = {key: values for key, values in own.items() if isinstance(values, list)}
+        several = [key for key in own if key in swept or key in paired]
+        for values in itertools.product(*swept.values()):
+            victim = {**table_of(tables, SHARED), **own, **dict(zip(swept, values, strict=True))}
+            yield _label(entry, victim, several), {**kept, SHARED: victim}
 
 
 def _list(tables: Mapping[str, Any], key: str) -> list[Any]:

@@ -182,12 +182,56 @@ window = 1
     assert {entry.plugin for entry in named(plan.attacks)} == {Ridge(), Decoder()}
 
 
+def test_lists_that_are_paired_run_in_step_and_others_multiply() -> None:
+    plan = parse(
+        """
+[[defenses]]
+name = "channel_subset"
+paired = { keep = [0.5, 0.1], selection = ["variance", "first"] }
+[[attacks]]
+name = "decoder"
+width = [16, 32]
+paired = { epochs = [1, 2], batch_size = [8, 4] }
+"""
+    )
+    assert [entry.plugin for entry in named(plan.defenses)] == [
+        ChannelSubset(0.5, "variance"),
+        ChannelSubset(0.1, "first"),
+    ]
+    assert [entry.label for entry in named(plan.defenses)] == [
+        "channel_subset keep=0.5 selection=variance",
+        "channel_subset keep=0.1 selection=first",
+    ]
+    assert [entry.label for entry in named(plan.attacks)] == [
+        "decoder width=16 epochs=1 batch_size=8",
+        "decoder width=32 epochs=1 batch_size=8",
+        "decoder width=16 epochs=2 batch_size=4",
+        "decoder width=32 epochs=2 batch_size=4",
+    ]
+
+
+def test_a_part_of_a_chain_has_paired_lists_too() -> None:
+    subset = '{ name = "channel_subset", paired = { keep = [0.5, 0.1], selection = ["variance", "first"] } }'
+    noise = '{ name = "gaussian_noise", sigma = [1.0, 2.0] }'
+    plan = parse(with_defense(f'name = "chain"\nparts = [{subset}, {noise}]'))
+    assert [entry.label for entry in named(plan.defenses)] == [
+        "chain channel_subset keep=0.5 selection=variance + gaussian_noise sigma=1.0",
+        "chain channel_subset keep=0.5 selection=variance + gaussian_noise sigma=2.0",
+        "chain channel_subset keep=0.1 selection=first + gaussian_noise sigma=1.0",
+        "chain channel_subset keep=0.1 selection=first + gaussian_noise sigma=2.0",
+    ]
+
+
 def with_victim(line: str) -> str:
     return f"[victim]\n{line}\n{MINIMAL}"
 
 
 def with_defense(lines: str) -> str:
     return f'[[defenses]]\n{lines}\n[[attacks]]\nname = "mean_image"\n'
+
+
+def with_paired(value: str) -> str:
+    return with_defense(f'name = "channel_subset"\npaired = {value}')
 
 
 def with_attack(lines: str) -> str:
@@ -236,6 +280,16 @@ def with_attack(lines: str) -> str:
         (with_defense("keep = 0.5"), ['a defence needs name = "..."', "channel_subset"]),
         (with_attack("name = 3"), ['a attack needs name = "..."', "ridge"]),
         (with_defense('name = "channel_subset"\nkeep = []'), ["channel_subset.keep = []", "at least one value"]),
+        (with_paired("3"), ["channel_subset.paired = 3: should be a table of lists"]),
+        (with_paired("[0.5, 0.1]"), ["channel_subset.paired = [0.5, 0.1]: should be a table of lists"]),
+        (with_paired("{}"), ["channel_subset.paired = {}: should be a table of lists"]),
+        (with_paired('{ keep = [0.5, 0.1], selection = "first" }'), ["paired.selection = 'first': should be a list"]),
+        (with_paired("{ keep = [0.5, 0.1], seed = [1] }"), ["equally many", "keep has 2, seed has 1"]),
+        (with_paired("{ keep = [] }"), ["channel_subset.paired.keep = []", "at least one value"]),
+        (with_paired("{ keep = [0.5] }\nkeep = 0.1"), ["paired.keep: 'keep' stands beside 'paired' too"]),
+        (with_paired("{ kep = [0.5] }"), ["channel_subset: 'kep'", "mean keep"]),
+        (with_paired("{ keep = [0.5, 1.5] }"), ["keep = 1.5", "less than or equal to 1"]),
+        (with_victim('data = { name = "folder", paired = { path = ["a", "b"] } }'), ["one data set"]),
         (with_defense('name = "chanel_subset"'), ["unknown defence 'chanel_subset'", "mean channel_subset"]),
         (with_attack('name = "rigde"'), ["unknown attack 'rigde'", "did you mean ridge"]),
         (with_defense('name = "ridge"'), ["unknown defence 'ridge'", "known:"]),

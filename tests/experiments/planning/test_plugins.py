@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import pytest
 
 from splitleak import defenses
-from splitleak.attacks.base import Attack, QueryFree, Reconstruction, Reconstructor
+from splitleak.attacks.base import Attack, Reconstruction, Reconstructor
+from splitleak.attacks.knowledge import QueryFree
 from splitleak.attacks.ridge import Ridge
 from splitleak.defenses.base import Defense
 from splitleak.defenses.none import NoDefense
@@ -133,6 +134,14 @@ def test_two_files_with_plugins_of_one_name_are_refused(package: ModuleType, tmp
         scan(package)
     assert "first.py" in str(caught.value)
     assert "second.py" in str(caught.value)
+
+
+def test_no_setting_may_be_called_as_lists_that_run_in_step(package: ModuleType, tmp_path: Path) -> None:
+    path = write(tmp_path / "scanned" / "mine.py", "Mine")
+    path.write_text(path.read_text() + "    paired: int = 1\n")
+    for look in (lambda: scan(package), lambda: find(f"{path}:Mine")):
+        with pytest.raises(InvalidInputError, match=r"mine.py: Mine has a setting 'paired'.*rename it"):
+            look()
 
 
 def test_a_file_may_not_take_a_built_ins_name(tmp_path: Path) -> None:

@@ -51,6 +51,17 @@ def test_each_victim_gets_a_plan_of_its_own(tmp_path: Path) -> None:
     assert not study.single
 
 
+def test_victims_too_take_paired_lists_in_step(tmp_path: Path) -> None:
+    paired = 'paired = { model = ["resnet18", "vgg11_bn"], cut = ["layer2", "features.14"] }'
+    plans = read_study(study_file(tmp_path, f"[[victims]]\n{paired}\nsize = [32, 64]\n")).plans
+    assert {label: (plan.victim.model, plan.victim.cut, plan.victim.size) for label, plan in plans.items()} == {
+        "resnet18-layer2-32": ("resnet18", "layer2", 32),
+        "resnet18-layer2-64": ("resnet18", "layer2", 64),
+        "vgg11_bn-features_14-32": ("vgg11_bn", "features.14", 32),
+        "vgg11_bn-features_14-64": ("vgg11_bn", "features.14", 64),
+    }
+
+
 def test_the_stored_text_of_a_victims_plan_is_that_plan(tmp_path: Path) -> None:
     for plan in read_study(study_file(tmp_path)).plans.values():
         (stored := tmp_path / "stored.toml").write_text(plan.text)
@@ -78,6 +89,11 @@ def test_a_plan_with_one_victim_is_itself(tmp_path: Path) -> None:
         ("[[victims]]\nparts = { traget = 3 }\n", "target"),
         ("[[victims]]\ncut = [3]\n", "victim.cut"),
         ("[[victims]]\nattacks = 3\n", "attacks = 3"),
+        ("[[victims]]\npaired = 3\n", "victims.paired = 3: should be a table"),
+        ('[[victims]]\npaired = { cut = ["a", "b"], size = [32] }\n', "cut has 2, size has 1"),
+        ('[[victims]]\npaired = { cut = ["a"] }\ncut = "b"\n', "'cut' stands beside 'paired' too"),
+        ('[[victims]]\npaired = { name = ["a", "b"] }\n', "unknown setting of a victim that runs in step: 'name'"),
+        ("[[victims]]\npard = { size = [32] }\n", "did you mean paired"),
     ],
 )
 def test_bad_victims_are_refused_with_a_hint(victims: str, hint: str, tmp_path: Path) -> None:
@@ -99,7 +115,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def splitleak(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "experiments", *arguments], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "splitleak.experiments", *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

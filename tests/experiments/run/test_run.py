@@ -149,7 +149,8 @@ def test_a_defence_in_a_file_of_ones_own(tmp_path: Path) -> None:
 
 
 BROKEN = """
-from splitleak.attacks.base import BlackBox, Reconstruction
+from splitleak.attacks.knowledge import BlackBox
+from splitleak.attacks.base import Reconstruction
 class Broken(Reconstruction[BlackBox]):
     paper = "a test's"
     def fit(self, knows):
@@ -263,17 +264,19 @@ def test_whatever_is_truncated_is_noticed_and_made_again(
 def test_two_runs_of_one_plan_at_the_same_time_share_the_work(tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text(HEAD + NONE + NOISE + MEAN + RIDGE)
-    command = [sys.executable, "-m", "experiments", "run", str(plan), "--out", str(tmp_path / "runs")]
+    command = [sys.executable, "-m", "splitleak.experiments", "run", str(plan), "--out", str(tmp_path / "runs")]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     run = Run.of(read_plan(plan), tmp_path / "runs")
     stored = [cell.result(run.folder) for cell in run.cells]
-    assert all(result and result["status"] == "ok" for result in stored)
+    assert all(result and result.ok for result in stored)
     (tmp_path / "alone").mkdir()
     alone, _, _ = run_plan(plan.read_text(), tmp_path / "alone")
-    assert [_numbers(result) for result in alone] == [_numbers(result) for result in stored if result]
+    assert [_numbers(result) for result in alone] == [
+        _numbers(result.model_dump(mode="json")) for result in stored if result
+    ]
     assert any("waiting for another process" in text for text in said) or "already there" in "".join(said)
 
 
@@ -283,7 +286,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_result(
     folder, results = whole
     plan = tmp_path / "plan.toml"
     plan.write_text((folder / "plan.toml").read_text())
-    command = [sys.executable, "-m", "experiments", "run", str(plan), "--out", str(tmp_path / "runs")]
+    command = [sys.executable, "-m", "splitleak.experiments", "run", str(plan), "--out", str(tmp_path / "runs")]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     cells = tmp_path / "runs" / "tiny" / "cells"
     for finished in (1, 4, 9):

@@ -1,0 +1,109 @@
+"""The tables of a plan that hold settings: one class each, whose fields are its keys."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, Gt, Le, MinLen
+
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.models import SCRATCH
+from splitleak.victims.settings import Settings, doc
+
+WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class VictimTable(Settings):
+    """``[victim]``: the network, its cut, its data and its task."""
+
+    name: ClassVar[str] = "victim"
+
+    data: Annotated[str | dict[str, Any], doc("a data set's name, or a table with its name and settings")] = "faces"
+    task: Annotated[str | None, doc("the label that the victim predicts; none: only the encoder matters")] = None
+    model: Annotated[str, doc("a torchvision network, timm:NAME, or file.py:function")] = "mobilenet_v3_large"
+    cut: Annotated[str, doc("where the network is split")] = "C4"
+    size: Annotated[int, Ge(16), doc("side of the square images in pixels")] = 64
+    weights: Annotated[str, doc("scratch, a torchvision weights name, or a file")] = SCRATCH
+    freeze_encoder: Annotated[bool, doc("train the tail only")] = False
+    epochs: Annotated[int, Ge(0), doc("passes over the train part; 0: the weights stay as they are")] = 8
+    batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32
+    learning_rate: Annotated[float, Gt(0), doc("peak of the one-cycle schedule")] = 2e-3
+
+
+@dataclass(frozen=True)
+class PartsTable(Settings):
+    """``[parts]``: how many photos each side gets (the attacker's are in ``[attacker]``)."""
+
+    name: ClassVar[str] = "parts"
+
+    train: Annotated[int, Ge(0), doc("photos that train the victim and fit the defences")] = 2000
+    validation: Annotated[int, Ge(1), doc("photos for model selection, on both sides")] = 200
+    target: Annotated[int, Ge(1), doc("photos that are attacked and scored")] = 200
+    seed: Annotated[int, Ge(0), doc("of the division; the same in all seeds of the plan")] = 0
+
+
+@dataclass(frozen=True)
+class DefenderTable(Settings):
+    """``[defender]``: the budget with which every defence, none included, trains what stands behind it."""
+
+    name: ClassVar[str] = "defender"
+
+    epochs: Annotated[int, Gt(0), doc("passes over the train part")] = 3
+    anew_epochs: Annotated[int | None, Gt(0), doc("for defences that train anew; default: the victim's")] = None
+    batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32
+    learning_rate: Annotated[
+        float | None,
+        Gt(0),
+        doc("peak of the one-cycle schedule; default: 0.001, or the victim's where that is lower"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class AttackerTable(Settings):
+    """``[attacker]``: what every adversary gets."""
+
+    name: ClassVar[str] = "attacker"
+
+    auxiliary: Annotated[int, Ge(1), doc("the attacker's own photos")] = 1000
+    mirror: Annotated[bool, doc("the attacker also has each of these photos mirrored")] = False
+    adaptive: Annotated[
+        list[bool],
+        MinLen(1),
+        doc("true: the attack is fitted to the defended edge; false: to the undefended one"),
+    ] = field(default_factory=lambda: [True])
+    sends: Annotated[
+        list[Annotated[int, Gt(0)]], MinLen(1), doc("how many releases of each target photo are intercepted")
+    ] = field(default_factory=lambda: [1])
+    queries: Annotated[int | None, Gt(0), doc("how many releases an attack may ask for; none: no limit")] = None
+    slow_targets: Annotated[int, Gt(0), doc("target photos for attacks that work on each photo anew")] = 64
+
+
+@dataclass(frozen=True)
+class JudgeTable(Settings):
+    """``[judge]``: what is scored."""
+
+    name: ClassVar[str] = "judge"
+
+    seed_convention: Annotated[bool, doc("add the seed study's own PSNR (peak 255 on normalised floats)")] = False
+    identity: Annotated[
+        str, doc("recogniser of people on reconstructions: none, trained (on the plan's photos), or an .onnx file")
+    ] = "none"
+    identity_crop: Annotated[
+        float, Gt(0), Le(1), doc("side of the central square that it is shown, as a share of the photo's")
+    ] = 1.0
+    lpips: Annotated[
+        str | None,
+        doc("weights file of LPIPS's backbone (AlexNet, VGG-16 or SqueezeNet 1.1 of torchvision); none: no LPIPS"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.identity not in ("none", "trained") and not self.identity.endswith(".onnx"):
+            raise InvalidInputError(
+                f"judge.identity = '{self.identity}': should be 'none', 'trained' or the path of an .onnx file"
+            )
+        if self.lpips is not None and Path(self.lpips).suffix not in WEIGHTS_SUFFIXES:
+            raise InvalidInputError(
+                f"judge.lpips = '{self.lpips}': should be the path of a .pth or .safetensors file"
+            )
