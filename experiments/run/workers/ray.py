@@ -149,7 +149,8 @@ def threads_for(nodes: Sequence[Node], gpus: int, workers: int | None) -> int:
     """
     most = room(nodes, 1, gpus)
     if not most:
-        have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes) or "none"
+        kinds = dict.fromkeys(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes)
+        have = ", ".join(kinds) or "none"
         needed = "a CPU and a GPU, as a task on cuda needs" if gpus else "a CPU, as a task needs"
         raise InvalidInputError(f"executor = ray: no node of the cluster has {needed}; its nodes: {have}")
     wanted = min(workers or most, most)

@@ -125,7 +125,7 @@ def test_a_stage_takes_a_gpu_and_judging_a_part_of_one(fake: Callable[..., FakeR
 @pytest.mark.parametrize(
     ("nodes", "device", "complaint"),
     [
-        ([SMALL, SMALL], CUDA, "has a CPU and a GPU, as a task on cuda needs; its nodes: 8 CPUs and 0 GPUs, 8 CPUs"),
+        ([SMALL, SMALL], CUDA, "has a CPU and a GPU, as a task on cuda needs; its nodes: 8 CPUs and 0 GPUs$"),
         ([HEAD], CPU, "has a CPU, as a task needs; its nodes: 0 CPUs and 0 GPUs"),
         ([SMALL, {"GPU": 1.0}], CUDA, "no node of the cluster has a CPU and a GPU"),
         ([], CPU, "its nodes: none"),
