@@ -16,7 +16,7 @@ import pytest
 import torch
 from tiny import DECODER, HEAD, MEAN, NOISE, NONE, PRIVATE, RIDGE, SUBSET, run_plan
 
-from splitleak.experiments.cells.attack import AttackCell
+from splitleak.attacks.mean_image import MeanImage
 from splitleak.experiments.cells.cell import Cell
 from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
@@ -196,8 +196,7 @@ def test_failing_fast_the_first_failure_is_the_last_cell(tmp_path: Path) -> None
 def test_failing_fast_a_cell_that_does_not_apply_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reason = property(lambda cell: "there are no labels" if cell.attack["name"] == "mean_image" else None)
-    monkeypatch.setattr(AttackCell, "inapplicable", reason)
+    monkeypatch.setattr(MeanImage, "inapplicable", lambda attack, scene: "there is nothing to measure")
     assert statuses_failing_fast(tmp_path, MEAN + RIDGE) == ["does not apply", "ok"]
 
 
