@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,9 +16,9 @@ from splitleak.experiments.cells.cell import Cell, summaries
 from splitleak.experiments.judge.metrics.pictures import metrics_for, score
 from splitleak.experiments.judge.scores import Scores, Truth, score_chosen
 from splitleak.experiments.planning.names import STRONGEST
-from splitleak.experiments.stages.strongest import StrongestStage
+from splitleak.experiments.stages.arrays import streamed
+from splitleak.experiments.stages.strongest import StrongestStage, picked
 from splitleak.experiments.store.store import Store
-from splitleak.victims.tensors import to_float
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,13 @@ class StrongestCell(Cell):
     def _oracle(self, store: Store, truth: Truth, draw: int) -> dict[str, Tensor]:
         """By metric for each photo the reconstruction most like the truth, uint8 (n, 3, h, w)."""
         metrics = metrics_for(truth.images.shape[-1])
-        images = to_float(truth.images)
-        best = {name: torch.zeros_like(truth.images) for name in self.stage.choice(store)}
-        highest = {name: torch.full((len(images),), -torch.inf) for name in best}
-        for cell in self.entries:
-            rebuilt = cell.stage.load(store, draw)
-            reached = score({name: metrics[name] for name in best}, images[: len(rebuilt)], to_float(rebuilt))
-            for name, values in reached.items():
-                found = torch.tensor(values)
-                better = (found > highest[name][: len(rebuilt)]).nonzero().flatten()
-                best[name][better], highest[name][better] = rebuilt[better], found[better]
+        wanted = {name: metrics[name] for name in self.stage.choice(store)}
+        made = [cell.stage.load(store, draw) for cell in self.entries]
+        reached = [score(wanted, truth.images[: len(rebuilt)], rebuilt) for rebuilt in made]
+        best = {}
+        for name in wanted:
+            table = np.full((len(made), len(truth.images)), -np.inf)
+            for row, found in zip(table, reached, strict=True):
+                row[: len(found[name])] = found[name]
+            best[name] = streamed(picked(made, torch.from_numpy(table.argmax(0))), store.root)
         return best

@@ -13,7 +13,6 @@ from splitleak.experiments.judge.metrics.attributes import balanced_accuracy, ch
 from splitleak.experiments.judge.metrics.identity import Comparisons, chance_of_rank_1, rank_1, true_accepts
 from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for, psnr, score, ssim
 from splitleak.experiments.judge.rules import FAR
-from splitleak.victims.tensors import to_float
 
 RANK_1, TAR, BALANCED_ACCURACY = "rank1", "tar_at_far_1", "balanced_accuracy"
 SIMILARITY, TASK_ACCURACY, LPIPS = "identity_similarity", "task_accuracy", "lpips"
@@ -101,7 +100,7 @@ def score_control(attack: Attack[Any], answers: Tensor, truth: Truth) -> Scores:
     """Like ``score_answers``, but pictures by PSNR alone: enough to see whether an attack needs the release."""
     if not isinstance(attack, Reconstruction):
         return score_answers(attack, answers, truth)
-    values = score({"psnr": psnr}, to_float(truth.images[: len(answers)]), to_float(answers))
+    values = score({"psnr": psnr}, truth.images[: len(answers)], answers)
     return Scores({name: torch.tensor(of) for name, of in values.items()})
 
 
@@ -111,7 +110,7 @@ def score_images(rebuilt: Tensor, truth: Truth) -> Scores:
     metrics = metrics_for(images.shape[-1], truth.seed_convention)
     if truth.perceptual:
         metrics[LPIPS] = truth.perceptual
-    likeness = score(metrics, to_float(images), to_float(rebuilt))
+    likeness = score(metrics, images, rebuilt)
     scores = Scores({name: torch.tensor(values) for name, values in likeness.items()}, pictures=rebuilt)
     if truth.victim:
         scores |= score_utility(rebuilt, truth.victim)
@@ -135,7 +134,7 @@ def score_chosen(chosen: Mapping[str, Tensor], truth: Truth) -> Scores:
     if "ssim" not in chosen or torch.equal(chosen["ssim"], chosen["psnr"]):
         return scores
     images = truth.images[: len(chosen["ssim"])]
-    values = score({"ssim": ssim}, to_float(images), to_float(chosen["ssim"]))["ssim"]
+    values = score({"ssim": ssim}, images, chosen["ssim"])["ssim"]
     return Scores(scores.values | {"ssim": torch.tensor(values)}, scores.references, scores.pictures)
 
 
@@ -143,9 +142,8 @@ def score_ceiling(darkest: tuple[float, float, float], images: Tensor) -> Scores
     """What the best answers that hold nothing darker would reach on images (n, 3, h, w), where that is a limit."""
     if not any(darkest):
         return Scores()
-    photos = to_float(images)
-    nearest = photos.maximum(torch.tensor(darkest)[:, None, None])
-    reached = score({"psnr": psnr}, photos, nearest)["psnr"]
+    least = torch.tensor(darkest)[:, None, None]
+    reached = score({"psnr": lambda photos, _: psnr(photos, photos.maximum(least))}, images, images)["psnr"]
     return Scores(references={"psnr": {"ceiling": sum(reached) / len(reached)}})
 
 

@@ -53,12 +53,14 @@ def write_report(run: Path) -> Path:
         InvalidInputError: there is no run, or a cell's file cannot be read.
         ValueError: the cells do not share one victim.
     """
+    cell_ids(run)  # refuses a folder without a run before anything is written there
     with alone(run):
         return _write(run)
 
 
 def current_report(run: Path) -> Path:
     """The page as it is if nothing that it shows has changed since, else a new one; see ``write_report``."""
+    cell_ids(run)
     page, made_of = run / PAGE, run / MADE_OF
     with alone(run):
         if page.is_file() and made_of.is_file() and made_of.read_text() == _made_of(run):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from splitleak.attacks.base import Attack, Reconstruction, Staged, knowledge_of
 from splitleak.attacks.knowledge import BlackBox, QueryFree, WhiteBox
 from splitleak.experiments.planning.threat import Threat
-from splitleak.experiments.stages.data import load_array, save_array
+from splitleak.experiments.stages.arrays import load_array, save_array, streamed, write_array
 from splitleak.experiments.stages.inside import Opened
 from splitleak.experiments.stages.memory import StoredMemory
 from splitleak.experiments.stages.protect import ProtectStage
@@ -99,7 +99,7 @@ class AttackStage(Stage):
     def compute(self, folder: Path, store: Store) -> None:
         """Write the answers and the log.
 
-        answers.npy: uint8 images or float32, (draws, n, ...), aligned with the target part; shuffled.npy: to the
+        answers-DRAW.npy: uint8 images or float32, (n, ...), aligned with the target part; shuffled.npy: to the
         releases of other photos, a control; validation.npy; log.json. Of a reconstructor with stages also maps.npy
         and stages.npy, pictures of the first photo's release and of what becomes of it.
         """
@@ -109,19 +109,18 @@ class AttackStage(Stage):
             start = time.perf_counter()
             answer = self.attack.fit(knows)
             fitted = time.perf_counter()
-            answers = [self._answers(answer, knows.intercepted)]
+            write_array(_drawn(folder, 0), self._answers(answer, knows.intercepted, store.device))
             done, logged = time.perf_counter(), len(history)
             again = self._redrawn(knows.intercepted, store)
-            if not self.attack.per_image:  # a search anew for each would cost too much
-                answers += [self._answers(answer, release) for release in again]
-            shuffled = self._answers(answer, self._of_others(knows.intercepted))
-            known = self.intercepted("validation", store)[: self._ranked] if self.ranks else None
-            validation = None if known is None else self._answers(answer, known)
+            answered = [] if self.attack.per_image else again  # a search anew for each would cost too much
+            for draw, releases in enumerate(answered, 1):
+                write_array(_drawn(folder, draw), self._answers(answer, releases, store.device))
+            others = self._others(len(knows.intercepted))
+            write_array(folder / "shuffled.npy", self._answers(answer, knows.intercepted, store.device, others))
+            if self.ranks:
+                known = self.intercepted("validation", store)[: self._ranked]
+                write_array(folder / "validation.npy", self._answers(answer, known, store.device))
             opened = Opened.of(knows.intercepted[:1], _stages(answer, knows.intercepted[:1]))
-        save_array(folder / "answers.npy", torch.stack(answers))
-        save_array(folder / "shuffled.npy", shuffled)
-        if validation is not None:
-            save_array(folder / "validation.npy", validation)
         if opened:
             save_array(folder / "maps.npy", opened.maps)
             save_array(folder / "stages.npy", opened.stages)
@@ -129,7 +128,7 @@ class AttackStage(Stage):
             "queries": knows.queries if isinstance(knows, BlackBox) else None,
             "seconds": {"fit": fitted - start + knows.seconds_recalled, "reconstruct": done - fitted},
             "history": history[:logged],
-            "draws": len(answers),
+            "draws": 1 + len(answered),
             "random": len(again) > 0,
             "gradient": gradient_through(knows) if isinstance(knows, WhiteBox) else None,
             "inside": {"release": opened.release, "stages": opened.shapes} if opened else None,
@@ -140,12 +139,12 @@ class AttackStage(Stage):
         """Further interceptions of the same photos; none where the edge draws nothing."""
         again = (releases[: self.targets] for releases in self._interceptions("target", store, range(1, DRAWS)))
         first = next(again)
-        return [] if torch.equal(first, intercepted) else [first, *again]
+        return [] if torch.equal(first.cpu(), intercepted.cpu()) else [first, *again]
 
-    def _of_others(self, intercepted: Tensor) -> Tensor:
-        """The releases of other photos in the place of the first ones: who answers well to them saw the photos."""
-        releases = intercepted[: SHUFFLED if self.attack.per_image else None]
-        return releases.roll(len(releases) // 2, 0)
+    def _others(self, count: int) -> Tensor:
+        """For the first photos the rows of others to answer in their place: who does well there saw the photos."""
+        rows = torch.arange(min(count, SHUFFLED) if self.attack.per_image else count)
+        return rows.roll(len(rows) // 2)
 
     @property
     def ranks(self) -> bool:
@@ -164,7 +163,7 @@ class AttackStage(Stage):
 
     def load(self, store: Store, draw: int = 0) -> Tensor:
         """Images as uint8 (n, 3, h, w), or embeddings or scores as float32 (n, d), of one interception."""
-        return load_array(store.folder(self) / "answers.npy")[draw]
+        return load_array(_drawn(store.folder(self), draw))
 
     def load_shuffled(self, store: Store) -> Tensor:
         """Like ``load``, of the first photos, answered from the releases of others."""
@@ -185,15 +184,16 @@ class AttackStage(Stage):
         log: dict[str, Any] = json.loads((store.folder(self) / "log.json").read_text())
         return log
 
-    def _answers(self, answer: Callable[[Tensor], Tensor], releases: Tensor) -> Tensor:
-        chunks = []
-        for release in releases.split(BATCH):
+    def _answers(
+        self, answer: Callable[[Tensor], Tensor], releases: Tensor, device: torch.device, rows: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """To some rows of releases, all by default, as many at a time as go through a network together."""
+        for some in (torch.arange(len(releases)) if rows is None else rows).split(BATCH):
             with torch.no_grad():
-                said = answer(release)
+                said = answer(releases[some].to(device))
             if isinstance(self.attack, Reconstruction):
                 said = to_bytes(check_images(said, self.attack.name))
-            chunks.append(said.cpu())
-        return torch.cat(chunks)
+            yield said.cpu()
 
     def edge(self, store: Store) -> EdgeDevice:
         """The device that the attack is fitted to."""
@@ -207,18 +207,22 @@ class AttackStage(Stage):
 
     def _interceptions(self, part: str, store: Store, draws: Iterable[int]) -> Iterator[Tensor]:
         protected, count = EdgeDevice(self.protect, store, self.threat.sends), len(self.protect.images(part, store))
+        receive = protected.model.channel.receive
         for draw in draws:
             with torch.no_grad(), seeded("intercept", self.protect.seed, part, draw):
-                releases = torch.cat([protected.resend(part, rows) for rows in torch.arange(count).split(BATCH)])
-                releases = releases if self.threat.adaptive else protected.model.channel.receive(releases)
-            yield releases
+                releases = (protected.resend(part, rows) for rows in torch.arange(count).split(BATCH))
+                seen = streamed(releases if self.threat.adaptive else map(receive, releases), store.root)
+            yield resident(seen, store.device)
 
     def again(self, images: Tensor, store: Store) -> Tensor:
         """Fit the attack once more, to the same, and let it answer for other photos, uint8 (n, 3, h, w).
 
         Each is sent and answered as if it were the only one.
         """
-        return torch.cat([self._answers(answer, release) for answer, release in self._refitted(images, store)])
+        refitted = self._refitted(images, store)
+        return torch.cat(
+            [said for answer, release in refitted for said in self._answers(answer, release, store.device)]
+        )
 
     def opened(self, image: Tensor, store: Store) -> Opened | None:
         """Fit it once more, and look inside while it answers for a photo, uint8 (1, 3, h, w); None without stages."""
@@ -276,6 +280,11 @@ class AttackStage(Stage):
         if issubclass(kind, WhiteBox):
             facts["edge"] = edge
         return kind(**facts)
+
+
+def _drawn(folder: Path, draw: int) -> Path:
+    """Where the answers to one interception of all photos lie."""
+    return folder / f"answers-{draw}.npy"
 
 
 @torch.no_grad()

@@ -7,18 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from splitleak.experiments.stages.arrays import ArrayFile, MirroredFile, load_array
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.data.base import Source
 from splitleak.victims.data.parts import LoadedParts, PartSizes, load_parts
-
-MIRRORED_AT_A_TIME = 1000
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class DataStage(Stage):
 
         def shelf(part: str) -> ArrayFile:
             kind = MirroredFile if self.mirror and part == "auxiliary" else ArrayFile
-            return kind(folder / f"{part}.npy", (3, self.size, self.size), np.uint8)
+            return kind(folder / f"{part}.npy", (3, self.size, self.size), "uint8")
 
         parts = load_parts(self.source, self.sizes, self.size, self.task, self.seed, shelf)
         if self.mirror:
@@ -114,49 +110,6 @@ class DataStage(Stage):
         )
 
 
-class ArrayFile:
-    """An .npy file that grows, so that what it holds need not fit the memory."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
-        self.count = 0
-        self.file = path.open("w+b")
-        self._write_header()
-
-    def _write_header(self) -> None:
-        """numpy leaves room in it for a larger count."""
-        facts = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False}
-        self.file.seek(0)
-        np.lib.format.write_array_header_1_0(self.file, {**facts, "shape": (self.count, *self.shape)})
-
-    def add(self, rows: Tensor) -> None:
-        """Append rows (n, *shape)."""
-        assert tuple(rows.shape[1:]) == self.shape, f"{tuple(rows.shape[1:])} in a file of {self.shape}"
-        self.file.write(np.ascontiguousarray(rows.cpu().numpy(), self.dtype).data)
-        self.count += len(rows)
-
-    def tensor(self) -> Tensor:
-        """Finish the file and map it."""
-        self._write_header()
-        self.file.close()
-        return load_array(self.path)
-
-
-class MirroredFile(ArrayFile):
-    """One that holds each photo a second time, left to right, behind all of them."""
-
-    def tensor(self) -> Tensor:
-        """Append the mirrored ones, finish the file and map it."""
-        self.file.flush()
-        pixels = np.memmap(self.path, self.dtype, "r", self.file.tell() - self._bytes(self.count))
-        for rows in np.array_split(pixels.reshape(self.count, *self.shape), -(-self.count // MIRRORED_AT_A_TIME)):
-            self.add(torch.from_numpy(rows[..., ::-1].copy()))
-        return super().tensor()
-
-    def _bytes(self, count: int) -> int:
-        return int(count * np.prod(self.shape) * self.dtype.itemsize)
-
-
 def with_mirrored_labels(parts: LoadedParts, part: str) -> LoadedParts:
     """The same with what is known of one part's photos a second time; the manifest names each photo once."""
     labels, identities = parts.labels[part], parts.identities
@@ -165,14 +118,3 @@ def with_mirrored_labels(parts: LoadedParts, part: str) -> LoadedParts:
         labels={**parts.labels, part: {name: values.repeat(2) for name, values in labels.items()}},
         identities=identities and {**identities, part: identities[part].repeat(2)},
     )
-
-
-def save_array(path: Path, tensor: Tensor) -> None:
-    """Write a tensor as an .npy file."""
-    np.save(path, tensor.cpu().numpy(), allow_pickle=False)
-
-
-def load_array(path: Path) -> Tensor:
-    """Memory-map an .npy file; writes go to a private copy and never reach the disk."""
-    array = np.load(path, mmap_mode="c", allow_pickle=False)
-    return torch.from_numpy(array)

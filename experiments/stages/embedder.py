@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from splitleak.experiments.stages.data import DataStage, load_array, save_array
+from splitleak.experiments.stages.arrays import load_array, save_array
+from splitleak.experiments.stages.data import DataStage
 from splitleak.experiments.stages.victim import load_modules, save_modules
 from splitleak.experiments.store.key import ELSEWHERE, Stage
 from splitleak.experiments.store.store import Store

@@ -1,8 +1,7 @@
 """For each target photo the best reconstruction of a suite of attacks, chosen as an adversary would."""
 
 import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor
 
 from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for, mse, score, ssim
+from splitleak.experiments.stages.arrays import load_array, write_array
 from splitleak.experiments.stages.attack import AttackStage, EdgeDevice
-from splitleak.experiments.stages.data import load_array, save_array
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.seeding import seeded
@@ -48,20 +47,17 @@ class StrongestStage(Stage):
     attacks: tuple[AttackStage, ...]
 
     def compute(self, folder: Path, store: Store) -> None:
-        """For each metric METRIC.npy (answers, uint8, by draw); choice.json: by metric each photo's first attack."""
+        """For each metric and draw METRIC-DRAW.npy, uint8; choice.json: by metric the attacks of the first draw."""
         size = self.attacks[0].protect.images("target", store).shape[-1]
-        metrics = [metric for metric in ERRORS if metric in metrics_for(size)]
-        choices, answers = defaultdict(list), defaultdict(list)
+        first: dict[str, list[int]] = {}
         for draw in range(self.draws(store)):
             tried = _FeatureCheck.of(self.attacks[0], store, draw).tried(self.attacks, store)
             made = [attack.load(store, draw) for attack in self.attacks]
-            for metric in metrics:
+            for metric in (metric for metric in ERRORS if metric in metrics_for(size)):
                 choice = choose([one.prediction(ERRORS[metric]) for one in tried])
-                choices[metric].append(choice.tolist())
-                answers[metric].append(torch.stack([made[k][i] for i, k in enumerate(choice)]))
-        for metric in metrics:
-            save_array(folder / f"{metric}.npy", torch.stack(answers[metric]))
-        (folder / "choice.json").write_text(json.dumps({metric: choices[metric][0] for metric in metrics}))
+                write_array(_drawn(folder, metric, draw), picked(made, torch.from_numpy(choice)))
+                first.setdefault(metric, choice.tolist())
+        (folder / "choice.json").write_text(json.dumps(first))
 
     def draws(self, store: Store) -> int:
         """Interceptions that all attacks answered."""
@@ -69,12 +65,24 @@ class StrongestStage(Stage):
 
     def load(self, store: Store, draw: int = 0) -> dict[str, Tensor]:
         """Of one interception, by the metric that they were chosen for: images, uint8 (n, 3, h, w)."""
-        return {metric: load_array(store.folder(self) / f"{metric}.npy")[draw] for metric in self.choice(store)}
+        folder = store.folder(self)
+        return {metric: load_array(_drawn(folder, metric, draw)) for metric in self.choice(store)}
 
     def choice(self, store: Store) -> dict[str, list[int]]:
         """By metric, for each photo the position of the chosen attack."""
         choice: dict[str, list[int]] = json.loads((store.folder(self) / "choice.json").read_text())
         return choice
+
+
+def _drawn(folder: Path, metric: str, draw: int) -> Path:
+    """Where the choices for a metric lie, of one interception of all photos."""
+    return folder / f"{metric}-{draw}.npy"
+
+
+def picked(made: Sequence[Tensor], choice: Tensor) -> Iterator[Tensor]:
+    """For each photo what the chosen attack made of it, some photos at a time."""
+    for rows in torch.arange(len(choice)).split(BATCH):
+        yield torch.stack([made[int(choice[row])][row] for row in rows])
 
 
 class Prediction(NamedTuple):
@@ -104,7 +112,7 @@ class Tried:
 
     def prediction(self, error: Metric) -> Prediction:
         """Of ``error``, one of ``ERRORS``."""
-        errors = torch.tensor(score({"error": error}, to_float(self.truth), to_float(self.rebuilt))["error"])
+        errors = torch.tensor(score({"error": error}, self.truth, self.rebuilt)["error"])
         made = errors.clamp_min(1e-8).log().double().numpy()
         slope, offset = _line(self.loss, made)
         return Prediction(offset + slope * self.target_loss, made, made - offset - slope * self.loss)

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit
-from splitleak.experiments.stages.data import ArrayFile, Data, DataStage, load_array
+from splitleak.experiments.stages.arrays import ArrayFile, load_array
+from splitleak.experiments.stages.data import Data, DataStage
 from splitleak.experiments.store.key import ELSEWHERE, Stage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.cuts import Halves, split, uncut

@@ -75,13 +75,11 @@ def fact(value: Any) -> Any:
     if isinstance(value, Stage):
         return value.key
     if isinstance(value, Settings):
-        settings = value.to_mapping()
         code = source_digest(type(value).__module__)
         if isinstance(value, Source):
-            kept = {name: setting for name, setting in settings.items() if name not in value.places}
-            return [value.name, kept, code, value.fingerprint()]
+            return [value.name, value.choices(), code, value.fingerprint()]
         nested = [fact(one) for field in fields(value) for one in _plugins(getattr(value, field.name))]
-        return [value.name, settings, code, *nested]
+        return [value.name, value.to_mapping(), code, *nested]
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     return value

@@ -11,7 +11,7 @@ from torchmetrics.functional.image import (
 )
 
 from splitleak.victims.models import IMAGENET_STD
-from splitleak.victims.tensors import BATCH, check_images
+from splitleak.victims.tensors import BATCH, check_images, to_float
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 
@@ -44,17 +44,25 @@ def metrics_for(size: int, seed_convention: bool = False) -> dict[str, Metric]:
 
 
 def score(metrics: dict[str, Metric], images: Tensor, rebuilt: Tensor) -> dict[str, list[float]]:
-    """Every metric of every image; ``images`` and ``rebuilt``: (n, 3, h, w) in [0, 1].
+    """Every metric of every image; ``images`` and ``rebuilt``: (n, 3, h, w), floats in [0, 1] or bytes.
+
+    Some images are taken at a time, so that mapped files need not fit the memory.
 
     Raises:
         ValueError: the two differ in shape or are no images in [0, 1].
     """
-    check_images(images, "true images")
-    check_images(rebuilt, "reconstructions")
     if images.shape != rebuilt.shape:
         raise ValueError(f"{tuple(rebuilt.shape)} reconstructions of {tuple(images.shape)} images")
-    batches = list(zip(images.split(BATCH), rebuilt.split(BATCH), strict=True))
-    return {name: torch.cat([metric(*batch) for batch in batches]).tolist() for name, metric in metrics.items()}
+    values: dict[str, list[Tensor]] = {name: [] for name in metrics}
+    for some, made in zip(images.split(BATCH), rebuilt.split(BATCH), strict=True):
+        pair = _checked(some, "true images"), _checked(made, "reconstructions")
+        for name, metric in metrics.items():
+            values[name].append(metric(*pair))
+    return {name: torch.cat(found).tolist() for name, found in values.items()}
+
+
+def _checked(images: Tensor, what: str) -> Tensor:
+    return check_images(to_float(images) if images.dtype == torch.uint8 else images, what)
 
 
 def mse(images: Tensor, rebuilt: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ RMLE = '[[attacks]]\nname = "rmle"\nsteps = 20\nweight = 0.1\n'
 USELESS = '''
 from dataclasses import dataclass
 import torch
-from splitleak.attacks.base import BlackBox, Reconstruction
+from splitleak.attacks.knowledge import BlackBox
+from splitleak.attacks.base import Reconstruction
 
 @dataclass(frozen=True)
 class Useless(Reconstruction[BlackBox]):
@@ -148,7 +149,8 @@ def test_the_suite_chooses_well_without_the_truth(tmp_path: Path) -> None:
 TWO_TASTES = """
 from dataclasses import dataclass
 import torch
-from splitleak.attacks.base import BlackBox, Reconstructor
+from splitleak.attacks.knowledge import BlackBox
+from splitleak.attacks.base import Reconstructor
 from splitleak.attacks.ridge import Ridge
 
 @dataclass(frozen=True)

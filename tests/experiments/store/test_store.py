@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock
 
 from splitleak.attacks.ridge import Ridge
-from splitleak.experiments.stages.data import ArrayFile, MirroredFile
+from splitleak.experiments.stages.arrays import ArrayFile, MirroredFile
 from splitleak.experiments.stages.victim import write_features
 from splitleak.experiments.store.integrity import SEAL, DiskFullError, sealed, write_atomically
 from splitleak.experiments.store.key import Stage
@@ -179,7 +179,7 @@ def test_an_array_grows_on_disk(tmp_path: Path) -> None:
 
 
 def test_mirrored_photos_stand_behind_all_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("splitleak.experiments.stages.data.MIRRORED_AT_A_TIME", 2)
+    monkeypatch.setattr("splitleak.experiments.stages.arrays.MIRRORED_AT_A_TIME", 2)
     photos = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
     file = MirroredFile(tmp_path / "photos.npy", (3, 4, 4), "uint8")
     for chunk in photos.split(2):
