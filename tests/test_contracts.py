@@ -25,7 +25,7 @@ from splitleak.attacks.inverse_network import InverseNetwork
 from splitleak.attacks.knowledge import BlackBox, QueryFree, WhiteBox
 from splitleak.attacks.mean_image import MeanImage
 from splitleak.attacks.ridge import Ridge
-from splitleak.defenses.base import Calibration, Channel, Defense
+from splitleak.defenses.base import Calibration, CalibrationBatch, Channel, Defense
 from splitleak.defenses.checks import check_defense, toy_calibration, toy_channel
 from splitleak.experiments.planning import plugins
 from splitleak.victims.errors import InvalidInputError
@@ -37,7 +37,10 @@ DEFENSES = plugins.defense_classes()
 LIGHTER: dict[str, dict[str, Any]] = {
     "deep_image_prior": {"steps": 40, "width": 8, "weight": 0.0, "learning_rate": 0.03},
     "latent_search": {"epochs": 8, "width": 16, "steps": 30, "activation_steps": 30, "weight": 0.01},
+    "decoder": {"width": 32},
     "fora": {"steps": 100, "width": 16, "decoder_epochs": 4},
+    "inverse_network": {"epochs": 25},
+    "shadow_model": {"epochs": 15, "width": 16, "decoder_epochs": 4},
     "refine": {"width": 16, "steps": 50},
     "rmle": {"steps": 200},
 }
@@ -51,8 +54,11 @@ NEEDED: dict[str, dict[str, Any]] = {
         ]
     },
     "adversarial_perturbation": {"training_steps": 20},
+    "cloak": {"steps": 60},
 }
 """Settings that have no default, and lighter ones."""
+SLOW = {"adversarial_training"}
+"""Takes a minute and has no lighter settings."""
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -60,7 +66,7 @@ def test_attack(name: str) -> None:
     assert check_attack(ATTACKS[name].from_mapping(LIGHTER.get(name, {}))) == []
 
 
-@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in DEFENSES])
 def test_defense(name: str) -> None:
     assert check_defense(DEFENSES[name].from_mapping(NEEDED.get(name, {}))) == []
 
@@ -105,10 +111,34 @@ def test_a_defence_that_applies_without_a_task_asks_for_no_label(name: str) -> N
     defense = DEFENSES[name].from_mapping(NEEDED.get(name, {}))
     assert defense.inapplicable(shape, "task") is None
     if defense.inapplicable(shape, None) is None:
-        unlabelled = [replace(batch, labels=None) for batch in calibration.batches()]
+        few = next(calibration.batches())
+        unlabelled = [CalibrationBatch(few.images[:4], few.features[:4], None)]
         toy_channel(defense, replace(calibration, batches=lambda: iter(unlabelled)))
         if perturb := defense.perturb((3, 32, 32)):
             perturb.calibrate(replace(calibration, batches=lambda: iter(unlabelled)))
+
+
+def test_a_defence_that_needs_a_task_says_so() -> None:
+    for name, what in (
+        ("nopeek", "changes training"),
+        ("disco", "changes training"),
+        ("dp_sgd", "changes training"),
+        ("shredder", "learns what noise the task can bear"),
+        ("channel_subset", "selects channels by 'saliency', which asks what the task needs"),
+    ):
+        reason = DEFENSES[name].from_mapping({}).inapplicable((96, 2, 2), None)
+        assert reason == f"{name} does not apply: it {what}, and the victim has no task"
+
+
+def test_a_chain_applies_where_its_parts_do() -> None:
+    def chained(*names: str) -> str | None:
+        return (
+            DEFENSES["chain"].from_mapping({"parts": [{"name": name} for name in names]}).inapplicable((5, 8), None)
+        )
+
+    assert chained("top_k", "quantisation") is None
+    reason = "chain: its part nopeek does not apply: it changes training, and the victim has no task"
+    assert chained("bottleneck", "nopeek") == reason
 
 
 def test_knowledge_is_what_the_attack_declares() -> None:
@@ -155,42 +185,34 @@ class _Knowing(Reconstruction[QueryFree]):
         return lambda release: to_float(toy_images(len(release), seed=3)).roll(1, 0)
 
 
-@dataclass(frozen=True)
-class _LabelReader(Reconstruction[BlackBox]):
+class _LabelReader(MeanImage):
     """Looks at labels that it does not declare, and does nothing with them."""
 
-    paper: ClassVar[str] = "a test's"
-
-    def fit(self, knows: BlackBox) -> Reconstructor:
+    def fit(self, knows: QueryFree) -> Reconstructor:
         assert knows.labels["auxiliary"]["light"].ndim == 1
-        return Ridge().fit(knows)
+        return super().fit(knows)
 
 
 class _DeclaredLabelReader(_LabelReader):
     requires: ClassVar[frozenset[Requirement]] = frozenset({"labels"})
 
 
-@dataclass(frozen=True)
-class _LateReceiver(Reconstruction[BlackBox]):
+class _LateReceiver(MeanImage):
     """Looks at the cloud's half only when it answers."""
 
-    paper: ClassVar[str] = "a test's"
-
-    def fit(self, knows: BlackBox) -> Reconstructor:
-        answer = Ridge().fit(knows)
+    def fit(self, knows: QueryFree) -> Reconstructor:
+        answer = super().fit(knows)
         return lambda release: answer(knows.receive(release))
 
 
-@dataclass(frozen=True)
-class _OfTokens(Reconstruction[BlackBox]):
-    paper: ClassVar[str] = "a test's"
+class _OfTokens(MeanImage):
     requires: ClassVar[frozenset[Requirement]] = frozenset({"tokens", "several sends", "tail"})
 
-    def fit(self, knows: BlackBox) -> Reconstructor:
+    def fit(self, knows: QueryFree) -> Reconstructor:
         assert knows.release_shape == TOY_TOKENS.release_shape
         assert knows.tail(knows.receive(knows.intercepted)).shape[1:] == (3,)
         assert knows.new_encoder()(to_float(toy_images(1))).shape[1:] == TOY_TOKENS.release_shape
-        return Ridge().fit(knows)
+        return super().fit(knows)
 
 
 def test_what_an_attack_uses_it_must_declare() -> None:
