@@ -1,4 +1,5 @@
-# `make` installs, runs the quick matrix and prints where the report is; `make test` runs the tests;
+# `make` installs, runs the quick matrix and prints where the report is; `make test` runs the tests,
+# `make test-slow` those that take minutes;
 # `make results` writes the numbers in RESULTS.md and README.md anew from the archives in results/.
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # mypy finds the packages of splitleak by their folders' names
 LINKS := build/types/splitleak
 
-.PHONY: all quick test check results bench clean
+.PHONY: all quick test test-slow check results bench clean
 .DEFAULT_GOAL := all
 
 all: quick
@@ -21,7 +22,10 @@ quick: $(INSTALLED)
 	$(BIN)/splitleak run quick
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -91,6 +91,9 @@ HELD: Mapping[type[QueryFree], str] = {
 }
 """What each kind of adversary holds beside what the kinds above it hold; what else an attack needs it declares."""
 
+IMPLIED: frozenset[Requirement] = frozenset({"queries", "weights"})
+"""What an attack needs by its kind of knowledge alone."""
+
 K = TypeVar("K", bound=QueryFree)
 
 

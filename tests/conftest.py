@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from terminal import Terminal
+from tiny import STAGES
 
 from splitleak.victims.allocator import tune_memory
 
@@ -22,6 +23,10 @@ def _as_on_two_cores() -> None:
 def _cache_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))  # processes that tests start inherit it
+        base = tmp_path_factory.getbasetemp()
+        stages = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "stages"
+        stages.mkdir(exist_ok=True)
+        patch.setenv(STAGES, str(stages))
         yield
 
 

@@ -13,7 +13,7 @@ class Terminal:
         self.monkeypatch, self.capsys = monkeypatch, capsys
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        from splitleak.experiments.__main__ import main  # here: most tests need no command line
+        from splitleak.experiments.cli.app import main
 
         self.monkeypatch.setattr(sys, "argv", ["splitleak", *arguments])
         with pytest.raises(SystemExit) as exit_:

@@ -40,7 +40,7 @@ LIGHTER: dict[str, dict[str, Any]] = {
     "decoder": {"width": 32},
     "fora": {"steps": 100, "width": 16, "decoder_epochs": 4},
     "inverse_network": {"epochs": 25},
-    "shadow_model": {"epochs": 15, "width": 16, "decoder_epochs": 4},
+    "shadow_model": {"width": 16, "decoder_epochs": 4},
     "refine": {"width": 16, "steps": 50},
     "rmle": {"steps": 200},
 }

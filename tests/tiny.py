@@ -1,5 +1,6 @@
 """Tiny plans from end to end, for several test files."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,27 @@ MEAN, RIDGE = '[[attacks]]\nname = "mean_image"\n', '[[attacks]]\nname = "ridge"
 DECODER = '[[attacks]]\nname = "decoder"\nwidth = 16\nepochs = 1\n'
 
 
+STAGES = "SPLITLEAK_TEST_STAGES"
+"""Environment variable: the folder of the stages that tests share."""
+
+
+def link_stages(cache: Path) -> None:
+    """Let a folder of runs use the stages that tests share."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    if not cache.is_symlink():
+        cache.symlink_to(os.environ[STAGES], target_is_directory=True)
+
+
 def run_plan(
-    text: str, folder: Path, retry: bool = False, report: bool = False
+    text: str, folder: Path, retry: bool = False, report: bool = False, shared: bool = False
 ) -> tuple[list[dict[str, Any]], list[bool], Store]:
     """Results, whether each was computed just now, and the store; the report is written where a test reads it.
 
-    Of the controls, which every plan has, only those that the text names are returned.
+    Of the controls, which every plan has, only those that the text names are returned. ``shared``: stages are those
+    of all tests that say so, computed once for all of them; not for a test that counts or damages them.
     """
+    if shared:
+        link_stages(folder / "runs" / CACHE)
     path = folder / "plan.toml"
     path.write_text(text)
     plan = read_plan(path)

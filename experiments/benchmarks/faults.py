@@ -54,7 +54,7 @@ def compare(kills: int = KILLS) -> Table:
 
 
 def _run(plan: Path, out: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "experiments", "run", str(plan), "--out", str(out)]
+    command = [sys.executable, "-m", "splitleak.experiments", "run", str(plan), "--out", str(out)]
     nowhere = subprocess.DEVNULL
     return subprocess.Popen(command, env=ENVIRONMENT, stdout=nowhere, stderr=nowhere, start_new_session=True)
 

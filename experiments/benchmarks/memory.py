@@ -44,7 +44,7 @@ def compare(photos: int) -> Table:
         plan = folder / "large.toml"
         plan.write_text(PLAN.format(photos=photos + 1000, auxiliary=photos - 400))
         start = time.perf_counter()
-        command = [sys.executable, "-m", "experiments", "run", str(plan), "--out", str(folder / "runs")]
+        command = [sys.executable, "-m", "splitleak.experiments", "run", str(plan), "--out", str(folder / "runs")]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         peak = _Peak(process.pid)
         code = process.wait()

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from splitleak.attacks.base import HELD
+from splitleak.attacks.base import HELD, IMPLIED, WORDS
 from splitleak.experiments.judge.flags import FLAGS
 from splitleak.experiments.report.details import cell_id, details
 from splitleak.experiments.report.figures import (
@@ -204,7 +204,9 @@ def _holdings(results: Results) -> list[tuple[str, list[str]]]:
     kinds = [kind.__name__ for kind in HELD]
     most = max((kinds.index(attack.knowledge) for attack in known.values() if attack.knowledge in kinds), default=-1)
     labels = [[label for label, attack in known.items() if attack.knowledge == kind] for kind in kinds]
-    return list(zip(HELD.values(), labels, strict=True))[: most + 1]
+    held = list(zip(HELD.values(), labels, strict=True))[: most + 1]
+    further = {need: [label for label, attack in known.items() if need in attack.needs] for need in WORDS}
+    return held + [(WORDS[need][0], of) for need, of in further.items() if of and need not in IMPLIED]
 
 
 def _emphasised(text: str) -> Markup:

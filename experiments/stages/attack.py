@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from splitleak.attacks.base import Attack, Reconstruction, Staged, knowledge_of
+from splitleak.attacks.declared import as_declared
 from splitleak.attacks.knowledge import BlackBox, QueryFree, WhiteBox
 from splitleak.experiments.planning.threat import Threat
 from splitleak.experiments.stages.arrays import load_array, save_array, streamed, write_array
@@ -279,7 +280,7 @@ class AttackStage(Stage):
             facts |= {"send": edge, "resend": edge.resend, "budget": self.threat.budget}
         if issubclass(kind, WhiteBox):
             facts["edge"] = edge
-        return kind(**facts)
+        return as_declared(kind(**facts), self.attack)
 
 
 def _drawn(folder: Path, draw: int) -> Path:

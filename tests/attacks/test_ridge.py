@@ -44,6 +44,7 @@ def test_kept_rows_stop_at_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sums.full
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("summed", [0, 4096])
 def test_the_whole_release_undoes_a_mixing_that_a_window_cannot(summed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("splitleak.attacks.ridge.SUMMED", summed)

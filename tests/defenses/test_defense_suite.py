@@ -190,7 +190,7 @@ def test_keyed_mixing_loses_nothing_and_differs_with_the_key(form: str) -> None:
 def test_keyed_mixing_is_worthless_against_who_knows_of_it(tmp_path: Path) -> None:
     head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nadaptive = [true, false]")
     defenses = '[[defenses]]\nname = "none"\n[[defenses]]\nname = "keyed_mixing"\n'
-    results, _, _ = run_plan(head + defenses + RIDGE, tmp_path)
+    results, _, _ = run_plan(head + defenses + RIDGE, tmp_path, shared=True)
     psnr = {(r["defence"]["name"], r["adaptive"]): r["metrics"]["psnr"]["mean"] for r in results}
     assert psnr["keyed_mixing", True] == pytest.approx(psnr["none", True], abs=0.2)
 
@@ -513,7 +513,7 @@ def test_a_plan_sweeps_within_a_chain_and_runs_it(tmp_path: Path) -> None:
 name = "chain"
 parts = [{ name = "channel_subset", keep = [1.0, 0.25] }, { name = "quantisation", bits = 8 }]
 """
-    results, _, _ = run_plan(HEAD + chain + RIDGE, tmp_path)
+    results, _, _ = run_plan(HEAD + chain + RIDGE, tmp_path, shared=True)
     assert [result["traceback"] for result in results] == [None] * 2
     assert [result["defence"]["label"] for result in results] == [
         "chain channel_subset keep=1.0 + quantisation bits=8",
@@ -580,10 +580,11 @@ def test_a_frozen_encoder_keeps_its_batch_statistics_behind_noise_on_the_images(
 
 
 @pytest.mark.parametrize("name", ["disco", "information_bottleneck", "nopeek"])
-def test_what_must_be_trained_is_refused_without_a_task(name: str, tmp_path: Path) -> None:
+def test_what_must_be_trained_does_not_apply_without_a_task(name: str, tmp_path: Path) -> None:
     head = "\n".join(line for line in HEAD.splitlines() if not line.startswith("task"))
-    results, _, _ = run_plan(head + f'\n[[defenses]]\nname = "{name}"\n' + RIDGE, tmp_path)
-    assert "the victim needs a task" in results[0]["traceback"]
+    results, _, _ = run_plan(head + f'\n[[defenses]]\nname = "{name}"\n' + RIDGE, tmp_path, shared=True)
+    assert (results[0]["status"], results[0]["metrics"]) == ("does not apply", {})
+    assert "the victim has no task" in results[0]["reason"]
 
 
 # ---- training with an objective

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny import HEAD, RIDGE, SUBSET, run_plan
 
-from splitleak.attacks.base import BlackBox
+from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.ridge import Ridge
 from splitleak.defenses.channel_subset import ChannelSubset
 from splitleak.experiments import library
@@ -41,7 +41,7 @@ def test_the_lines_of_the_documentation_run() -> None:
 
 
 def test_it_measures_what_a_plan_measures(tmp_path: Path) -> None:
-    planned, _, _ = run_plan(HEAD + SUBSET + RIDGE, tmp_path)
+    planned, _, _ = run_plan(HEAD + SUBSET + RIDGE, tmp_path, shared=True)
     protected = Experiment(tmp_path / "library", **TABLES).protect(ChannelSubset(keep=0.25))
     judged = protected.attack(Ridge()).judge()
     (expected,) = planned

@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny import MEAN, NONE, RIDGE, run_plan
 
-from splitleak.experiments.cells.cell import model_fingerprint, weights_fingerprint
+from splitleak.experiments.cells.fingerprints import model_fingerprint, weights_fingerprint
 from splitleak.experiments.planning.plan import read_plan
-from splitleak.experiments.run.execute import check_plan
+from splitleak.experiments.run.check import check_plan
 from splitleak.victims.cuts import find_cuts, split
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import IMAGENET_MEAN, forget, make_network
@@ -181,13 +181,14 @@ def test_in_a_plan_the_file_is_looked_for_from_the_plan_s_folder(folder: Path) -
         check_plan(read_plan(folder / "plan.toml"))
 
 
+@pytest.mark.slow
 def test_worker_processes_find_it_and_agree_with_the_serial_run(folder: Path) -> None:
     text = PLAN.format(model="net.py:make_model") + NONE + MEAN + RIDGE
     results, _, _ = run_plan(text, folder)
     assert {result["status"] for result in results} == {"ok"}
     assert results[0]["victim"]["model"] == "net.py:make_model"
     arguments = [str(folder / "plan.toml"), "--out", str(folder / "out"), "--executor", "processes", "--workers", "1"]
-    command = [sys.executable, "-m", "experiments", "run", *arguments]
+    command = [sys.executable, "-m", "splitleak.experiments", "run", *arguments]
     said = subprocess.run(
         command,
         cwd=Path(__file__).parents[2],

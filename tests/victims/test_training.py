@@ -263,6 +263,7 @@ def test_seeds_depend_on_meaning_and_fit_torch() -> None:
         assert 0 <= seed_of(number) < 2**63
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not _compiler(), reason="no C++ compiler here")
 def test_a_long_training_is_compiled_and_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []

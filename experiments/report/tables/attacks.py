@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from splitleak.attacks.base import IMPLIED
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.tables.table import TextTable
 from splitleak.experiments.results.group import DefenceRow, Group, mean_of_known
@@ -57,7 +58,7 @@ def _line(group: Group, metrics: Sequence[str], shared: int | None) -> tuple[str
     first = [] if shared is None else [matrix.bare_range("psnr", group.pooled("psnr", shared))]
     return (
         group.column,
-        cells[0].attack.knowledge,
+        ", ".join([cells[0].attack.knowledge, *(need for need in cells[0].attack.needs if need not in IMPLIED)]),
         str(group.photos),
         *(matrix.bare_range(metric, group.pooled(metric)) for metric in metrics),
         *first,

@@ -79,7 +79,7 @@ def test_several_sends_of_one_photo_tell_more_and_are_labelled(tmp_path: Path) -
 def test_several_sends_undo_dropout(tmp_path: Path) -> None:
     head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nsends = [1, 32]")
     text = head + NONE + '[[defenses]]\nname = "dropout"\nrate = 0.7\n' + RIDGE
-    results, _, _ = run_plan(text, tmp_path)
+    results, _, _ = run_plan(text, tmp_path, shared=True)
     psnr = {(r["defence"]["name"], r["sends"]): r["metrics"]["psnr"]["mean"] for r in results}
     assert psnr["dropout", 1] < psnr["none", 1] - 0.3
     assert psnr["dropout", 32] == pytest.approx(psnr["none", 1], abs=0.1)
@@ -88,7 +88,7 @@ def test_several_sends_undo_dropout(tmp_path: Path) -> None:
 
 def test_attacks_that_work_on_each_photo_anew_get_fewer_of_them(tmp_path: Path) -> None:
     head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nslow_targets = 10")
-    results, _, _ = run_plan(head + NONE + MEAN + RIDGE + RMLE, tmp_path)
+    results, _, _ = run_plan(head + NONE + MEAN + RIDGE + RMLE, tmp_path, shared=True)
     found = _by_name(results)
     counts = {name: result["n"] for name, result in found.items()}
     assert counts == {"mean_image": 24, "ridge": 24, "rmle": 10, "strongest": 24}
@@ -101,7 +101,7 @@ def test_attacks_that_work_on_each_photo_anew_get_fewer_of_them(tmp_path: Path) 
 
 def test_the_attacks_table_shows_every_score_and_compares_on_the_same_photos(tmp_path: Path) -> None:
     head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nslow_targets = 10")
-    results, _, _ = run_plan(head + NONE + RIDGE + RMLE, tmp_path, report=True)
+    results, _, _ = run_plan(head + NONE + RIDGE + RMLE, tmp_path, report=True, shared=True)
     found = _by_name(results)
     text = (tmp_path / "runs" / "tiny" / "matrix.md").read_text()
     table = text.split("\n\n")[2].splitlines()
@@ -125,7 +125,7 @@ def test_the_attacks_table_shows_every_score_and_compares_on_the_same_photos(tmp
 
 def test_a_suite_of_slow_attacks_alone_has_their_photos(tmp_path: Path) -> None:
     head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nslow_targets = 10")
-    results, _, _ = run_plan(head + NONE + RMLE + RMLE.replace("0.1", "1.0"), tmp_path, report=True)
+    results, _, _ = run_plan(head + NONE + RMLE + RMLE.replace("0.1", "1.0"), tmp_path, report=True, shared=True)
     assert [(result["attack"]["name"], result["n"]) for result in results] == [
         ("rmle", 10),
         ("rmle", 10),
@@ -136,7 +136,7 @@ def test_a_suite_of_slow_attacks_alone_has_their_photos(tmp_path: Path) -> None:
 def test_the_suite_chooses_well_without_the_truth(tmp_path: Path) -> None:
     (tmp_path / "useless.py").write_text(USELESS)
     useless = '[[attacks]]\nname = "useless.py:Useless"\n'
-    results, _, _ = run_plan(HEAD + NONE + useless + RIDGE + RIDGE + "window = 3\n", tmp_path)
+    results, _, _ = run_plan(HEAD + NONE + useless + RIDGE + RIDGE + "window = 3\n", tmp_path, shared=True)
     suite = results[-1]
     assert suite["attack"]["name"] == "strongest"
     best = max(result["metrics"]["psnr"]["mean"] for result in results[:-1])
@@ -170,7 +170,7 @@ class Shifted(Ridge):
 def test_who_is_after_structure_chooses_for_it(tmp_path: Path) -> None:
     (tmp_path / "tastes.py").write_text(TWO_TASTES)
     tastes = "".join(f'[[attacks]]\nname = "tastes.py:{name}"\n' for name in ("Grainy", "Shifted"))
-    results, _, _ = run_plan(HEAD + NONE + tastes, tmp_path, report=True)
+    results, _, _ = run_plan(HEAD + NONE + tastes, tmp_path, report=True, shared=True)
     grainy, _, suite = results
     psnr, ssim = ({r["attack"]["name"]: r["metrics"][m]["mean"] for r in results} for m in ("psnr", "ssim"))
     assert psnr["grainy"] > psnr["shifted"] + 1
@@ -207,12 +207,12 @@ def test_a_mirror_doubles_the_attackers_photos_and_nothing_else(tmp_path: Path) 
     assert data.identities is not None
     for values in (*data.attributes["auxiliary"].values(), data.identities["auxiliary"]):
         assert torch.equal(values[64:], values[:64])
-    results, _, _ = run_plan(head + NONE + RIDGE, tmp_path)
+    results, _, _ = run_plan(head + NONE + RIDGE, tmp_path, shared=True)
     assert results[0]["queries"] == 128 + len(data.images["validation"])
 
 
 def test_one_attack_is_no_suite(tmp_path: Path) -> None:
-    results, _, _ = run_plan(HEAD + NONE + MEAN + RIDGE, tmp_path)
+    results, _, _ = run_plan(HEAD + NONE + MEAN + RIDGE, tmp_path, shared=True)
     assert "strongest" not in _by_name(results)
 
 

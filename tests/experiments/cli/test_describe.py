@@ -12,13 +12,15 @@ from typing import Any, get_type_hints
 import pytest
 from rich.console import Console, RenderableType
 
-from splitleak.attacks.base import HELD, Attack, BlackBox, WhiteBox, knowledge_of
+from splitleak.attacks.base import HELD, Attack, knowledge_of
+from splitleak.attacks.knowledge import BlackBox, WhiteBox
 from splitleak.defenses.base import Defense
-from splitleak.experiments.__main__ import PLANS, app
 from splitleak.experiments.cli import describe
+from splitleak.experiments.cli.app import app
 from splitleak.experiments.cli.examples import EXAMPLES, FIRST
 from splitleak.experiments.cli.portrait import _metadata, portrait
 from splitleak.experiments.planning import plugins
+from splitleak.experiments.planning.names import PLANS
 from splitleak.victims.errors import InvalidInputError
 
 PLUGINS = plugins.all_classes()

@@ -2,7 +2,6 @@
 
 import io
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from splitleak.experiments.cli.display import Display, _roughly
 from splitleak.experiments.cli.remaining import Remaining
 from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
+from splitleak.experiments.results.record import AttackSetting, DefenceSetting, Record, Score, Victim
 from splitleak.experiments.run.execute import run_cells, work_of
 from splitleak.experiments.run.run import Run
 from splitleak.experiments.run.schedule import Serial, Task
@@ -47,17 +47,28 @@ def lines(display: Display) -> list[str]:
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
-def result(defence: str, attack: str, psnr: float, floor: bool = False) -> dict[str, Any]:
-    metrics = {"psnr": {"mean": psnr, "low": psnr - 1, "high": psnr + 1}}
-    facts = {"attack": {"label": attack, "floor": floor}, "defence": {"label": defence}, "utility": None}
-    return {"status": "ok", "metrics": metrics, **facts}
+def result(defence: str, attack: str, psnr: float | None, floor: bool = False) -> Record:
+    """Of a cell with this PSNR; None: it was scored by nothing."""
+    scores = {} if psnr is None else {"psnr": Score(mean=psnr, low=psnr - 1, high=psnr + 1, values=(psnr,))}
+    return Record(
+        id="",
+        key="",
+        status="ok",
+        plan="tiny",
+        seed=0,
+        adaptive=True,
+        victim=Victim(model="resnet18", cut="layer1", data="faces", size=32),
+        defence=DefenceSetting(name=defence, label=defence),
+        attack=AttackSetting(name=attack, label=attack, floor=floor),
+        metrics=scores,
+    )
 
 
 class NoCell:
     title, stages = "a cell", ()
 
 
-def tell(display: Display, *results: dict[str, Any]) -> None:
+def tell(display: Display, *results: Record) -> None:
     for one in results:
         display.cell(NoCell(), one, True)  # type: ignore[arg-type]
 
@@ -148,7 +159,7 @@ def test_several_workers_have_a_line_each(width: int) -> None:
 def test_of_each_defence_the_strongest_attack_is_shown_the_latest_last() -> None:
     display = Display(terminal(80), 9)
     tell(display, result("none", "ridge", 20), result("noise", "ridge", 15), result("none", "decoder", 24))
-    tell(display, result("none", "weak", 12), result("none", "equal", 24), {**result("none", "x", 99), "metrics": {}})
+    tell(display, result("none", "weak", 12), result("none", "equal", 24), result("none", "x", None))
     assert [line.split("  ")[-2:] for line in lines(display)[1:]] == [
         ["15.0 dB", "noise, by ridge"],
         ["24.0 dB", "none, by decoder"],

@@ -119,7 +119,7 @@ def test_bounds_stand_beside_what_was_measured(tmp_path: Path) -> None:
         '[[defenses]]\nname = "gaussian_noise"\nsigma = [0.1, 2.0]\n[[defenses]]\nname = "laplace_noise"\n'
         '[[defenses]]\nname = "clipped_noise"\nepsilon = 1000.0\n'
     )
-    results, _, _ = run_plan(HEAD + NONE + defences + MEAN + RIDGE, tmp_path, report=True)
+    results, _, _ = run_plan(HEAD + NONE + defences + MEAN + RIDGE, tmp_path, report=True, shared=True)
     found = {result["defence"]["label"]: result["bounds"] for result in results}
     assert found["none"] is None
     assert found["laplace_noise"] is None  # another noise has another information

@@ -268,7 +268,9 @@ def test_runs_that_share_nothing_or_are_damaged_are_one_line(
 def test_a_run_tells_which_photos_it_scored(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    results, _, _ = run_plan(HEAD + NONE + MEAN, tmp_path / "a")
-    again, _, _ = run_plan(HEAD.replace("[defender]", "seed = 5\n[defender]") + NONE + MEAN, tmp_path / "b")
+    results, _, _ = run_plan(HEAD + NONE + MEAN, tmp_path / "a", shared=True)
+    again, _, _ = run_plan(
+        HEAD.replace("[defender]", "seed = 5\n[defender]") + NONE + MEAN, tmp_path / "b", shared=True
+    )
     assert results[0]["targets"] != again[0]["targets"]
     assert len(results[0]["targets"]) == 24  # hexadecimal digits of a digest

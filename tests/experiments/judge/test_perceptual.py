@@ -110,7 +110,7 @@ def _keys(folder: Path) -> list[str]:
 
 def test_lpips_and_task_accuracy_through_a_plan(backbone: Path, tmp_path: Path) -> None:
     head = HEAD + f'[judge]\nlpips = "{backbone}"\n'
-    results, _, _ = run_plan(head + NONE + MEAN + RIDGE, tmp_path, report=True)
+    results, _, _ = run_plan(head + NONE + MEAN + RIDGE, tmp_path, report=True, shared=True)
     mean, ridge = (result["metrics"] for result in results)
     assert ridge["lpips"]["mean"] > 0
     assert len(ridge["lpips"]["values"]) == 24

@@ -150,6 +150,7 @@ def test_the_page_leads_to_every_victims_report(ran: tuple[Path, str]) -> None:
     assert "gaussian_noise" in page
 
 
+@pytest.mark.slow
 def test_a_study_is_resumed_and_reported_again(ran: tuple[Path, str]) -> None:
     folder, _ = ran
     assert "0 computed" in splitleak("run", str(folder / "study.toml"), "--out", str(folder / "runs"))
@@ -166,6 +167,7 @@ def test_a_dry_run_of_a_study_computes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "runs" / "tiny").exists()
 
 
+@pytest.mark.slow
 def test_only_some_victims_run_and_the_others_stay(tmp_path: Path) -> None:
     plan, out = str(study_file(tmp_path)), str(tmp_path / "runs")
     first, _, other = read_study(Path(plan)).plans

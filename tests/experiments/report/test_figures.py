@@ -13,7 +13,7 @@ from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 from written_run import fail_one, write_run
 
-from splitleak.experiments.__main__ import report
+from splitleak.experiments.cli.run import report
 from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.figures import (
     DOUBLE,
@@ -174,6 +174,7 @@ def test_a_training_that_had_not_ended_has_a_hollow_end(tmp_path: Path) -> None:
     assert [line.get_ydata()[0] for line in hollow if line.get_ydata()[0] == 1.0] == [1.0]
 
 
+@pytest.mark.slow
 def test_a_paper_gets_every_figure_at_two_widths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ids = write_run(tmp_path, measured)[:12]
     (tmp_path / "cells.json").write_text(json.dumps(ids))

@@ -10,10 +10,11 @@ from PIL import Image
 from tiny import DECODER, HEAD, NOISE, NONE, RIDGE, run_plan
 from torch import Tensor
 
-from splitleak.attacks.base import BlackBox, Reconstruction, Staged
+from splitleak.attacks.base import Reconstruction, Staged
 from splitleak.attacks.checks import check_attack, toy_knowledge
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.inverse_network import InverseNetwork
+from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.networks.seed import TRANSPOSE_LAYERS, transpose_decoder, upsample_decoder
 from splitleak.attacks.networks.staged import StagedDecoder
 from splitleak.experiments.report.figures import inside_figure
@@ -27,7 +28,7 @@ INVERSE = '[[attacks]]\nname = "inverse_network"\nepochs = 1\n'
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("inside")
-    results, _, _ = run_plan(HEAD + NONE + NOISE + RIDGE + DECODER + INVERSE, folder)
+    results, _, _ = run_plan(HEAD + NONE + NOISE + RIDGE + DECODER + INVERSE, folder, shared=True)
     return folder / "runs" / "tiny", results
 
 

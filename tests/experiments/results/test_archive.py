@@ -20,7 +20,7 @@ from splitleak.victims.errors import InvalidInputError
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("archived")
-    run_plan(HEAD + NONE + NOISE + RIDGE + DECODER, folder, report=True)
+    run_plan(HEAD + NONE + NOISE + RIDGE + DECODER, folder, report=True, shared=True)
     return folder / "runs" / "tiny"
 
 

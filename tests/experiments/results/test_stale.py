@@ -125,7 +125,7 @@ def test_stages_that_were_not_computed_alike_are_told(run: Path, terminal: Termi
 def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a plan that was run."""
     folder = tmp_path_factory.mktemp("computed")
-    run_plan(PLAN, folder)
+    run_plan(PLAN, folder, shared=True)
     return folder
 
 

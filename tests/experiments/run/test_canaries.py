@@ -70,7 +70,8 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import torch
-from splitleak.attacks.base import BlackBox, Reconstruction, WhiteBox
+from splitleak.attacks.knowledge import BlackBox, WhiteBox
+from splitleak.attacks.base import Reconstruction
 from splitleak.attacks.ridge import Ridge
 from splitleak.attacks.networks.normalised import normalise, unnormalise
 
@@ -126,7 +127,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Results:
     attacks = "".join(
         f'[[attacks]]\nname = "attacks.py:{name}"\n' for name in ("Fed", "Rectified", "TooBright", "Blind")
     )
-    run_plan(HEAD + defences + MEAN + RIDGE + attacks, folder)
+    run_plan(HEAD + defences + MEAN + RIDGE + attacks, folder, shared=True)
     run = folder / "runs" / "tiny"
     return load_results(run, json.loads((run / "cells.json").read_text()))
 

@@ -19,11 +19,12 @@ ENDS = {
 BINARY = '[[defenses]]\nname = "quantisation"\nbits = [16, 1]\n'
 
 
+@pytest.mark.slow
 def test_channels_go_from_no_defence_to_the_floor(tmp_path: Path) -> None:
     swept = "".join(
         f'[[defenses]]\nname = "{name}"\n{field} = {json.dumps(ends)}\n' for name, (field, *ends) in ENDS.items()
     )
-    results, _, _ = run_plan(HEAD + NONE + swept + BINARY + MEAN + RIDGE, tmp_path)
+    results, _, _ = run_plan(HEAD + NONE + swept + BINARY + MEAN + RIDGE, tmp_path, shared=True)
     assert [result["traceback"] for result in results] == [None] * len(results)
     psnr = {(r["defence"]["label"], r["attack"]["name"]): r["metrics"]["psnr"]["mean"] for r in results}
     floor, undefended = psnr["none", "mean_image"], psnr["none", "ridge"]

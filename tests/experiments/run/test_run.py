@@ -202,7 +202,7 @@ def test_failing_fast_a_cell_that_does_not_apply_stops_nothing(
 
 def test_a_victim_without_a_task(tmp_path: Path) -> None:
     head = HEAD.replace('task = "mask"\n', "").replace("train = 96", "train = 0")
-    (result,), _, _ = run_plan(head + NONE + RIDGE, tmp_path, report=True)
+    (result,), _, _ = run_plan(head + NONE + RIDGE, tmp_path, report=True, shared=True)
     assert result["utility"] is None
     assert result["status"] == "ok"
 
@@ -241,6 +241,7 @@ def test_disk_use_is_predicted(whole: tuple[Path, list[dict[str, Any]]], tmp_pat
     assert 0.6 * used < expected < 1.4 * used
 
 
+@pytest.mark.slow
 def test_whatever_is_truncated_is_noticed_and_made_again(
     whole: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
@@ -260,6 +261,7 @@ def test_whatever_is_truncated_is_noticed_and_made_again(
     assert Counter(stage.label for stage in stages) <= Counter(store.computed), "a damaged result was used"
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_plan_at_the_same_time_share_the_work(tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text(HEAD + NONE + NOISE + MEAN + RIDGE)
@@ -279,6 +281,7 @@ def test_two_runs_of_one_plan_at_the_same_time_share_the_work(tmp_path: Path) ->
     assert any("waiting for another process" in text for text in said) or "already there" in "".join(said)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_resumes_to_the_same_result(
     whole: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:

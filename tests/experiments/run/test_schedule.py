@@ -225,6 +225,7 @@ def results_of(folder: Path, make: Callable[[Run, Store], Executor]) -> dict[str
     return {result.id: result.model_dump(include=kept) for result in results if result}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["processes", "ray"])
 def test_results_do_not_depend_on_who_computes_them(
     executor: str, one_by_one: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest

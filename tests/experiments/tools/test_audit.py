@@ -10,21 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from splitleak.experiments.__main__ import main
+from splitleak.experiments.cli.app import main
 from splitleak.experiments.planning.plan import read_plan
-from splitleak.experiments.tools import audit
-from splitleak.experiments.tools.audit import (
-    LEAST,
-    SCALES,
-    Audit,
-    Offer,
-    Request,
-    Scale,
-    Speed,
-    chosen_task,
-    part_sizes,
-    source_of,
-)
+from splitleak.experiments.tools.audit import Audit, AuditRequest
+from splitleak.experiments.tools.audit.offer import LEAST, SCALES, SHARE, Offer, Scale, part_sizes
+from splitleak.experiments.tools.audit.plan import chosen_task, source_of
+from splitleak.experiments.tools.audit.speed import Speed
 from splitleak.victims.data.base import Catalog, Labels
 from splitleak.victims.data.parts import divide
 from splitleak.victims.data.sources.faces import Faces
@@ -83,14 +74,14 @@ def test_the_plan_is_the_largest_that_fits(
 ) -> None:
     speed = Speed(**{name: factor * value / 20 for name, value in asdict(SPEED).items()})
     monkeypatch.setattr(Speed, "measured", lambda *arguments: speed)
-    request = Request("squeezenet1_1", "features.3", "photos", size=32, budget=budget)
+    request = AuditRequest("squeezenet1_1", "features.3", "photos", size=32, budget=budget)
     plan = Audit.of(request, Path("runs"), CPU, lambda text: None).plan
     sizes = plan.part_sizes
     offers = [
         Offer(scale, part_sizes(scale, source_of("photos").catalog(), "class", 48), "class", False)
         for scale in SCALES
     ]
-    allowed = [offer for offer in offers if offer.seconds(speed) < 60 * budget * audit.SHARE]
+    allowed = [offer for offer in offers if offer.seconds(speed) < 60 * budget * SHARE]
     assert len(plan.defenses) == 1 + sum(len(values) for values in allowed[-1].strengths.values())
     assert sizes == allowed[-1].sizes
     assert sum("refine" in entry.label for entry in plan.attacks) == bool(allowed[-1].scale.searched)
@@ -100,7 +91,7 @@ def test_the_plan_is_the_largest_that_fits(
 def test_a_budget_that_is_too_small_is_refused(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Speed, "measured", lambda *arguments: SPEED)
     with pytest.raises(InvalidInputError, match="the least audit of squeezenet1_1"):
-        Audit.of(Request("squeezenet1_1", "features.3", "photos", size=32, budget=0.1), Path("runs"), CPU, print)
+        Audit.of(AuditRequest("squeezenet1_1", "features.3", "photos", size=32, budget=0.1), Path("runs"), CPU, print)
 
 
 @pytest.mark.parametrize("count", [40, 48, 200, 1000, 20_000])
@@ -128,7 +119,7 @@ def test_the_task_is_the_only_label_or_the_one_that_is_named() -> None:
     alone = Labels(torch.zeros(4), ("all",))
 
     def task(named: str | None, **labels: Labels) -> str | None:
-        return chosen_task(Request("resnet18", "layer1", "faces", task=named), catalog(4, labels=labels))
+        return chosen_task(AuditRequest("resnet18", "layer1", "faces", task=named), catalog(4, labels=labels))
 
     assert task(None, one=one, alone=alone) == "one"
     assert task(None, one=one, two=two) is None
@@ -140,7 +131,7 @@ def test_the_task_is_the_only_label_or_the_one_that_is_named() -> None:
 
 
 def test_from_end_to_end(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(audit, "SCALES", TINY)
+    monkeypatch.setattr("splitleak.experiments.tools.audit.offer.SCALES", TINY)
     assert run(monkeypatch, "audit", *COMMAND, "--budget", "10") == 0
     said = capsys.readouterr().out
     assert "defences: none, channel_subset keep = 0.25, quantisation bits = 2, gaussian_noise sigma = 1.0" in said
@@ -161,7 +152,7 @@ def test_from_end_to_end(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_without_a_task(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for photo in list(photos.glob("*/*")):
         photo.rename(photos / photo.name)
-    monkeypatch.setattr(audit, "SCALES", (replace(TINY[1], searched=0),))
+    monkeypatch.setattr("splitleak.experiments.tools.audit.offer.SCALES", (replace(TINY[1], searched=0),))
     assert run(monkeypatch, "audit", *COMMAND, "--budget", "10") == 0
     said = capsys.readouterr().out
     assert "task: none" in said
@@ -171,7 +162,7 @@ def test_without_a_task(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_time_that_is_up_leaves_cells_to_the_next_call(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(audit, "SCALES", TINY[:1])
+    monkeypatch.setattr("splitleak.experiments.tools.audit.offer.SCALES", TINY[:1])
     run(monkeypatch, "audit", *COMMAND, "--budget", "5")
     (folder,) = [place for place in Path("runs").iterdir() if place.name != "cache"]
     capsys.readouterr()

@@ -21,7 +21,7 @@ PROJECT = Path(__file__).parents[3]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("documented")
-    run_plan(HEAD + NONE + NOISE + RIDGE, folder)
+    run_plan(HEAD + NONE + NOISE + RIDGE, folder, shared=True)
     return folder / "runs" / "tiny"
 
 
@@ -35,6 +35,7 @@ def root(run: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["RESULTS.md", "README.md"])
 def test_the_projects_documents_say_what_its_archives_hold(name: str, tmp_path: Path) -> None:
     (tmp_path / "results").symlink_to(PROJECT / "results")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny import HEAD, RIDGE, SUBSET
 
-from splitleak.experiments.__main__ import main
+from splitleak.experiments.cli.app import main
 from splitleak.experiments.tools.export import CELL, EXPERIMENT, PARENT, RUN, export_to_mlflow
 from splitleak.victims.errors import InvalidInputError
 

@@ -1,24 +1,31 @@
 """The leakage profile, on a small network and few faces."""
 
 import csv
+import re
+import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
 
-from splitleak.experiments.__main__ import main
+from splitleak.experiments.cli.app import main
 from splitleak.experiments.cli.display import Display
 from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.report.profile import MeasuredProfile, bytes_text, terminal_profile, write_profile
 from splitleak.experiments.store.store import Store
-from splitleak.experiments.tools.profile import Profile, Request, block_ends, chosen_cuts, data_setting
+from splitleak.experiments.tools.profile import LOCK, SCRATCH_FOLDER, Profile, ProfileRequest, block_ends, chosen_cuts
+from splitleak.experiments.tools.request import data_setting
 from splitleak.victims.cuts import find_cuts
 from splitleak.victims.models import make_network
 
@@ -27,11 +34,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked wit
 MODEL = "mobilenet_v3_small"
 TINY = {"size": 32, "auxiliary": 96, "target": 16, "data": '{ name = "faces", photos = 400 }'}
 CUTS = ["features.0", "features.3", "features.8"]
+SHORT = {"size": 32, "auxiliary": 16, "target": 4, "data": '{ name = "faces", photos = 60 }'}
+"""Of seconds, for what is computed more than once."""
 
 
-def _profile(out: Path, **changes: object) -> tuple[Profile, Store, Display]:
-    profile = Profile.of(Request(MODEL, **{**TINY, "cuts": CUTS, **changes}), out)  # type: ignore[arg-type]
-    store = Store(out / CACHE, torch.device("cpu"))
+def _profile(
+    out: Path, told: Callable[[str], None] = lambda text: None, **changes: object
+) -> tuple[Profile, Store, Display]:
+    request = ProfileRequest(**{"model": MODEL, **TINY, "cuts": CUTS, **changes})  # type: ignore[arg-type]
+    profile = Profile.of(request, out)
+    store = Store(out / CACHE, torch.device("cpu"), told)
     with Display(Console(quiet=True), profile.cell_count) as display:
         profile.run(store, False, display)
     return profile, store, display
@@ -105,7 +117,78 @@ def test_a_second_call_computes_nothing_and_more_cuts_only_their_own(
     assert list(again.measured().rows()) == list(measured.rows())
     _, store, display = _profile(out, cuts=[*CUTS, "flatten"])
     assert (display.computed, store.computed) == (3, [])  # the photos were decoded before
-    assert not (profile.folder / "scratch").exists(), "what belongs to one cut must go with it"
+    assert not list(profile.folder.rglob(SCRATCH_FOLDER)), "what belongs to one cut must go with it"
+
+
+def test_a_cut_that_another_process_holds_is_waited_for(
+    whole: tuple[Path, Profile, MeasuredProfile], tmp_path: Path
+) -> None:
+    shutil.copytree(whole[0], out := tmp_path / "runs")
+    cuts = out / whole[1].request.folder / "cuts"
+    used, held, dead = (cuts / name / SCRATCH_FOLDER for name in (CUTS[1], "features.5", "features.6"))
+    for scratch in (used, held, dead):
+        scratch.mkdir(parents=True)
+    said: list[str] = []
+    with ThreadPoolExecutor(1) as pool, FileLock(held.with_name(LOCK)):
+        with FileLock(used.with_name(LOCK)):
+            waiting = pool.submit(_profile, out, said.append)
+            deadline = time.monotonic() + 60
+            while not said and not waiting.done() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert said == [f"waiting for another process, which profiles {CUTS[1]}"]
+            assert used.exists()
+        _, _, display = waiting.result()
+        assert (display.done, display.computed) == (9, 0)
+        assert held.exists()
+    assert not used.exists()
+    assert not dead.exists()
+
+
+PROGRAM = """
+from splitleak.experiments.cli.app import main
+from splitleak.experiments.tools import profile
+profile.DECODER_STEPS = 12
+main()
+"""
+
+
+def test_two_processes_share_the_work(tmp_path: Path) -> None:
+    given = [f"--{key}={value}" for key, value in SHORT.items()]
+    command = [
+        sys.executable,
+        "-c",
+        PROGRAM,
+        "profile",
+        "squeezenet1_1",
+        *given,
+        "--cuts=features.3",
+        f"--out={tmp_path}",
+    ]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=600) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    computed = [int(found[1]) for out, _ in said if (found := re.search("3 cells: ([0-9]+) computed, ", out))]
+    assert sorted(computed) == [0, 3]
+    assert not list(tmp_path.rglob(SCRATCH_FOLDER))
+
+
+def test_what_an_interrupted_profile_leaves_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    request = {"model": "squeezenet1_1", "cuts": ["features.3"], **SHORT}
+    before: list[str] = []
+    after: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "cell", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            _profile(tmp_path, before.append, **request)
+    assert list(tmp_path.rglob(SCRATCH_FOLDER))
+    _, _, display = _profile(tmp_path, after.append, **request)
+    assert (display.done, display.failed) == (3, 0)
+    assert "protect" in before
+    assert "protect" not in after
+    assert not list(tmp_path.rglob(SCRATCH_FOLDER))
 
 
 def test_the_plan_of_a_cut_can_be_run(whole: tuple[Path, Profile, MeasuredProfile]) -> None:
@@ -121,7 +204,7 @@ def test_an_untrained_encoder_is_pointed_out(whole: tuple[Path, Profile, Measure
 
 def test_by_default_one_cut_for_each_block_and_the_aliases() -> None:
     network = make_network("mobilenet_v3_large", 1000, 64)
-    every, request = find_cuts(network, 64), Request("mobilenet_v3_large", size=64)
+    every, request = find_cuts(network, 64), ProfileRequest("mobilenet_v3_large", size=64)
     names = [cut.name for cut in chosen_cuts(every, network, request, ["features.13.block.0.2"])]
     assert names == [
         *(f"features.{block}" for block in range(13)),
@@ -131,7 +214,7 @@ def test_by_default_one_cut_for_each_block_and_the_aliases() -> None:
         "flatten",
         "classifier.2",
     ]
-    assert chosen_cuts(every, network, Request("mobilenet_v3_large", size=64, every=True), []) == every
+    assert chosen_cuts(every, network, ProfileRequest("mobilenet_v3_large", size=64, every=True), []) == every
 
 
 def test_blocks_of_residual_stages_and_of_plain_chains() -> None:
@@ -155,21 +238,21 @@ def test_layers_without_weights_are_left_out_unless_named(tmp_path: Path, monkey
         {key: value for key, value in state.items() if not key.startswith("classifier")}, "features.safetensors"
     )
     weights = {**TINY, "weights": "features.safetensors"}
-    profile = Profile.of(Request(MODEL, **weights), Path("runs"))  # type: ignore[arg-type]
+    profile = Profile.of(ProfileRequest(MODEL, **weights), Path("runs"))  # type: ignore[arg-type]
     assert (profile.cuts[-1].name, profile.notes) == ("flatten", ())
-    named = Profile.of(Request(MODEL, **weights, cuts=["classifier.2"]), Path("runs"))  # type: ignore[arg-type]
+    named = Profile.of(ProfileRequest(MODEL, **weights, cuts=["classifier.2"]), Path("runs"))  # type: ignore[arg-type]
     assert "random" in " ".join(named.notes)
 
 
 def test_data_by_name_path_or_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
-    assert data_setting("faces") == '"faces"'
-    assert data_setting("photos") == '{ name = "folder", path = "photos" }'
+    assert data_setting("faces") == "faces"
+    assert data_setting("photos") == {"name": "folder", "path": "photos"}
     Path("photos/index.csv").write_text("path\n")
-    assert data_setting("photos") == '{ name = "index", path = "photos" }'
-    assert data_setting("photos/index.csv") == '{ name = "index", path = "photos/index.csv" }'
-    assert data_setting('{ name = "faces", photos = 9 }') == '{ name = "faces", photos = 9 }'
+    assert data_setting("photos") == {"name": "index", "path": "photos"}
+    assert data_setting("photos/index.csv") == {"name": "index", "path": "photos/index.csv"}
+    assert data_setting('{ name = "faces", photos = 9 }') == {"name": "faces", "photos": 9}
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from PIL import Image
 from tiny import DECODER, HEAD, MEAN, NONE, RIDGE, SUBSET, run_plan
 from torch import Tensor
 
-from splitleak.experiments.__main__ import main
 from splitleak.experiments.cells.attack import AttackCell
+from splitleak.experiments.cli.app import main
 from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.report.reconstructed import Rebuilt
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked wit
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("run")
-    run_plan(HEAD + NONE + NOISE + SUBSET + MEAN + RIDGE + DECODER, folder)
+    run_plan(HEAD + NONE + NOISE + SUBSET + MEAN + RIDGE + DECODER, folder, shared=True)
     yield folder / "runs" / "tiny"
     shutil.rmtree(folder)
 
