@@ -130,11 +130,7 @@ def run_cells(
         DiskFullError: there is no room for a result.
     """
     before = len(store.computed)  # of other runs
-    with store.task():
-        data = run.cells[0].protect.victim.data.load(store)
-        save_strip(run.folder / "targets.png", data.images["target"][:EXAMPLES])
-    replace_if_other(run.folder / "plan.toml", run.plan.text.encode())
-    write_listing(run.folder, {cell.id: cell.key for cell in run.cells})
+    _begin(run, store)
     computed, missing = Counter(store.computed[before:]), {}
     for cell in run.cells:
         result = cell.result(run.folder)
@@ -164,6 +160,15 @@ def run_cells(
     with suppress(_FailedError):
         execute(_graph(list(missing.values()), store), executor, on_end, time_is_up)
     return computed
+
+
+def _begin(run: Run, store: Store) -> None:
+    """Decode the photos, and write what a reader of the run's folder must know from now on."""
+    with store.task():
+        data = run.cells[0].protect.victim.data.load(store)
+        save_strip(run.folder / "targets.png", data.images["target"][:EXAMPLES])
+    replace_if_other(run.folder / "plan.toml", run.plan.text.encode())
+    write_listing(run.folder, {cell.id: cell.key for cell in run.cells})
 
 
 class _FailedError(Exception):
