@@ -31,8 +31,8 @@ DIGITS = 64
 
 
 def digest(*facts: object) -> str:
-    """SHA-256 of plain values (what JSON can hold), as 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of plain values (what JSON can hold, all else as its text), as 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def contents_of(folder: Path, names: Sequence[str]) -> list[str | None]:

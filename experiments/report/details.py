@@ -1,10 +1,13 @@
 """What a page tells of one cell when it is opened."""
 
+from collections.abc import Mapping
 from typing import TypedDict
 
 from splitleak.experiments.judge.flags import FLAGS
+from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.tables.table import ABSENT
+from splitleak.experiments.results.frame import pooled
 from splitleak.experiments.results.group import DefenceRow, Group, mean_of_known
 from splitleak.experiments.results.results import Results
 
@@ -21,8 +24,11 @@ class Details(TypedDict):
 
 def details(results: Results) -> dict[str, Details]:
     """By the ids of the matrix' cells, see ``cell_id``."""
+    scores = pooled(results.frame)
     return {
-        cell_id(i, results.columns.index(group.column)): _of(results, row, group, i)
+        cell_id(i, results.columns.index(group.column)): _of(
+            results, row, group, i, scores.get((row.defence.label, group.column), {})
+        )
         for i, row in enumerate(results.rows)
         for group in row.groups.values()
     }
@@ -33,27 +39,26 @@ def cell_id(row: int, column: int) -> str:
     return f"{row}-{column}"
 
 
-def _of(results: Results, row: DefenceRow, group: Group, position: int) -> Details:
+def _of(results: Results, row: DefenceRow, group: Group, position: int, scores: Mapping[str, Interval]) -> Details:
     errors = [(cell.status, cell.why or "no message") for cell in group.cells if not cell.ok]
     return Details(
         title=f"{group.column} on {row.defence.label}",
-        facts=[*_scores(group), *_context(results, row, group), *errors],
+        facts=[*_scores(group, scores), *_context(results, row, group), *errors],
         flags=[(name, FLAGS[name].means) for name in results.raised(row.defence, group.column)],
         picture=f"p{cell_id(position, results.columns.index(group.column))}",
         file=f"cells/{group.cells[0].id}",
     )
 
 
-def _scores(group: Group) -> list[tuple[str, str]]:
-    """Every metric that has a form."""
+def _scores(group: Group, scores: Mapping[str, Interval]) -> list[tuple[str, str]]:
+    """Every metric that has a form; ``scores``: over all seeds."""
     found = []
     for metric in filter(matrix.known, group.metrics):
         chance = group.reference(metric, "chance")
         beside = "" if chance is None else f", chance {matrix.form(metric).bare(chance)}"
-        found.append((matrix.heading(metric), matrix.bare_range(metric, group.pooled(metric)) + beside))
-    found += [("PSNR, had the truth chosen (dB)", matrix.bare_range("psnr", group.oracle.get("psnr")))] * bool(
-        group.oracle
-    )
+        found.append((matrix.heading(metric), matrix.bare_range(metric, scores.get(metric)) + beside))
+    if "oracle_psnr" in scores:
+        found.append(("PSNR, had the truth chosen (dB)", matrix.bare_range("psnr", scores["oracle_psnr"])))
     shuffled = group.table("psnr", "shuffled")
     if shuffled is not None:
         found.append(("PSNR, given other photos' releases (dB)", matrix.FORMATS["psnr"].bare(float(shuffled.mean()))))

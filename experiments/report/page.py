@@ -30,7 +30,6 @@ from splitleak.experiments.report.tables.files import write_tables
 from splitleak.experiments.report.tables.proved import PROVED_HEADINGS, proved
 from splitleak.experiments.report.verdict import verdict
 from splitleak.experiments.results.csv import write_csv
-from splitleak.experiments.results.frame import frame
 from splitleak.experiments.results.load import CELLS, cell_ids, load_results
 from splitleak.experiments.results.metrics import SHOWN_METRICS
 from splitleak.experiments.results.results import Results
@@ -75,7 +74,7 @@ def alone(run: Path) -> BaseFileLock:
 
 def _write(run: Path) -> Path:
     results = load_results(run)
-    write_csv(frame(results), run / "results.csv")
+    write_csv(results.frame, run / "results.csv")
     write_tables(results, run)
     folder = run / "figures"
     folder.mkdir(exist_ok=True)

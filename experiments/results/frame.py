@@ -4,13 +4,10 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from splitleak.experiments.judge.statistics.interval import Interval
-from splitleak.experiments.results.load import load_results
 from splitleak.experiments.results.record import Record
-from splitleak.experiments.results.results import Results
 
 Scalar = str | int | float | bool | None
 
@@ -64,24 +61,6 @@ SETTINGS = tuple(name for name in FACTS if name not in NO_SETTINGS)
 """What is known of a cell before anything is measured."""
 
 
-def frame(run: Path | Results) -> list[Row]:
-    """All cells of a run, then all settings over their seeds; ``pandas.DataFrame(frame(run))`` takes it as it is.
-
-    Stale and damaged cells are left out, as from every report.
-
-    Args:
-        run: a run's folder, or its loaded results.
-
-    Raises:
-        InvalidInputError: there is no run, or a cell's file is no record.
-    """
-    results = load_results(run) if isinstance(run, Path) else run
-    cells = [
-        row for record in results.cells for row in rows_of(record, results.raised(record.defence, record.column))
-    ]
-    return [*cells, *_pooled(results)]
-
-
 def rows_of(record: Record, flags: Iterable[str] = ()) -> Iterator[Row]:
     """Of one cell; what was not measured has no row. ``flags``: those of its defence under its attack."""
     facts = _facts(record, " ".join(flags))
@@ -118,27 +97,21 @@ def measured(row: Mapping[str, Scalar]) -> dict[str, float]:
     }
 
 
-def pooled(rows: Iterable[Row], measure: str) -> dict[tuple[str, str], Interval]:
-    """A score over all seeds, by the label of the defence and the attack's column."""
-    return {
-        (row.defence_label, row.column): Interval(float(row.value), row.low, row.high)
-        for row in rows
-        if row.seed is None and row.measure == measure and row.low is not None and row.high is not None
-        if isinstance(row.value, int | float)
-    }
+def pooled(rows: Iterable[Row]) -> dict[tuple[str, str], dict[str, Interval]]:
+    """Every score over all seeds by its measure, for each label of a defence and column of an attack."""
+    found: dict[tuple[str, str], dict[str, Interval]] = {}
+    for row in rows:
+        if row.seed is None and isinstance(row.value, float) and row.low is not None and row.high is not None:
+            place = found.setdefault((row.defence_label, row.column), {})
+            place[row.measure] = Interval(row.value, row.low, row.high)
+    return found
 
 
-def _pooled(results: Results) -> Iterator[Row]:
-    for row in results.rows:
-        for group in row.groups.values():
-            if group.finished:
-                facts = _facts(group.finished[0], " ".join(results.raised(row.defence, group.column)))
-                facts |= {"id": "", "key": "", "seed": None, "n": group.photos}
-                scores = {metric: group.pooled(metric) for metric in group.metrics}
-                scores |= {f"oracle_{metric}": score for metric, score in group.oracle.items()}
-                for measure, score in scores.items():
-                    if score is not None:
-                        yield Row(**facts, measure=measure, value=score.mean, low=score.low, high=score.high)
+def pooled_rows(record: Record, flags: Iterable[str], scores: Mapping[str, Interval], photos: int) -> Iterator[Row]:
+    """Scores of the seeds of a setting together; ``record``: of one of them."""
+    facts = {**_facts(record, " ".join(flags)), "id": "", "key": "", "seed": None, "n": photos}
+    for measure, score in scores.items():
+        yield Row(**facts, measure=measure, value=score.mean, low=score.low, high=score.high)
 
 
 def _facts(record: Record, flags: str) -> dict[str, Any]:

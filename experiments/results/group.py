@@ -77,6 +77,13 @@ class Group:
         pooled = {metric: self.pooled(metric) for metric in SHOWN_METRICS}
         return {metric: score for metric, score in pooled.items() if score is not None}
 
+    @property
+    def every_score(self) -> Mapping[str, Interval]:
+        """Each metric over all seeds and images, shown or not, and of the suite the oracle's."""
+        found = {metric: self.scores.get(metric) or self.pooled(metric) for metric in self.metrics}
+        found |= {f"oracle_{metric}": score for metric, score in self.oracle.items()}
+        return {metric: score for metric, score in found.items() if score is not None}
+
     def pooled(self, metric: str, first: int | None = None) -> Interval | None:
         """A metric over all seeds and images that were measured, or over each seed's ``first`` images."""
         rows = [cell.metrics[metric].values[:first] for cell in self.finished if metric in cell.metrics]

@@ -13,6 +13,7 @@ from splitleak.experiments.judge.statistics.matched import needed
 from splitleak.experiments.judge.statistics.pareto import pareto
 from splitleak.experiments.judge.statistics.relative import relative
 from splitleak.experiments.planning.names import STRONGEST, UNDEFENDED
+from splitleak.experiments.results.frame import Row, pooled_rows, rows_of
 from splitleak.experiments.results.group import DefenceRow, Group
 from splitleak.experiments.results.metrics import LEAKAGE_METRICS, SHOWN_METRICS
 from splitleak.experiments.results.record import DefenceSetting, Record, Victim
@@ -79,6 +80,11 @@ class Results:
     def notes(self) -> tuple[str, ...]:
         """What a reader must know before any number: what was left out, and what was not computed alike."""
         return tuple(_notes(self))
+
+    @cached_property
+    def frame(self) -> tuple[Row, ...]:
+        """The long table: a row for every fact of every cell, then for every score of a setting over its seeds."""
+        return tuple(_long(self))
 
     @property
     def made(self) -> tuple[Made, ...]:
@@ -257,6 +263,16 @@ class Results:
     def sample(self) -> str:
         """What every number rests on, such as ``n = 200 photos x 2 seeds``."""
         return f"n = {self.photos} photos x {len(self.seeds)} seed{'' if len(self.seeds) == 1 else 's'}"
+
+
+def _long(results: Results) -> Iterator[Row]:
+    for record in results.cells:
+        yield from rows_of(record, results.raised(record.defence, record.column))
+    for row in results.rows:
+        for group in row.groups.values():
+            if group.finished:
+                flags = results.raised(row.defence, group.column)
+                yield from pooled_rows(group.finished[0], flags, group.every_score, group.photos)
 
 
 def _notes(results: Results) -> Iterator[str]:

@@ -3,7 +3,6 @@
 import ast
 import hashlib
 import importlib.util
-import json
 import sys
 import sysconfig
 from abc import ABC, abstractmethod
@@ -15,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from splitleak.victims import contents
 from splitleak.victims.data.base import Source
 from splitleak.victims.files import FROM_PATH
 from splitleak.victims.settings import Settings
@@ -92,7 +92,7 @@ def _plugins(value: Any) -> list[Settings]:
 
 def digest(value: Any) -> str:
     """SHA-256 of a plain value's canonical JSON, shortened to 24 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:24]
+    return contents.digest(value)[:24]
 
 
 @cache

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.tables.table import ABSENT, FLAG, TextTable
-from splitleak.experiments.results.frame import frame, pooled
+from splitleak.experiments.results.frame import pooled
 from splitleak.experiments.results.group import DefenceRow, Group
 from splitleak.experiments.results.metrics import SHOWN_METRICS
 from splitleak.experiments.results.results import Membership, Results
@@ -131,7 +131,7 @@ def decimals(value: float | None, places: int = 2) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Pairing:
     """One attack on one defence setting; ``heat``: 0 at the floor, 1 at the highest PSNR of the matrix.
 
     ``relative``: what still leaks of what the attack gains without a defence. ``flags``: what makes it doubtful.
@@ -196,7 +196,7 @@ class MatrixRow:
     """A defence setting with what it costs and what each attack makes of it."""
 
     row: DefenceRow
-    entries: tuple[Entry, ...]
+    entries: tuple[Pairing, ...]
     pareto: Membership | None
 
     @cached_property
@@ -246,7 +246,7 @@ def matrix_rows(results: Results) -> tuple[MatrixRow, ...]:
         strongest = row.strongest("psnr")
         groups = [row.groups.get(column) for column in results.columns]
         entries = [
-            Entry(
+            Pairing(
                 group,
                 len(results.seeds),
                 group is not None and group is strongest,
@@ -295,8 +295,8 @@ def table(results: Results) -> TextTable:
 
 def metric_table(results: Results, metric: str) -> TextTable | None:
     """The matrix of one shown metric, narrow enough for a paper; None where it was not measured."""
-    scores = pooled(frame(results), metric)
-    if not scores:
+    scores = pooled(results.frame)
+    if not any(metric in measures for measures in scores.values()):
         return None
     lines, strong = [], set()
     for i, row in enumerate(matrix_rows(results)):
@@ -304,7 +304,7 @@ def metric_table(results: Results, metric: str) -> TextTable | None:
         strong |= {(i, 1 + j) for j, entry in enumerate(row.entries) if best and entry.group is best}
         label = row.row.defence.label
         told = zip(results.columns, row.entries, strict=True)
-        bare = (entry.bare(metric, scores.get((label, column))) for column, entry in told)
+        bare = (entry.bare(metric, scores.get((label, column), {}).get(metric)) for column, entry in told)
         lines.append((label, *bare, *row.costs))
     about = [
         f"{heading(metric)}; {results.sample}. Mean ± half of the 95 % bootstrap interval over photos and seeds.",
