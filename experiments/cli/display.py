@@ -33,11 +33,14 @@ PREPARING = Task("stage", "preparing", "preparing")
 
 
 class Display(Audience):
-    """Counts cells, prints one line for each that is computed, and shows a table of what goes on."""
+    """Counts cells, prints one line for each that is computed, and shows a table of what goes on.
+
+    ``failed``: now or in a run before; ``failed_now``: of these, now.
+    """
 
     def __init__(self, console: Console, cells: int) -> None:
         self.console = console
-        self.done = self.computed = self.failed = 0
+        self.done = self.computed = self.failed = self.failed_now = 0
         self.cells = cells
         self.uses: Counter[str] = Counter()
         self.where = ""
@@ -94,6 +97,7 @@ class Display(Audience):
         if computed:
             self.uses.update(stage.label for stage in stages_of([cell]).values())
         self.failed += result.failed
+        self.failed_now += computed and result.failed
         self._note_leakage(result)
         if computed or result.failed:
             self._line(f"[{self.done}/{self.cells}] {self.where}{cell.title}: {_outcome(result)}")
@@ -156,7 +160,7 @@ class Display(Audience):
         """One line for the end, and one for what was shared between cells: ``stages`` counts those computed."""
         seconds = time.monotonic() - self.started
         failed = f", {self.failed} failed" if self.failed else ""
-        stored = self.cells - self.computed
+        stored = self.done - self.computed
         lines = [f"{self.cells} cells: {self.computed} computed{failed}, {stored} already there; {seconds:.0f} s"]
         if stages is not None and self.computed:
             shared = [

@@ -1,5 +1,7 @@
 """Names that plans, stored runs and reports share."""
 
+from pathlib import Path
+
 UNDEFENDED, FLOOR = "none", "mean_image"
 """The controls: a plan that does not name them has them all the same, for nothing can be read without them."""
 
@@ -8,3 +10,6 @@ STRONGEST = "strongest"
 
 CACHE = "cache"
 """Folder, beside the runs, of the stages' results: runs share them."""
+
+PLANS = Path(__file__).parents[1] / "plans"
+"""Folder of the built-in plans."""

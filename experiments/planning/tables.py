@@ -12,6 +12,11 @@ from splitleak.victims.settings import Settings, doc
 
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
 
+Model = Annotated[str, doc("a torchvision network, timm:NAME, or file.py:function")]
+CutName = Annotated[str, doc("where the network is split")]
+Size = Annotated[int, Ge(16), doc("side of the square images in pixels")]
+Weights = Annotated[str, doc("scratch, a torchvision weights name, or a file")]
+
 
 @dataclass(frozen=True)
 class VictimTable(Settings):
@@ -21,10 +26,10 @@ class VictimTable(Settings):
 
     data: Annotated[str | dict[str, Any], doc("a data set's name, or a table with its name and settings")] = "faces"
     task: Annotated[str | None, doc("the label that the victim predicts; none: only the encoder matters")] = None
-    model: Annotated[str, doc("a torchvision network, timm:NAME, or file.py:function")] = "mobilenet_v3_large"
-    cut: Annotated[str, doc("where the network is split")] = "C4"
-    size: Annotated[int, Ge(16), doc("side of the square images in pixels")] = 64
-    weights: Annotated[str, doc("scratch, a torchvision weights name, or a file")] = SCRATCH
+    model: Model = "mobilenet_v3_large"
+    cut: CutName = "C4"
+    size: Size = 64
+    weights: Weights = SCRATCH
     freeze_encoder: Annotated[bool, doc("train the tail only")] = False
     epochs: Annotated[int, Ge(0), doc("passes over the train part; 0: the weights stay as they are")] = 8
     batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32

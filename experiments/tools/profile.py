@@ -1,25 +1,24 @@
 """The leakage profile: cheap attacks at one cut of a network after the other, to choose where to split."""
 
 import dataclasses
-import json
-import math
 import shutil
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt
+from filelock import FileLock, Timeout
 from torch import nn
 
-from splitleak.attacks.grid import channels_and_doublings
-from splitleak.attacks.networks.residual import NARROWEST
 from splitleak.experiments.cells.attack import AttackCell
-from splitleak.experiments.planning import plugins
+from splitleak.experiments.planning.names import FLOOR, UNDEFENDED
 from splitleak.experiments.planning.plan import Plan, folder_name, parse_plan
+from splitleak.experiments.planning.tables import Model, Size, Weights
 from splitleak.experiments.report.profile import MeasuredProfile, ProfiledCut
 from splitleak.experiments.results.load import load_results
 from splitleak.experiments.run.audience import Audience
@@ -30,35 +29,32 @@ from splitleak.experiments.run.schedule import Serial
 from splitleak.experiments.stages.data import DataStage
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
+from splitleak.experiments.tools.decoder import DECODER_BATCH, decoder_epochs, decoder_width
+from splitleak.experiments.tools.request import UNTRAINED, Data, data_name, data_setting, is_untrained, plan_text
 from splitleak.victims.cuts import ALIASES, Cut, find_cuts, split
-from splitleak.victims.data.containers import Files, FolderFiles, ZipFiles
-from splitleak.victims.data.sources.files import INDEX_FILE
-from splitleak.victims.errors import InvalidInputError, unknown
-from splitleak.victims.files import DATA_VARIABLE, find_file
-from splitleak.victims.models import CLASSES_WITHOUT_TASK, SCRATCH, Network, in_file, make_network
+from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.models import CLASSES_WITHOUT_TASK, SCRATCH, Network, make_network
 from splitleak.victims.settings import Settings, doc
 
-DECODER_STEPS, DECODER_BATCH, LEAST_EPOCHS, LEARNING_RATE = 375, 8, 2, 5e-3
-"""Of the decoder at every cut: steps of the training, photos per step, passes over many photos. In the same time, 8
-photos per step rebuilt a middle cut 0.6 dB better than 16, and 1.7 dB better than 32."""
-WIDEST = 128
-"""Channels of the decoder at its first grid, at most."""
+DECODER_STEPS, LEARNING_RATE = 375, 5e-3
+"""Of the decoder at every cut: steps of its training, their peak rate."""
 VALIDATION_SHARE, LEAST_VALIDATION = 0.1, 8
 """Of the auxiliary photos, so many further ones select the decoder's epoch and the linear attack's penalty."""
 
-CUTS_FOLDER, SCRATCH_FOLDER = "cuts", "scratch"
+CUTS_FOLDER, SCRATCH_FOLDER, LOCK = "cuts", "scratch", "scratch.lock"
+"""In a profile's folder the runs of its cuts; in each of these what its stages leave, and the lock of that."""
 
 
 @dataclass(frozen=True)
-class Request(Settings):
+class ProfileRequest(Settings):
     """What to profile."""
 
     name: ClassVar[str] = "profile"
 
-    model: Annotated[str, doc("a torchvision network, timm:NAME, or file.py:function")]
-    weights: Annotated[str, doc("scratch, a torchvision weights name, or a file")] = SCRATCH
-    data: Annotated[str, doc("a data set's name, a path, or a table as in a plan")] = "faces"
-    size: Annotated[int, Ge(16), doc("side of the square images in pixels")] = 160
+    model: Model
+    weights: Weights = SCRATCH
+    data: Data = "faces"
+    size: Size = 160
     auxiliary: Annotated[int, Ge(DECODER_BATCH), doc("photos that the attacks are fitted to")] = 1000
     target: Annotated[int, Gt(0), doc("photos that are attacked and scored")] = 200
     cuts: Annotated[list[str], doc("only these; none: the end of each block, and cuts with an alias")] = field(
@@ -82,107 +78,29 @@ class Request(Settings):
         Raises:
             InvalidInputError: unknown data set, or data that is not there.
         """
-        text = PLAN.format(
-            cut=json.dumps(cut.name),
-            model=json.dumps(self.model),
-            weights=json.dumps(self.weights, ensure_ascii=False),
-            data=data_setting(self.data),
-            size=self.size,
-            validation=max(LEAST_VALIDATION, round(VALIDATION_SHARE * self.auxiliary)),
-            target=self.target,
-            auxiliary=self.auxiliary,
-            width=decoder_width(cut.shape, self.size),
-            epochs=max(LEAST_EPOCHS, math.ceil(DECODER_STEPS * DECODER_BATCH / self.auxiliary)),
-            batch_size=DECODER_BATCH,
-            learning_rate=LEARNING_RATE,
-        )
+        validation = max(LEAST_VALIDATION, round(VALIDATION_SHARE * self.auxiliary))
+        tables = {
+            "name": cut.name,
+            "victim": {
+                "model": self.model,
+                "weights": self.weights,
+                "cut": cut.name,
+                "data": data_setting(self.data),
+                "size": self.size,
+            },
+            "parts": {"train": 0, "validation": validation, "target": self.target},
+            "attacker": {"auxiliary": self.auxiliary},
+        }
+        decoder = {
+            "name": "decoder",
+            "width": decoder_width(cut.shape, self.size),
+            "epochs": decoder_epochs(DECODER_STEPS, self.auxiliary),
+            "batch_size": DECODER_BATCH,
+            "learning_rate": LEARNING_RATE,
+        }
+        attacks: list[dict[str, Any]] = [{"name": FLOOR}, {"name": "ridge"}, decoder]
+        text = plan_text(["One cut of a leakage profile."], tables, [{"name": UNDEFENDED}], attacks)
         return parse_plan(tomllib.loads(text), text, Path.cwd(), cut.name)
-
-
-PLAN = """\
-# One cut of a leakage profile.
-name = {cut}
-
-[victim]
-model = {model}
-weights = {weights}
-cut = {cut}
-data = {data}
-size = {size}
-
-[parts]
-train = 0
-validation = {validation}
-target = {target}
-
-[attacker]
-auxiliary = {auxiliary}
-
-[[defenses]]
-name = "none"
-
-[[attacks]]
-name = "mean_image"
-
-[[attacks]]
-name = "ridge"
-
-[[attacks]]
-name = "decoder"
-width = {width}
-epochs = {epochs}
-batch_size = {batch_size}
-learning_rate = {learning_rate}
-"""
-
-
-def data_name(data: str) -> str:
-    """What ``data_setting`` takes, for people: a data set's name, or the last part of a path."""
-    return Path(data).resolve().stem
-
-
-def decoder_width(shape: tuple[int, ...], size: int) -> int:
-    """Channels of the residual decoder at its first grid.
-
-    They halve with each doubling of the grid down to the narrowest, so a deeper cut meets a larger decoder: that
-    it leaks less is not for want of one.
-    """
-    _, doublings = channels_and_doublings(shape, size, size)
-    width: int = NARROWEST * 2 ** max(0, doublings - 1)
-    return min(WIDEST, width)
-
-
-def data_setting(data: str) -> str:
-    """What a plan says after ``data =``: ``data`` is a data set's name, a path, or already such a table.
-
-    Raises:
-        InvalidInputError: no such data set and no such file, or no table.
-    """
-    if data.startswith("{"):
-        try:
-            tomllib.loads(f"data = {data}")
-        except tomllib.TOMLDecodeError as error:
-            raise InvalidInputError(f"data = {data} is no TOML table: {error}") from None
-        return data
-    known = plugins.source_classes()
-    if data in known:
-        return json.dumps(data)
-    try:
-        place = find_file(data, "folder of photos, zip or CSV file", DATA_VARIABLE)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"{unknown('data set', data, known)}; {error}") from None
-    return f"{{ name = {json.dumps(_kind(place))}, path = {json.dumps(data, ensure_ascii=False)} }}"
-
-
-def _kind(place: Path) -> str:
-    """The data set that a folder, a zip or a CSV file is."""
-    if place.is_file() and place.suffix.lower() != ".zip":
-        return "index"
-    files: Files = FolderFiles(place) if place.is_dir() else ZipFiles(place)
-    with files:
-        if files.has(INDEX_FILE):
-            return "index"
-    return "folder" if place.is_dir() else "zip"
 
 
 @dataclass(frozen=True)
@@ -192,7 +110,7 @@ class Profile:
     ``aliases``: of cuts, by node; ``notes``: what a reader of the numbers must know.
     """
 
-    request: Request
+    request: ProfileRequest
     folder: Path
     cuts: tuple[Cut, ...]
     runs: tuple[Run, ...]
@@ -200,8 +118,8 @@ class Profile:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, request: Request, out: Path) -> "Profile":
-        """Choose the cuts and make their plans; computes nothing.
+    def of(cls, request: ProfileRequest, out: Path, device: str = "cpu") -> "Profile":
+        """Choose the cuts and make their plans, to run on a device of this type; computes nothing.
 
         Raises:
             InvalidInputError: unknown network, data set or cut, missing file, too few photos.
@@ -215,7 +133,7 @@ class Profile:
         plans = [request.plan(cut) for cut in cuts]
         check_plan(plans[0])  # the others differ in their cut alone, and that is valid
         folder = out / request.folder
-        runs = tuple(_attacks_alone(Run.of(plan, folder / CUTS_FOLDER)) for plan in plans)
+        runs = tuple(_attacks_alone(Run.of(plan, folder / CUTS_FOLDER, device)) for plan in plans)
         notes = tuple(_notes(request, set(cuts) <= set(trained_cuts(every, network))))
         return cls(request, folder, tuple(cuts), runs, aliases, notes)
 
@@ -228,17 +146,23 @@ class Profile:
         """Compute what has no result yet; ``store`` keeps the photos, what belongs to one cut goes with it.
 
         Features of shallow cuts are large, so a profile that kept them would fill the disk. What an interrupted
-        profile leaves is used when it is resumed.
+        profile leaves is used when it is resumed. Where another process is at a cut, this one waits for it.
         """
         for run in self.runs:
             audience.begin(f"{run.plan.victim.cut}: ")
-            scratch = self.folder / SCRATCH_FOLDER / run.plan.name
-            of_cut = CutStore(store, scratch)
-            executor = Serial(work_of(run, of_cut))
-            executor.watcher = audience
-            run_cells(run, of_cut, executor, retry_failed, audience.cell)
-            shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(self.folder / SCRATCH_FOLDER, ignore_errors=True)
+            with _held(run, store.progress):
+                of_cut = CutStore(store, run.folder / SCRATCH_FOLDER)
+                executor = Serial(work_of(run, of_cut))
+                executor.watcher = audience
+                run_cells(run, of_cut, executor, retry_failed, audience.cell)
+                shutil.rmtree(of_cut.root, ignore_errors=True)
+        self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        """What killed profiles left of further cuts: nobody holds their locks."""
+        for scratch in (self.folder / CUTS_FOLDER).glob(f"*/{SCRATCH_FOLDER}"):
+            with suppress(Timeout), FileLock(scratch.with_name(LOCK)).acquire(timeout=0):
+                shutil.rmtree(scratch, ignore_errors=True)
 
     def measured(self) -> MeasuredProfile:
         """What was found at each cut, in the order of execution."""
@@ -257,6 +181,22 @@ class Profile:
         )
 
 
+@contextmanager
+def _held(run: Run, told: Callable[[str], None]) -> Iterator[None]:
+    """Hold what a cut's stages leave, in which one process works at a time; the system lets go when it dies."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run.folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        told(f"waiting for another process, which profiles {run.plan.victim.cut}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _attacks_alone(run: Run) -> Run:
     """Without the suite's choice, which would encode every reconstruction again."""
     return dataclasses.replace(run, cells=tuple(cell for cell in run.cells if isinstance(cell, AttackCell)))
@@ -268,6 +208,7 @@ class CutStore(Store):
     def __init__(self, shared: Store, root: Path) -> None:
         super().__init__(root, shared.device, shared.progress)
         self.shared = shared
+        self._using = shared._using  # what is used of either is noted for both
 
     def has(self, stage: Stage) -> bool:
         """Whether the stage's result is there."""
@@ -280,7 +221,7 @@ class CutStore(Store):
         return super().made(label, key, compute)
 
 
-def chosen_cuts(every: list[Cut], network: Network, request: Request, also: Collection[str]) -> list[Cut]:
+def chosen_cuts(every: list[Cut], network: Network, request: ProfileRequest, also: Collection[str]) -> list[Cut]:
     """Those of a network's cuts that are to be profiled; ``also``: nodes that end no block but are wanted.
 
     Raises:
@@ -296,7 +237,7 @@ def chosen_cuts(every: list[Cut], network: Network, request: Request, also: Coll
     return [cut for cut in cuts if cut.node in ends.union(also)]
 
 
-def _node(network: Network, request: Request, name: str) -> str:
+def _node(network: Network, request: ProfileRequest, name: str) -> str:
     return split(network, request.model, name, request.size).cut.node
 
 
@@ -309,9 +250,9 @@ def trained_cuts(every: list[Cut], network: Network) -> list[Cut]:
     return list(takewhile(has_weights, every))
 
 
-def _notes(request: Request, trained: bool) -> Iterator[str]:
-    if request.weights == SCRATCH and not in_file(request.model):
-        yield "UNTRAINED ENCODER: its weights are random; a trained one may leak more or less."
+def _notes(request: ProfileRequest, trained: bool) -> Iterator[str]:
+    if is_untrained(request.model, request.weights):
+        yield f"{UNTRAINED}."
     elif not trained:
         yield "The deepest cuts lie behind layers that the weights file does not hold: these are random."
 

@@ -100,6 +100,13 @@ def test_the_figures_are_drawn(whole: tuple[Path, Profile, MeasuredProfile]) -> 
     assert (profile.folder / "profile.svg").read_text().lstrip().startswith("<?xml")
 
 
+def test_a_result_tells_of_the_photos_too(whole: tuple[Path, Profile, MeasuredProfile]) -> None:
+    _, _, measured = whole
+    for record in measured.cuts[0].results.cells:
+        stages = {label for made in record.made for label in made.stages}
+        assert stages >= {"data", "victim", "protect", "features", "attack", "judge"}
+
+
 def test_the_terminal_table_names_every_cut_and_the_floor(whole: tuple[Path, Profile, MeasuredProfile]) -> None:
     _, _, measured = whole
     console = Console(width=100, record=True, file=StringIO())

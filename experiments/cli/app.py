@@ -1,0 +1,57 @@
+"""The command line as a whole: its commands, and what becomes of bad input, a full disk and Ctrl-C."""
+
+import sys
+
+from cyclopts import App, CycloptsError
+from rich.console import Console
+from rich.markup import escape
+
+from splitleak.experiments.cli import archives, look, run, tools
+from splitleak.experiments.cli.examples import add_examples
+from splitleak.experiments.run.interrupt import interruptible
+from splitleak.experiments.store.integrity import DiskFullError
+from splitleak.victims.allocator import tune_memory
+from splitleak.victims.errors import InvalidInputError
+
+INVALID_INPUT, DISK_FULL, INTERRUPTED = 2, 3, 130
+"""Exit codes, beside that of failed cells."""
+
+app = App(
+    name="splitleak",
+    help="Measures what intercepted feature maps of split inference leak, and what each defence costs.",
+    suppress_keyboard_interrupt=False,  # ``main`` says what is kept
+)
+app.register_install_completion_command(help="Install completion of commands and options for bash, zsh or fish.")
+app.command(run.run)
+app.command(run.report)
+app.command(archives.export)
+app.command(archives.archive)
+app.command(archives.restore)
+app.command(archives.compare)
+app.command(look.list_, name="list")
+app.command(look.show)
+app.command(look.explain)
+app.command(look.cuts)
+app.command(tools.profile)
+app.command(tools.audit)
+app.command(tools.reconstruct)
+app.command(tools.check)
+app.command(tools.new)
+add_examples(app)
+
+
+def main() -> None:
+    """Entry point: bad input is one line and exit code 2, a bug keeps its traceback."""
+    tune_memory()
+    try:
+        with interruptible():
+            code = app(exit_on_error=False, print_error=False)
+    except (InvalidInputError, CycloptsError, DiskFullError) as error:
+        Console(stderr=True).print(
+            f"[red]error:[/red] {escape(' '.join(str(error).split()))}", soft_wrap=True, highlight=False
+        )
+        code = DISK_FULL if isinstance(error, DiskFullError) else INVALID_INPUT
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; finished cells are stored, the same command goes on from there")
+        code = INTERRUPTED
+    sys.exit(code)

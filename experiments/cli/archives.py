@@ -1,0 +1,88 @@
+"""Commands that take results elsewhere, bring them back and set them side by side."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from splitleak.experiments.cli.options import Out, RunFolder, console, say
+from splitleak.experiments.report.tables.compare import Comparison, terminal_table
+from splitleak.experiments.results.archive import SUFFIX, restore_archive, write_archive
+from splitleak.experiments.results.csv import write_rows
+from splitleak.experiments.results.load import load_results
+from splitleak.experiments.results.member import MEMBERS, member_runs
+from splitleak.experiments.tools.export import export_to_mlflow
+from splitleak.victims.errors import InvalidInputError
+
+
+def export(
+    run_folder: RunFolder,
+    /,
+    *,
+    to: Annotated[Literal["mlflow"], Parameter(help="the tracking store's kind")] = "mlflow",
+    tracking_uri: Annotated[
+        str, Parameter(help="a folder, which gets a database and the artefacts, or any URI that MLflow takes")
+    ] = "mlruns",
+) -> int:
+    """Write a run's results to a tracking store: one entry for each cell, below one for the plan.
+
+    What is there already is not written again, and a cell whose result has changed replaces the one of before.
+    """
+    written, kept = export_to_mlflow(run_folder, tracking_uri)
+    console.print(f"{written} cells written to {to}, {kept} already there", highlight=False)
+    return 0
+
+
+def archive(
+    run_folder: RunFolder,
+    /,
+    *,
+    file: Annotated[Path | None, Parameter(help="to write; default: RUN.json.xz here")] = None,
+) -> int:
+    """Store all numbers of a run, or of all runs of a study, in one small file that holds no photo."""
+    runs = member_runs(run_folder) if (run_folder / MEMBERS).is_file() else [run_folder]
+    path = file or Path(f"{run_folder.name}{SUFFIX}")
+    left_out = write_archive(runs, path)
+    console.print(f"{len(runs)} run{'s' * (len(runs) > 1)} in {path}, {path.stat().st_size:,} bytes", highlight=False)
+    if left_out:
+        console.print(f"{left_out} cells are stale or not as they were written, and left out", style="bold yellow")
+    return 0
+
+
+def restore(file: Path, /, *, out: Out = Path("runs")) -> int:
+    """Make folders of the runs that an archive holds, to be reported and compared; pictures are not in it."""
+    for folder in restore_archive(file, out):
+        say(str(folder))
+    return 0
+
+
+def compare(
+    first: Path,
+    second: Path,
+    /,
+    *,
+    csv: Annotated[Path | None, Parameter(help="write every comparison to this file")] = None,
+) -> int:
+    """Show which cells changed from one run to another beyond noise, and by how much.
+
+    Cells are matched by defence, attack, threat and seed.
+    """
+    comparison = Comparison.of(*(load_results(folder) for folder in (first, second)))
+    if csv:
+        _write_comparison(comparison, csv)
+    say(f"first: {first}, second: {second}")
+    for line in comparison.warnings:
+        console.print(Text(line, style="bold yellow"), soft_wrap=True)
+    if comparison.changed:
+        console.print(terminal_table(comparison))
+    for line in comparison.summary:
+        console.print(Text(line), soft_wrap=True)
+    return 0
+
+
+def _write_comparison(comparison: Comparison, path: Path) -> None:
+    try:
+        write_rows(list(comparison.csv_rows()), path)
+    except OSError as error:
+        raise InvalidInputError(f"--csv {path} cannot be written: {error.strerror}; name a file") from error

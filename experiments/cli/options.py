@@ -1,0 +1,38 @@
+"""What the commands share: the terminal that they print to, options, and the code of a failure."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from cyclopts import Parameter
+from rich.console import Console
+
+from splitleak.victims.errors import InvalidInputError
+
+FAILED_CELLS = 1
+"""Exit code where what was asked for was done, and some of it failed."""
+
+console = Console()
+
+RunFolder = Annotated[Path, Parameter(name="run")]
+Out = Annotated[Path, Parameter(help="folder of all runs and of the cache that they share")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], Parameter(help="where networks run; auto takes a GPU if there is one")
+]
+Retry = Annotated[Literal["failed"] | None, Parameter(help="compute cells again that failed before")]
+
+
+def say(line: str) -> None:
+    """Print a line as it is: brackets are no markup, numbers get no colour, and a path is not broken."""
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def device_of(name: str) -> torch.device:
+    """The device that ``--device`` names.
+
+    Raises:
+        InvalidInputError: it is not there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InvalidInputError("device = cuda: this machine has no CUDA device; use auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -1,0 +1,226 @@
+"""Commands that run a plan and print its report."""
+
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from splitleak.experiments.cells.cell import Cell
+from splitleak.experiments.cli.display import Display
+from splitleak.experiments.cli.options import FAILED_CELLS, Device, Out, Retry, RunFolder, console, device_of, say
+from splitleak.experiments.planning.names import CACHE, PLANS
+from splitleak.experiments.planning.study import Study, read_study
+from splitleak.experiments.report.figures import write_paper
+from splitleak.experiments.report.overview import terminal_overview, write_overview
+from splitleak.experiments.report.page import current_report, write_report
+from splitleak.experiments.report.tables.attacks import attack_table
+from splitleak.experiments.report.tables.attacks import terminal_table as terminal_attacks
+from splitleak.experiments.report.tables.matrix import terminal_table
+from splitleak.experiments.results.load import load_results
+from splitleak.experiments.results.member import MEMBERS, member_runs, read_members, write_members
+from splitleak.experiments.results.record import Record
+from splitleak.experiments.run.check import check_plan
+from splitleak.experiments.run.execute import RunWorkshop, run_cells, work_of
+from splitleak.experiments.run.run import Run, pending_stages
+from splitleak.experiments.run.schedule import Executor, Serial
+from splitleak.experiments.run.workers import Processes, Ray, default_workers
+from splitleak.experiments.store.store import Store
+from splitleak.experiments.tools.curves import Curves
+from splitleak.victims.errors import InvalidInputError, unknown
+
+ExecutorName = Annotated[
+    Literal["serial", "processes", "ray"],
+    Parameter(help="serial; processes: workers on this machine; ray: on the cluster that RAY_ADDRESS names, or here"),
+]
+CacheLimit = Annotated[
+    str | None,
+    Parameter(help="such as 20GB: of what stages leave on disk; what was used least recently goes first"),
+]
+Workers = Annotated[int | None, Parameter(help="how many, sharing the cores; default: one per GPU, or per core")]
+Only = Annotated[
+    list[str] | None,
+    Parameter(consume_multiple=True, negative="", help="of a plan with several victims, these; the others stay"),
+]
+DryRun = Annotated[bool, Parameter(negative="", help="show the matrix and what is cached, compute nothing")]
+StopAfter = Annotated[float | None, Parameter(help="minutes after which nothing more is begun")]
+FailFast = Annotated[bool, Parameter(negative="", help="end the run at the first cell that fails")]
+Tensorboard = Annotated[
+    bool, Parameter(negative="", help="write curves and scores to RUN/tensorboard as cells finish")
+]
+
+
+def run(
+    plan: str,
+    /,
+    *,
+    out: Out = Path("runs"),
+    device: Device = "auto",
+    dry_run: DryRun = False,
+    retry: Retry = None,
+    executor: ExecutorName = "serial",
+    workers: Workers = None,
+    cache_limit: CacheLimit = None,
+    stop_after: StopAfter = None,
+    fail_fast: FailFast = False,
+    only: Only = None,
+    tensorboard: Tensorboard = False,
+) -> int:
+    """Run a plan: a TOML file, or the name of a built-in one (quick).
+
+    Finished cells are kept: the same command goes on where it stopped.
+    """
+    started = time.monotonic()
+    until = math.inf if stop_after is None else started + 60 * stop_after
+    study = read_study(_plan_file(plan))
+    chosen = study.only(only) if only else study
+    for checked in chosen.plans.values():
+        check_plan(checked)
+    device_type = device_of(device).type
+    runs = {label: Run.of(checked, out, device_type) for label, checked in chosen.plans.items()}
+    computed: Counter[str] = Counter()
+    with Display(console, sum(len(one.cells) for one in runs.values())) as display:
+        store = Store(out / CACHE, device_of(device), display.stage, _bytes(cache_limit))
+        if dry_run:
+            for one in runs.values():
+                _print_dry_run(one, store)
+            return 0
+        for label, one in runs.items():
+            display.begin("" if study.single else f"{label}: ")
+            on_cell = _told(display, Curves(one.folder, store) if tensorboard else None)
+            with _executor(executor, workers, one, store) as working:
+                working.watcher = display
+                computed += run_cells(
+                    one,
+                    store,
+                    working,
+                    retry == "failed",
+                    on_cell,
+                    lambda: time.monotonic() > until,
+                    fail_fast=fail_fast,
+                )
+            if fail_fast and display.failed_now:
+                break
+    _print_end(
+        study, out, display, computed, "a cell has failed" if fail_fast and display.failed_now else "time is up"
+    )
+    return FAILED_CELLS if display.failed else 0
+
+
+def report(
+    run_folder: RunFolder,
+    /,
+    *,
+    style: Annotated[
+        Literal["screen", "paper"],
+        Parameter(help="paper: also every figure for one and two columns, as PDF, SVG and PNG"),
+    ] = "screen",
+) -> int:
+    """Write a run's tables, figures and page again from its stored results; of a study, those of all its runs."""
+    study = (run_folder / MEMBERS).is_file()
+    (_print_study if study else _print_report)(run_folder, again=True)
+    if style == "paper":
+        for folder in member_runs(run_folder) if study else [run_folder]:
+            for file in write_paper(folder, load_results(folder)):
+                say(str(file))
+    return 0
+
+
+def _told(display: Display, curves: Curves | None) -> Callable[[Cell, Record, bool], None]:
+    """What to call for each cell that is done."""
+
+    def on_cell(cell: Cell, result: Record, fresh: bool) -> None:
+        display.cell(cell, result, fresh)
+        if curves:
+            curves.cell(cell)
+
+    return on_cell
+
+
+def _print_end(study: Study, out: Path, display: Display, computed: Counter[str], why: str) -> None:
+    """How a run ended, and its report; ``why``: it ended before all cells were done, where some are left."""
+    console.print(display.summary(computed), highlight=False)
+    if left := display.cells - display.done:
+        console.print(f"{why}: {left} cells are left; the same command goes on with them", style="yellow")
+    folder = out / study.name
+    if study.single:
+        _print_report(folder, again=False)
+    else:
+        write_members(folder, study.text, {label: plan.name for label, plan in study.plans.items()})
+        _print_study(folder, again=False)
+
+
+def _print_report(run_folder: Path, again: bool) -> None:
+    page = (write_report if again else current_report)(run_folder)
+    results = load_results(run_folder)
+    # a single defence against many attacks reads down, not across
+    attacks = attack_table(results) if len(results.rows) == 1 else None
+    console.print(terminal_attacks(attacks) if attacks else terminal_table(results))
+    for note in results.notes:
+        console.print(note, style="bold yellow", soft_wrap=True, highlight=False, markup=False)
+    say(f"report: {page.resolve()}")
+
+
+def _print_study(folder: Path, again: bool) -> None:
+    for run_folder in member_runs(folder):
+        (write_report if again else current_report)(run_folder)
+    members = read_members(folder)
+    page = write_overview(folder.name, folder, members)
+    console.print(terminal_overview(members))
+    say(f"report: {page.resolve()}")
+
+
+def _plan_file(plan: str) -> Path:
+    builtin = PLANS / f"{plan}.toml"
+    if Path(plan).is_file() or (not builtin.is_file() and plan.endswith(".toml")):
+        return Path(plan)
+    if not builtin.is_file():
+        raise unknown("plan", plan, [path.stem for path in PLANS.glob("*.toml")])
+    return builtin
+
+
+def _bytes(limit: str | None) -> int | None:
+    """``20GB`` as a number."""
+    if limit is None:
+        return None
+    matched = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B", limit.strip())
+    if not matched:
+        raise InvalidInputError(f"cache-limit = {limit!r}: should be a size such as 500MB or 20GB")
+    return int(float(matched[1]) * 10 ** (3 * " kMGT".index(matched[2] or " ")))
+
+
+def _executor(name: str, workers: int | None, experiment: Run, store: Store) -> Executor:
+    if workers is not None and (name == "serial" or workers < 1):
+        raise InvalidInputError(f"workers = {workers}: should be at least 1, with --executor processes or ray")
+    if name == "serial":
+        return Serial(work_of(experiment, store))
+    workshop = RunWorkshop.of(experiment, store)
+    if name == "ray":
+        return Ray(workshop, workers, store.device)  # a cluster has cores of its own
+    return Processes(workshop, workers or default_workers(store.device))
+
+
+def _print_dry_run(experiment: Run, store: Store) -> None:
+    plan = experiment.plan
+    missing = [cell for cell in experiment.cells if cell.result(experiment.folder) is None]
+    table = Table(
+        title=f"{plan.name}: {len(plan.defenses)} defences x {len(plan.attacks)} attacks x seeds {list(plan.seeds)}"
+    )
+    table.add_column("cell")
+    table.add_column("state")
+    for cell in experiment.cells:
+        state = "to compute" if cell in missing else "stored"
+        table.add_row(cell.title, state)
+    console.print(table)
+    pending = pending_stages(missing, store).values()
+    counts = Counter(stage.label for stage in pending)
+    stages = ", ".join(f"{count} {label}" for label, count in counts.items())
+    console.print(
+        f"{len(missing)} of {len(experiment.cells)} cells to compute; stages to compute: {stages or 'none'}; "
+        f"about {sum(stage.expected_bytes() for stage in pending) / 1e9:.2f} GB of disk"
+    )
