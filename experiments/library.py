@@ -34,7 +34,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splitleak.attacks.base import Attack, QueryFree
+from splitleak.attacks.base import Attack
+from splitleak.attacks.knowledge import QueryFree
 from splitleak.attacks.mean_image import MeanImage
 from splitleak.defenses.base import Defense
 from splitleak.defenses.fitting import SplitModel

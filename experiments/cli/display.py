@@ -172,7 +172,7 @@ class Display(Audience):
 
 def _outcome(result: Record) -> str:
     if not result.ok:
-        return f"{'FAILED' if result.failed else result.status}, {result.why}"
+        return f"FAILED, {result.why}" if result.failed else result.why
     scores = [(name, result.metrics[name]) for name in SHOWN_METRICS if name in result.metrics]
     facts = [f"{FORMATS[name].name} {ranged(name, Interval(of.mean, of.low, of.high))}" for name, of in scores]
     facts = facts or ["nothing to score"]

@@ -17,8 +17,8 @@ from splitleak.experiments.report.reconstructed import Rebuilt
 from splitleak.experiments.report.tables.matrix import number
 from splitleak.experiments.results.load import CELLS
 from splitleak.experiments.run.run import Run
+from splitleak.experiments.stages.arrays import load_array, save_array
 from splitleak.experiments.stages.attack import AttackStage
-from splitleak.experiments.stages.data import load_array, save_array
 from splitleak.experiments.stages.inside import Opened
 from splitleak.experiments.store.key import digest, source_digest
 from splitleak.experiments.store.store import Store
