@@ -7,21 +7,20 @@ from typing import Any
 
 import pytest
 
-from splitleak import experiments
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.ridge import Ridge
 from splitleak.defenses.channel_subset import ChannelSubset
 from splitleak.defenses.gaussian_noise import GaussianNoise
 from splitleak.defenses.none import NoDefense
 from splitleak.experiments.cells.build import cells_of
-from splitleak.experiments.planning.names import FLOOR, UNDEFENDED
+from splitleak.experiments.planning.names import FLOOR, PLANS, UNDEFENDED
 from splitleak.experiments.planning.plan import Entry, Plan, parse_plan, read_plan
 from splitleak.experiments.planning.study import read_study
 from splitleak.victims.data.sources.faces import Faces
 from splitleak.victims.data.sources.files import Folder
 from splitleak.victims.errors import InvalidInputError
 
-BUILT_IN = sorted((Path(experiments.__file__).parent / "plans").glob("*.toml"))
+BUILT_IN = sorted(PLANS.glob("*.toml"))
 
 MINIMAL = """
 [[defenses]]
