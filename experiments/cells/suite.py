@@ -62,14 +62,14 @@ class StrongestCell(Cell):
         return dict(Counter(self.entries[k].attack["label"] for k in choice).most_common())
 
     def _oracle(self, store: Store, truth: Truth, draw: int) -> dict[str, Tensor]:
-        """By metric for each photo the reconstruction most like the truth, uint8 (n, 3, h, w)."""
+        """By metric for each photo that was tried the reconstruction most like the truth, uint8 (n, 3, h, w)."""
         metrics = metrics_for(truth.images.shape[-1])
         wanted = {name: metrics[name] for name in self.stage.choice(store)}
         made = [cell.stage.load(store, draw) for cell in self.entries]
         reached = [score(wanted, truth.images[: len(rebuilt)], rebuilt) for rebuilt in made]
         best = {}
         for name in wanted:
-            table = np.full((len(made), len(truth.images)), -np.inf)
+            table = np.full((len(made), max(map(len, made))), -np.inf)
             for row, found in zip(table, reached, strict=True):
                 row[: len(found[name])] = found[name]
             best[name] = streamed(picked(made, torch.from_numpy(table.argmax(0))), store.root)

@@ -121,7 +121,7 @@ def reconstruct(
     """
     if not photos:
         raise InvalidInputError("no photo given: splitleak reconstruct RUN photo.jpg")
-    question = Question.of(run_folder, photos, defenses or [], attacks or [])
+    question = Question.of(run_folder, photos, defenses or [], attacks or [], device_of(device).type)
     with Display(console, len(question.cells)) as display:
         store = Store(run_folder.parent / CACHE, device_of(device), display.stage)
         if inside:

@@ -141,7 +141,7 @@ class _Module(NamedTuple):
     @property
     def shown(self) -> str:
         """A name that is the same wherever a file lies that was loaded from its path."""
-        return self.file.name if self.alone else self.name
+        return self.file.stem if self.name.startswith(FROM_PATH) else self.name
 
     @property
     def package(self) -> str:

@@ -40,8 +40,12 @@ class Question:
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, run: Path, paths: Sequence[Path], defenses: Sequence[str], attacks: Sequence[str]) -> "Question":
+    def of(
+        cls, run: Path, paths: Sequence[Path], defenses: Sequence[str], attacks: Sequence[str], device: str = "cpu"
+    ) -> "Question":
         """Choose a run's cells by the names or labels of their defences and attacks, all where none is named.
+
+        ``device``: the type of what networks run on.
 
         Raises:
             InvalidInputError: no run there, no such defence or attack in it, none that rebuilds photos, no photo, an
@@ -50,7 +54,7 @@ class Question:
         if not (run / CELLS).is_file():
             raise InvalidInputError(f"no run at {run.absolute()}: no {CELLS} there; give a folder like runs/quick")
         plan = read_plan(run / "plan.toml", run.name)
-        cells = [cell for cell in Run.of(plan, run.parent).cells if isinstance(cell, AttackCell)]
+        cells = [cell for cell in Run.of(plan, run.parent, device).cells if isinstance(cell, AttackCell)]
         cells = [
             cell for cell in cells if cell.seed == plan.seeds[0] and isinstance(cell.entry.plugin, Reconstruction)
         ]

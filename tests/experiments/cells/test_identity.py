@@ -380,8 +380,9 @@ def run_of(folder: Path, attacks: str, identity: str = "none", each: int = 4) ->
 def computed(run: Run, folder: Path) -> tuple[dict[str, dict[str, Any]], Store]:
     store = Store(folder / "runs" / CACHE, torch.device("cpu"))
     run_cells(run, store, Serial(work_of(run, store)), False, lambda cell, result, fresh: None)
-    results = [cell.result(run.folder) for cell in run.cells]
-    assert [result["traceback"] for result in results] == [None] * len(results)
+    found = [cell.result(run.folder) for cell in run.cells]
+    results = [record.model_dump(mode="json") for record in found if record is not None]
+    assert [result["traceback"] for result in results] == [None] * len(run.cells)
     return {result["attack"]["name"]: result for result in results}, store
 
 
@@ -578,7 +579,7 @@ def test_where_nobody_is_photographed_twice_the_metrics_are_absent(tmp_path: Pat
 )
 def test_a_face_embedder_recognises_real_people(tmp_path: Path) -> None:
     data = DataStage(Index(path="lfw.zip"), PartSizes(0, 1, 1, 200), 160, None, 0)
-    stage = OnnxEmbedderStage(data, 110 / 160, FACE_EMBEDDER, "as it is")
+    stage = OnnxEmbedderStage(data, 110 / 160, "cpu", FACE_EMBEDDER, "as it is")
     store = Store(tmp_path, torch.device("cpu"))
     people = stage.data.load(store).identities
     assert people is not None

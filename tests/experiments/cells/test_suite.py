@@ -15,7 +15,7 @@ from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.report.tables.matched import yardstick
 from splitleak.experiments.results.load import load_results
 from splitleak.experiments.stages.strongest import Prediction, _line, choose
-from splitleak.experiments.store.integrity import seal
+from splitleak.experiments.store.integrity import seal, sealed
 from splitleak.experiments.store.store import Store
 
 REFINE = '[[attacks]]\nname = "refine"\nwidth = 16\nepochs = 1\nsteps = 3\n'
@@ -54,7 +54,7 @@ def test_the_time_of_a_recalled_training_is_counted(tmp_path: Path) -> None:
     run_plan(HEAD + NONE + DECODER, tmp_path)
     (facts,) = (tmp_path / "runs" / CACHE / "memory").glob("*/facts.json")
     facts.write_text(json.dumps(json.loads(facts.read_text()) | {"seconds": 1e6}))
-    seal(facts.parent)
+    seal(facts.parent, sealed(facts.parent))
     results, _, _ = run_plan(HEAD + NONE + REFINE, tmp_path)
     assert results[0]["seconds"]["fit"] > 1e6
 

@@ -15,6 +15,7 @@ from splitleak.experiments.judge.metrics import pictures as metrics
 from splitleak.experiments.judge.metrics.pictures import metrics_for, score
 from splitleak.victims.models import IMAGENET_MEAN, IMAGENET_STD
 from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import to_bytes, to_float
 
 Array = npt.NDArray[np.float64]
 
@@ -174,13 +175,15 @@ def test_anything_outside_the_range_is_refused() -> None:
             score(metrics_for(16), wrong, rebuilt)
 
 
-def test_normalised_pixels_and_bytes_are_refused() -> None:
+def test_normalised_pixels_are_refused_and_bytes_are_images() -> None:
     images, rebuilt = smooth_pair(16)
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     with pytest.raises(ValueError, match="must lie in"):
         score(metrics_for(16), (images - mean) / std, (rebuilt - mean) / std)
     with pytest.raises(ValueError, match="must be floats"):
-        score(metrics_for(16), images.mul(255).byte(), rebuilt.mul(255).byte())
+        score(metrics_for(16), images.mul(255).int(), rebuilt.mul(255).int())
+    stored = [to_bytes(one) for one in (images, rebuilt)]
+    assert score(metrics_for(16), *stored) == score(metrics_for(16), *map(to_float, stored))
 
 
 def test_images_of_another_number_or_size_are_refused() -> None:

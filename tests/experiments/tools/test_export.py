@@ -10,6 +10,8 @@ import pytest
 from tiny import HEAD, RIDGE, SUBSET
 
 from splitleak.experiments.cli.app import main
+from splitleak.experiments.results.load import cell_ids, write_listing, write_record
+from splitleak.experiments.results.record import Record
 from splitleak.experiments.tools.export import CELL, EXPERIMENT, PARENT, RUN, export_to_mlflow
 from splitleak.victims.errors import InvalidInputError
 
@@ -40,13 +42,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ids(folder: Path) -> list[str]:
-    listed: list[str] = json.loads((folder / "cells.json").read_text())
-    return listed
+    return cell_ids(folder)
 
 
 def stored(folder: Path, identifier: str) -> dict[str, Any]:
     result: dict[str, Any] = json.loads((folder / "cells" / f"{identifier}.json").read_text())
     return result
+
+
+def unsealed(text: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(text)
+    del record["seal"]
+    return record
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -142,13 +149,13 @@ def test_mlflow_has_the_curve_and_the_pictures(folder: Path, store: Path) -> Non
 
 def test_a_second_export_writes_nothing_and_a_changed_cell_is_replaced(folder: Path, store: Path) -> None:
     before = {run.info.run_id for run in runs(database(store))}
-    assert export_to_mlflow(folder, ids(folder), str(store)) == (0, 4)
+    assert export_to_mlflow(folder, str(store)) == (0, 4)
     assert {run.info.run_id for run in runs(database(store))} == before
     path = folder / "cells" / f"{ids(folder)[0]}.json"
     kept = path.read_text()
     try:
-        path.write_text(json.dumps({**json.loads(kept), "finished": "later"}))
-        assert export_to_mlflow(folder, ids(folder), database(store)) == (1, 3)
+        write_record(folder, Record.model_validate(unsealed(kept)).model_copy(update={"finished": "later"}))
+        assert export_to_mlflow(folder, database(store)) == (1, 3)
     finally:
         path.write_text(kept)
     after = {run.info.run_id for run in runs(database(store))}
@@ -156,11 +163,12 @@ def test_a_second_export_writes_nothing_and_a_changed_cell_is_replaced(folder: P
 
 
 def test_a_failed_cell_is_a_failed_run_with_its_traceback(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "run" / "cells").mkdir(parents=True)
-    result = {**stored(folder, ids(folder)[0]), "status": "failed", "traceback": "Traceback\nValueError: broken"}
+    whole = unsealed((folder / "cells" / f"{ids(folder)[0]}.json").read_text())
+    result = {**whole, "id": "one", "status": "failed", "traceback": "Traceback\nValueError: broken"}
     kept = {name: result[name] for name in result if name not in ("metrics", "utility", "history")}
-    (tmp_path / "run" / "cells" / "one.json").write_text(json.dumps(kept))
-    assert export_to_mlflow(tmp_path / "run", ["one", "absent"], str(tmp_path / "store")) == (1, 0)
+    write_record(tmp_path / "run", Record.model_validate(kept))
+    write_listing(tmp_path / "run", {"one": None, "absent": None})
+    assert export_to_mlflow(tmp_path / "run", str(tmp_path / "store")) == (1, 0)
     (failed,) = [run for run in runs(database(tmp_path / "store")) if CELL in run.data.tags]
     assert failed.info.status == "FAILED"
     assert failed.data.tags["splitleak.error"] == "ValueError: broken"
@@ -169,16 +177,16 @@ def test_a_failed_cell_is_a_failed_run_with_its_traceback(folder: Path, tmp_path
 
 def test_what_cannot_be_is_one_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInputError, match="MLflow cannot use the store nowhere://x: "):
-        export_to_mlflow(folder, ids(folder), "nowhere://x")
+        export_to_mlflow(folder, "nowhere://x")
     (tmp_path / "file").touch()
     with pytest.raises(InvalidInputError, match="file is no folder to write to: File exists"):
-        export_to_mlflow(folder, ids(folder), str(tmp_path / "file"))
-    (tmp_path / "cells").mkdir()
+        export_to_mlflow(folder, str(tmp_path / "file"))
+    write_listing(tmp_path, {})
     with pytest.raises(InvalidInputError, match="no cell has a result yet"):
-        export_to_mlflow(tmp_path, ["absent"], str(tmp_path / "store"))
+        export_to_mlflow(tmp_path, str(tmp_path / "store"))
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(InvalidInputError, match=r"pip install 'splitleak\[mlflow\]'"):
-        export_to_mlflow(folder, ids(folder), str(tmp_path / "store"))
+        export_to_mlflow(folder, str(tmp_path / "store"))
 
 
 def test_without_tensorboard_nothing_runs(
