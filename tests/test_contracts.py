@@ -1,6 +1,6 @@
 """Every discovered plugin keeps its contract, and the checks notice one that does not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
@@ -57,16 +57,21 @@ NEEDED: dict[str, dict[str, Any]] = {
     "cloak": {"steps": 60},
 }
 """Settings that have no default, and lighter ones."""
-SLOW = {"adversarial_training"}
-"""Takes a minute and has no lighter settings."""
+SLOW = {"adversarial_training", "latent_search", "refine"}
+"""They take long, and lighter settings would not do."""
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+def each(names: Iterable[str]) -> list[Any]:
+    """Names of plugins, the slow ones marked."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in names]
+
+
+@pytest.mark.parametrize("name", each(ATTACKS))
 def test_attack(name: str) -> None:
     assert check_attack(ATTACKS[name].from_mapping(LIGHTER.get(name, {}))) == []
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in DEFENSES])
+@pytest.mark.parametrize("name", each(DEFENSES))
 def test_defense(name: str) -> None:
     assert check_defense(DEFENSES[name].from_mapping(NEEDED.get(name, {}))) == []
 
@@ -76,7 +81,7 @@ def test_defense(name: str) -> None:
     [
         ("clipped_noise", {"mechanism": "laplace"}),
         ("keyed_mixing", {"form": "permutation"}),
-        ("cloak", {"suppress": 0.3}),
+        ("cloak", {"suppress": 0.3, "steps": 60}),
         ("chain", {"parts": [{"name": "disco"}, {"name": "information_bottleneck"}, {"name": "top_k"}]}),
     ],
 )

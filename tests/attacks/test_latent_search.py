@@ -125,6 +125,7 @@ def test_an_encoder_gives_a_better_start_than_chance() -> None:
     assert error("encoder") < 0.95 * floor < floor < error("random")
 
 
+@pytest.mark.slow
 def test_the_generator_is_trained_once_for_all_defences(tmp_path: Path) -> None:
     noise = '[[defenses]]\nname = "gaussian_noise"\nsigma = 1.0\n'
     settings = "epochs = 1\nwidth = 16\nlatent = 8\nsteps = 2\nactivation_steps = 2\nweight = 0.1\n"

@@ -130,6 +130,7 @@ def test_the_task_is_the_only_label_or_the_one_that_is_named() -> None:
         task("oned", one=one)
 
 
+@pytest.mark.slow
 def test_from_end_to_end(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("splitleak.experiments.tools.audit.offer.SCALES", TINY)
     assert run(monkeypatch, "audit", *COMMAND, "--budget", "10") == 0

@@ -159,6 +159,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path: Path) -> None:
     given = [f"--{key}={value}" for key, value in SHORT.items()]
     command = [
