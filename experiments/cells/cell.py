@@ -32,6 +32,7 @@ from splitleak.experiments.stages.protect import ProtectStage
 from splitleak.experiments.store.integrity import replace_if_other
 from splitleak.experiments.store.key import Stage, digest, source_digest
 from splitleak.experiments.store.store import Store
+from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.tensors import BATCH
 
 EXAMPLES = 8
@@ -113,7 +114,10 @@ class Cell(ABC):
 
     def result(self, run: Path) -> Record | None:
         """The stored result, if there is one for exactly this cell and it is as it was stored."""
-        stored = read_record(run, self.id)
+        try:
+            stored = read_record(run, self.id)
+        except InvalidInputError:  # cut off, or no record at all: a run makes it again
+            return None
         if stored is None or not stored.whole or stored.record.archived or stored.record.key != self.key:
             return None
         return stored.record

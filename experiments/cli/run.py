@@ -4,7 +4,7 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -161,8 +161,7 @@ def _print_report(run_folder: Path, again: bool) -> None:
     # a single defence against many attacks reads down, not across
     attacks = attack_table(results) if len(results.rows) == 1 else None
     console.print(terminal_attacks(attacks) if attacks else terminal_table(results))
-    for note in results.notes:
-        console.print(note, style="bold yellow", soft_wrap=True, highlight=False, markup=False)
+    _warn(results.notes)
     say(f"report: {page.resolve()}")
 
 
@@ -172,7 +171,14 @@ def _print_study(folder: Path, again: bool) -> None:
     members = read_members(folder)
     page = write_overview(folder.name, folder, members)
     console.print(terminal_overview(members))
+    _warn(f"{member.label}: {note}" for member in members for note in member.results.notes)
     say(f"report: {page.resolve()}")
+
+
+def _warn(notes: Iterable[str]) -> None:
+    """What a reader must know before any number."""
+    for note in notes:
+        console.print(note, style="bold yellow", soft_wrap=True, highlight=False, markup=False)
 
 
 def _plan_file(plan: str) -> Path:
