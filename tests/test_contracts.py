@@ -57,7 +57,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "cloak": {"steps": 60},
 }
 """Settings that have no default, and lighter ones."""
-SLOW = {"adversarial_training", "latent_search", "refine"}
+SLOW = {"adversarial_training", "disco", "latent_search", "refine", "rmle"}
 """They take long, and lighter settings would not do."""
 
 

@@ -114,6 +114,7 @@ def test_the_best_attack_meets_the_bound_on_the_gaussian_victim() -> None:
     assert jacobian.shape[1] * GRID**2 == images[0].numel()
 
 
+@pytest.mark.slow
 def test_bounds_stand_beside_what_was_measured(tmp_path: Path) -> None:
     defences = (
         '[[defenses]]\nname = "gaussian_noise"\nsigma = [0.1, 2.0]\n[[defenses]]\nname = "laplace_noise"\n'

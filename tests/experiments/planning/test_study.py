@@ -120,6 +120,7 @@ def splitleak(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_study_runs_every_victim_and_compares_them(ran: tuple[Path, str]) -> None:
     folder, said = ran
     study = folder / "runs" / "tiny"
@@ -140,6 +141,7 @@ def test_a_study_runs_every_victim_and_compares_them(ran: tuple[Path, str]) -> N
     assert len({line["nearest_neighbor, PSNR (dB)"] for line in lines}) == 2
 
 
+@pytest.mark.slow
 def test_the_page_leads_to_every_victims_report(ran: tuple[Path, str]) -> None:
     folder, _ = ran
     page = (folder / "runs" / "tiny" / "index.html").read_text()
@@ -161,6 +163,7 @@ def test_a_study_is_resumed_and_reported_again(ran: tuple[Path, str]) -> None:
     assert page.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_a_study_computes_nothing(tmp_path: Path) -> None:
     said = splitleak("run", str(study_file(tmp_path)), "--out", str(tmp_path / "runs"), "--dry-run")
     assert said.count("cells to compute") == 3
@@ -179,6 +182,7 @@ def test_only_some_victims_run_and_the_others_stay(tmp_path: Path) -> None:
         read_study(Path(plan)).only(["othre"])
 
 
+@pytest.mark.slow
 def test_a_curve_over_depth_needs_two_depths(ran: tuple[Path, str]) -> None:
     first, second, _ = read_members(ran[0] / "runs" / "tiny")
     assert depth_figure([first, second], "psnr") is not None
