@@ -82,7 +82,11 @@ def test_defense(name: str) -> None:
         ("clipped_noise", {"mechanism": "laplace"}),
         ("keyed_mixing", {"form": "permutation"}),
         ("cloak", {"suppress": 0.3, "steps": 60}),
-        ("chain", {"parts": [{"name": "disco"}, {"name": "information_bottleneck"}, {"name": "top_k"}]}),
+        pytest.param(
+            "chain",
+            {"parts": [{"name": "disco"}, {"name": "information_bottleneck"}, {"name": "top_k"}]},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_defense_variants(name: str, settings: dict[str, Any]) -> None:

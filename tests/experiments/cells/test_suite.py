@@ -68,7 +68,7 @@ def test_another_defence_has_a_decoder_of_its_own(tmp_path: Path) -> None:
 def test_several_sends_of_one_photo_tell_more_and_are_labelled(tmp_path: Path) -> None:
     head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nsends = [1, 16]")
     results, _, _ = run_plan(
-        head + '[[defenses]]\nname = "gaussian_noise"\nsigma = 4.0\n' + RIDGE, tmp_path, report=True
+        head + '[[defenses]]\nname = "gaussian_noise"\nsigma = 4.0\n' + RIDGE, tmp_path, report=True, shared=True
     )
     one, many = results
     assert (one["sends"], many["sends"]) == (1, 16)

@@ -133,7 +133,7 @@ def test_one_more_attack_computes_only_its_own_stages(whole: tuple[Path, list[di
 def test_the_unaware_attacker_is_weaker_and_labelled(tmp_path: Path) -> None:
     head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nadaptive = [true, false]")
     results, _, _ = run_plan(
-        head + '[[defenses]]\nname = "gaussian_noise"\nsigma = 2.0\n' + RIDGE, tmp_path, report=True
+        head + '[[defenses]]\nname = "gaussian_noise"\nsigma = 2.0\n' + RIDGE, tmp_path, report=True, shared=True
     )
     aware, unaware = results
     assert (aware["adaptive"], unaware["adaptive"]) == (True, False)

@@ -125,7 +125,7 @@ def made(executor: str, workshop: Workshop, request: pytest.FixtureRequest) -> E
     return Ray(workshop, 2, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("executor", ["processes", "ray"])
+@pytest.mark.parametrize("executor", ["processes", pytest.param("ray", marks=pytest.mark.slow)])
 def test_workers(executor: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     names = ["one", "die once", "two", "die", "three"]
     needs = {Task("stage", name): set[Task]() for name in names}
