@@ -1,6 +1,5 @@
 """An encoder that the cloud's tail understands, learned from labelled photos alone."""
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -15,6 +14,7 @@ from splitleak.attacks.knowledge import AttackerPart, QueryFree
 from splitleak.attacks.shadow import Shadow, ShadowAttack
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import doc
+from splitleak.victims.splitting.twin import twin
 from splitleak.victims.tensors import to_float
 from splitleak.victims.training import Batch, Recipe, Shuffled, Training, train
 
@@ -50,7 +50,7 @@ class ShadowModel(ShadowAttack):
 
     def _trained(self, shadow: Shadow, knows: QueryFree) -> dict[str, Tensor]:
         # a copy: gradients flow through the tail, and the adversary's own is left as it was found
-        tail = copy.deepcopy(knows.tail).eval().requires_grad_(False)
+        tail = twin(knows.tail).eval().requires_grad_(False)
         moments = MomentLoss.of(shadow.received.features)
         photos, held_out = (_labelled(knows, part) for part in ("auxiliary", "validation"))
 

@@ -1,6 +1,5 @@
 """Train a split network, with or without a defence in it."""
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from splitleak.defenses.base import Calibration, Channel, Defense, Perturbation, labels_of
 from splitleak.victims.seeding import seeded
+from splitleak.victims.splitting.twin import twin
 from splitleak.victims.tensors import to_bytes, to_float
 from splitleak.victims.training import Batch, History, Log, Shuffled, Training, adamw, train
 
@@ -167,8 +167,8 @@ def rehearse(defense: Defense, calibration: Calibration, budget: Budget = REHEAR
     images = torch.cat([to_bytes(batch.images) for batch in batches])
     labels = torch.cat([labels_of(batch, defense.name) for batch in batches])
     model = SplitModel(
-        copy.deepcopy(calibration.encoder),
-        copy.deepcopy(calibration.tail),
+        twin(calibration.encoder),
+        twin(calibration.tail),
         defense.channel(tuple(batches[0].features.shape[1:])).to(calibration.device),
     )
     model.channel.calibrate(calibration)

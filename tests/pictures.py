@@ -1,6 +1,8 @@
 """Photo files for tests, in a folder or a zip."""
 
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -40,4 +42,7 @@ def as_tensor(image: Image.Image) -> torch.Tensor:
 
 def bomb() -> bytes:
     """A small file that declares more pixels than may be decoded."""
-    return encoded(Image.new("1", (8400, 8400)))
+    content = bytearray(encoded(Image.new("1", (8, 8))))
+    content[16:24] = struct.pack(">2I", 30000, 30000)  # the header's width and height, then its checksum
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)

@@ -27,6 +27,10 @@ CLASSES_WITHOUT_TASK = 1000
 SCRATCH = "scratch"
 TRAINED_ON_HALVES = ("googlenet", "inception_v3")
 """Networks whose torchvision weights expect mean and standard deviation 0.5."""
+NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
+"""Under which names a checkpoint holds a network's tensors, beside those of an optimizer and the like."""
+WRAPPERS = ("module", "_orig_mod")
+"""What DataParallel and torch.compile put into the names of what they wrap."""
 AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
 """Keys of googlenet and inception_v3 that are used in their own training only."""
 
@@ -69,9 +73,6 @@ def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) ->
     else:
         network = _from_torchvision(model, classes, size)
     for module in network.module.modules():
-        # In-place activations would write into tensors that are cached, and break Opacus' hooks.
-        if getattr(module, "inplace", False):
-            module.inplace = False  # type: ignore[assignment]
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
             # Some networks average statistics over hundreds of steps, more than a small training has.
             module.momentum = max(module.momentum, BATCH_NORM_MOMENTUM)
@@ -200,7 +201,7 @@ def file_state(weights: str, wanted: str = "weights file") -> Mapping[str, Tenso
     path = find_file(weights, wanted, WEIGHTS_VARIABLE)
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _finite(load_file(path), path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -210,11 +211,24 @@ def file_state(weights: str, wanted: str = "weights file") -> Mapping[str, Tenso
         if type(error).__name__ != "UnpicklingError":
             raise
         raise InvalidInputError(f"{path} holds more than tensors and is not loaded: save a state_dict") from None
-    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
-    if not isinstance(state, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
-    ):
-        raise InvalidInputError(f"{path} holds no state_dict (a mapping of names to tensors)")
+    nested = [state[key] for key in NESTED if isinstance(state, Mapping) and key in state]
+    for candidate in (state, *nested):
+        if isinstance(candidate, Mapping) and candidate and all(_is_named_tensor(*one) for one in candidate.items()):
+            return _finite(candidate, path)
+    held = f"; it holds {_some([str(key) for key in state])}" if isinstance(state, Mapping) and state else ""
+    raise InvalidInputError(f"{path} holds no state_dict (a mapping of names to tensors){held}")
+
+
+def _is_named_tensor(key: object, value: object) -> bool:
+    return isinstance(key, str) and isinstance(value, Tensor)
+
+
+def _finite(state: Mapping[str, Tensor], path: Path) -> Mapping[str, Tensor]:
+    for key, value in state.items():
+        if not value.isfinite().all():
+            raise InvalidInputError(
+                f"{path} holds numbers that are not finite, first in '{key}': a training diverged"
+            )
     return state
 
 
@@ -228,10 +242,12 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], origin: str) ->
         InvalidInputError: any other key is missing, unknown or of another shape; the keys are listed.
     """
     own = module.state_dict()
+    state = _named_as(own, state)
     head = _classifier(module)
     in_head = {key for key in own.keys() | state.keys() if key == head or key.startswith(f"{head}.")}
+    counted = {key for key in own if not key.endswith("num_batches_tracked")}  # older files lack these
     wrong = {
-        "missing": sorted(own.keys() - state.keys() - in_head),
+        "missing": sorted(counted - state.keys() - in_head),
         "unknown": sorted(state.keys() - own.keys() - in_head),
         "of another shape": sorted(
             key for key in own.keys() & state.keys() - in_head if own[key].shape != state[key].shape
@@ -239,16 +255,42 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], origin: str) ->
     }
     if any(wrong.values()):
         listed = "; ".join(f"{len(keys)} keys {what} ({_some(keys)})" for what, keys in wrong.items() if keys)
-        raise InvalidInputError(f"{origin} are weights of another network: {listed}")
+        size = any("pos" in key for key in wrong["of another shape"])
+        hint = "; position embeddings of another shape belong to another image size" if size else ""
+        raise InvalidInputError(f"{origin} are weights of another network: {listed}{hint}")
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     module.load_state_dict(fitting, strict=False)
     return tuple(sorted(own.keys() - fitting.keys()))
 
 
+def _named_as(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A file's tensors by the network's own names: without the names of wrappers, and without auxiliary heads.
+
+    Of the ways to name them the one that most of the network's names agree with; as they are, where several do.
+    """
+    unwrapped = {".".join(part for part in key.split(".") if part not in WRAPPERS): key for key in state}
+    first = next(iter(unwrapped), "").split(".")
+    prefixes = ["".join(f"{part}." for part in first[:depth]) for depth in range(len(first))]
+    named = [dict(state)]
+    named += [{key.removeprefix(prefix): state[old] for key, old in unwrapped.items()} for prefix in prefixes]
+    best = max(named, key=lambda tensors: len(tensors.keys() & own.keys()))
+    return {key: value for key, value in best.items() if key in own or not key.startswith(AUXILIARY_HEADS)}
+
+
 def _classifier(module: nn.Module) -> str:
-    """The last child with parameters: what a change of the number of classes replaces; empty where there is none."""
-    children = [name for name, child in module.named_children() if next(child.parameters(), None) is not None]
-    return children[-1] if children else ""
+    """The last child with parameters: what a change of the number of classes replaces; empty where there is none.
+
+    Of a network in a wrapper, that of the network.
+    """
+    children = [
+        (name, child) for name, child in module.named_children() if next(child.parameters(), None) is not None
+    ]
+    if not children:
+        return ""
+    name, child = children[-1]
+    own = next(module.parameters(recurse=False), None) is not None
+    inner = _classifier(child) if len(children) == 1 and not own else ""
+    return f"{name}.{inner}" if inner else name
 
 
 def _some(keys: list[str], most: int = 4) -> str:

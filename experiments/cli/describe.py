@@ -11,7 +11,7 @@ from splitleak.experiments.judge.flags import FLAGS
 from splitleak.experiments.planning import plugins
 from splitleak.experiments.planning.study import read_study
 from splitleak.victims import models
-from splitleak.victims.cuts import Cut
+from splitleak.victims.cuts import WAYS, Cut
 from splitleak.victims.errors import unknown
 from splitleak.victims.settings import Settings
 
@@ -58,7 +58,8 @@ def cuts_table(model: str, cuts: list[Cut]) -> Table:
         shape = "x".join(map(str, cut.shape))
         macs = f"{cut.edge_macs / 1e6:.1f} M"
         table.add_row(cut.name, cut.node, shape, f"{cut.bytes:,}", macs, f"{cut.edge_share:.1%}")
-    table.title = f"{model}: {len(cuts)} valid cuts"
+    way = f", {WAYS[cuts[0].way]}" if cuts else ": nowhere does a single tensor cross"
+    table.title = f"{model}: {len(cuts)} valid cuts{way}"
     return table
 
 

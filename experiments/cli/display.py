@@ -90,6 +90,11 @@ class Display(Audience):
         """What this process computes, which does one thing at a time."""
         self.said(next(iter(self.at_work), PREPARING), text)
 
+    def loaded(self, lines: list[str]) -> None:
+        """What was loaded, before anything is made of it."""
+        for line in lines:
+            self._line(self.where + line)
+
     def cell(self, cell: Cell, result: Record, computed: bool) -> None:
         """A cell is done."""
         self.done += 1

@@ -103,6 +103,7 @@ def run(
                     on_cell,
                     lambda: time.monotonic() > until,
                     fail_fast=fail_fast,
+                    on_loaded=display.loaded,
                 )
             if fail_fast and display.failed_now:
                 break

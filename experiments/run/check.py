@@ -10,6 +10,7 @@ from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import Plan
 from splitleak.experiments.stages.embedder import check_embedder
 from splitleak.victims.cuts import Halves, split
+from splitleak.victims.data.base import Catalog
 from splitleak.victims.data.parts import divide
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import make_network
@@ -37,11 +38,7 @@ def check_plan(plan: Plan) -> None:
         check_lpips(plan.judge.lpips, victim.size)
     if not plan.parts.train and (victim.task or any(entry.plugin.strength for entry in plan.defenses)):
         raise InvalidInputError("parts.train = 0: the victim's tail and the defences need photos to fit on")
-    classes = len(catalog.labels[victim.task].classes) if victim.task else 1000
-    if victim.task and classes < 2:
-        raise InvalidInputError(
-            f"victim.task = '{victim.task}': it has a single class, so there is nothing to predict"
-        )
+    classes = len(check_task(catalog, victim.task)) if victim.task else 1000
     network = make_network(plan.model, classes, victim.size, victim.weights)
     halves = split(network, victim.model, victim.cut, victim.size)
     if victim.task:
@@ -50,6 +47,18 @@ def check_plan(plan: Plan) -> None:
     for defense, threat, attack in itertools.product(plan.defenses, plan.threats, plan.attacks):
         if not scenes.inapplicable(defense.plugin, threat, attack.plugin):
             attack.plugin.check(scenes.of(defense.plugin, threat))
+
+
+def check_task(catalog: Catalog, task: str) -> tuple[str, ...]:
+    """The classes of a task that there is something to predict in.
+
+    Raises:
+        InvalidInputError: no such task, or all its photos are of one class.
+    """
+    labels = catalog.task(task)
+    if len(labels.values[labels.values >= 0].unique()) < 2:
+        raise InvalidInputError(f"victim.task = '{task}': it has a single class, so there is nothing to predict")
+    return labels.classes
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import os
 import tomllib
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,7 +17,8 @@ from splitleak.experiments.planning.plan import parse_plan
 from splitleak.experiments.results.load import write_listing, write_record
 from splitleak.experiments.results.record import Record
 from splitleak.experiments.run.interrupt import stop_if_interrupted
-from splitleak.experiments.run.run import Run, pending_stages, stages_of
+from splitleak.experiments.run.loaded import accuracy_of_uncut, loaded
+from splitleak.experiments.run.run import Run, behind, pending_stages, stages_of
 from splitleak.experiments.run.schedule import Executor, Graph, Outcome, Progress, Task, Work, execute
 from splitleak.experiments.run.workers import Workshop
 from splitleak.experiments.store.integrity import DiskFullError, replace_if_other
@@ -66,7 +67,7 @@ class RunWorkshop(Workshop):
 def work_of(run: Run, store: Store) -> Work:
     """What does a run's tasks with a store."""
     cells = {cell.id: cell for cell in run.cells}
-    stages = stages_of(run.cells)
+    stages = stages_of(run.cells) | {stage.key: stage for stage in run.uncut.values()}
 
     def work(task: Task) -> Outcome:
         before, failure = len(store.computed), None
@@ -110,6 +111,7 @@ def run_cells(
     on_cell: Callable[[Cell, Record, bool], None],
     time_is_up: Callable[[], bool] = lambda: False,
     fail_fast: bool = False,
+    on_loaded: Callable[[list[str]], None] = lambda lines: None,
 ) -> Counter[str]:
     """Compute every cell that has no result yet; each result is on disk as soon as it is there.
 
@@ -120,6 +122,7 @@ def run_cells(
         time_is_up: no stage and no cell begins after that; what is left has no result yet.
         fail_fast: the first cell that fails now, rather than in a run before, is the last one: nothing begins after
             it, and what else runs ends with the executor.
+        on_loaded: told what was loaded before the first task, and each uncut network's accuracy once it is known.
 
     Returns:
         How many stages of each kind were computed.
@@ -130,19 +133,18 @@ def run_cells(
         DiskFullError: there is no room for a result.
     """
     before = len(store.computed)  # of other runs
-    _begin(run, store)
-    computed, missing = Counter(store.computed[before:]), {}
-    for cell in run.cells:
-        result = cell.result(run.folder)
-        if cell.inapplicable and result is None:
-            on_cell(cell, write_record(run.folder, cell.record("does not apply", reason=cell.inapplicable)), True)
-        elif result is None or (retry_failed and result.failed):
-            missing[cell.id] = cell
-        else:
-            on_cell(cell, result, False)
+    on_loaded(_begin(run, store))
+    computed = Counter(store.computed[before:])
+    missing = _missing(run, retry_failed, on_cell)
+    uncut = {stage.key: stage for stage in run.uncut.values()}
+    for stage in uncut.values():
+        if store.has(stage):
+            on_loaded([accuracy_of_uncut(stage, store)])
 
     def on_end(task: Task, outcome: Outcome) -> None:
         computed.update(outcome.computed)
+        if task.name in uncut and outcome.failure is None:
+            on_loaded([accuracy_of_uncut(uncut[task.name], store)])
         if task.kind == "cell":
             cell = missing[task.name]
             if outcome.failure is not None:
@@ -158,37 +160,60 @@ def run_cells(
                 raise _FailedError
 
     with suppress(_FailedError):
-        execute(_graph(list(missing.values()), store), executor, on_end, time_is_up)
+        execute(_graph(run, list(missing.values()), store), executor, on_end, time_is_up)
     return computed
 
 
-def _begin(run: Run, store: Store) -> None:
-    """Decode the photos, and write what a reader of the run's folder must know from now on."""
+def _missing(run: Run, retry_failed: bool, on_cell: Callable[[Cell, Record, bool], None]) -> dict[str, Cell]:
+    """The cells that are to be computed, by id; of the others is told what they are."""
+    missing = {}
+    for cell in run.cells:
+        result = cell.result(run.folder)
+        if cell.inapplicable and result is None:
+            on_cell(cell, write_record(run.folder, cell.record("does not apply", reason=cell.inapplicable)), True)
+        elif result is None or (retry_failed and result.failed):
+            missing[cell.id] = cell
+        else:
+            on_cell(cell, result, False)
+    return missing
+
+
+def _begin(run: Run, store: Store) -> list[str]:
+    """Decode the photos, and write what a reader of the run's folder must know from now on; tells what was loaded."""
     with store.task():
         data = run.cells[0].protect.victim.data.load(store)
         save_strip(run.folder / "targets.png", data.images["target"][:EXAMPLES])
     replace_if_other(run.folder / "plan.toml", run.plan.text.encode())
     write_listing(run.folder, {cell.id: cell.key for cell in run.cells})
+    return loaded(run, data)
 
 
 class _FailedError(Exception):
     """A cell has failed, and the run is to end with it."""
 
 
-def _graph(cells: list[Cell], store: Store) -> Graph:
-    """Each cell after the stages that it still needs; in the plan's order, so that results come early."""
+def _graph(run: Run, cells: list[Cell], store: Store) -> Graph:
+    """Each cell after the stages that it still needs; in the plan's order, so that results come early.
+
+    Before all else that needs a victim: how right it is uncut.
+    """
     needs: dict[Task, set[Task]] = {}
     groups: dict[Task, str] = {}
     tasks: dict[str, Task] = {}
-    for cell in cells:
-        pending = pending_stages([cell], store)
-        for key, stage in pending.items():
+
+    def add(stages: Mapping[str, Stage], cell: Cell) -> set[Task]:
+        for key, stage in stages.items():
             if key not in tasks:
                 tasks[key] = Task("stage", key, f"{stage.label} for {cell.title}", _sort(stage))
                 needs[tasks[key]] = {tasks[one.key] for one in stage.upstream if one.key in tasks}
                 groups[tasks[key]] = cell.protect.key
+        return {tasks[key] for key in stages}
+
+    for cell in cells:
+        uncut = [run.uncut[victim]] if (victim := cell.protect.victim.key) in run.uncut else []
+        first = add(behind(uncut, lambda stage: not store.has(stage)), cell)
         last = Task("cell", cell.id, f"judging {cell.title}", f"judging {cell.attack['name']}")
-        needs[last] = {tasks[key] for key in pending}
+        needs[last] = first | add(pending_stages([cell], store), cell)
         groups[last] = cell.protect.key
     return Graph(needs, groups)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from splitleak.experiments.cells.build import cells_of
 from splitleak.experiments.cells.cell import Cell
 from splitleak.experiments.planning.plan import Plan
+from splitleak.experiments.stages.uncut import UncutStage
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
 
@@ -29,13 +30,24 @@ class Run:
         return cls(plan, out / plan.name, cells, device)
 
     @property
+    def uncut(self) -> dict[str, UncutStage]:
+        """By the key of each victim's: how right it is before it is cut; none where it predicts nothing."""
+        victims = {cell.protect.victim.key: cell.protect.victim for cell in self.cells}
+        return {key: UncutStage(victim) for key, victim in victims.items()} if self.plan.victim.task else {}
+
+    @property
     def ids(self) -> list[str]:
         """Of all cells, in the plan's order."""
         return [cell.id for cell in self.cells]
 
 
 def stages_of(cells: Iterable[Cell], wanted: Callable[[Stage], bool] = lambda stage: True) -> dict[str, Stage]:
-    """The stages behind some cells by key, each after those that it builds on.
+    """The stages behind some cells, see ``behind``."""
+    return behind((stage for cell in cells for stage in cell.stages), wanted)
+
+
+def behind(last: Iterable[Stage], wanted: Callable[[Stage], bool] = lambda stage: True) -> dict[str, Stage]:
+    """These stages and what they build on by key, each after those that it builds on.
 
     ``wanted``: the others are left out, and with them what only they build on.
     """
@@ -47,12 +59,11 @@ def stages_of(cells: Iterable[Cell], wanted: Callable[[Stage], bool] = lambda st
                 visit(upstream)
             found[stage.key] = stage
 
-    for cell in cells:
-        for stage in cell.stages:
-            visit(stage)
+    for stage in last:
+        visit(stage)
     return found
 
 
 def pending_stages(cells: Iterable[Cell], store: Store) -> dict[str, Stage]:
-    """Those that have no result yet."""
+    """Those behind some cells that have no result yet."""
     return stages_of(cells, lambda stage: not store.has(stage))

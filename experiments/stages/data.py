@@ -14,7 +14,8 @@ from splitleak.experiments.stages.arrays import ArrayFile, MirroredFile, load_ar
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.data.base import Source
-from splitleak.victims.data.parts import LoadedParts, PartSizes, load_parts
+from splitleak.victims.data.loading import LoadedParts, load_parts
+from splitleak.victims.data.parts import PartSizes
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Data:
 
     ``attributes``: by part and name, int64 (n,), -1 where unknown; ``names``: of each attribute's values.
     ``identities``: by part, int64 (n,), -1 where unknown; None where the data does not say who is on a photo.
-    ``task``: the attribute that the victim predicts.
+    ``task``: the attribute that the victim predicts. ``manifest``: what is in which part (see Parts.manifest).
     """
 
     images: Mapping[str, Tensor]
@@ -32,6 +33,11 @@ class Data:
     identities: Mapping[str, Tensor] | None
     task: str | None
     manifest: Mapping[str, Any]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, merged or changed on the way from the files to the parts, as sentences of one line."""
+        return tuple(self.manifest["notes"])
 
     @property
     def labels(self) -> Mapping[str, Tensor] | None:
@@ -80,7 +86,7 @@ class DataStage(Stage):
     @cached_property
     def class_count(self) -> int:
         """Of the task, as the catalogue has it; 0 without a task."""
-        return len(self.source.catalog().labels[self.task].classes) if self.task else 0
+        return len(self.source.catalog().task(self.task).classes) if self.task else 0
 
     def image_bytes(self, photos: int) -> int:
         """Of so many decoded photos."""

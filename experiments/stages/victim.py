@@ -1,11 +1,10 @@
 """The victim: a network with its cut, trained on its task; and what its encoder makes of the photos."""
 
-import copy
 import json
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +21,7 @@ from splitleak.experiments.store.store import Store
 from splitleak.victims.cuts import Halves, split, uncut
 from splitleak.victims.models import CLASSES_WITHOUT_TASK, Network, forget, in_file, make_network
 from splitleak.victims.seeding import seeded
+from splitleak.victims.splitting.twin import twin
 from splitleak.victims.tensors import BATCH, to_float
 
 
@@ -112,8 +112,9 @@ class VictimStage(NetworkStage):
 
     def initial(self, classes: int) -> Halves:
         """The halves before any training, in eval mode: the same for the same seed."""
-        # a copy: the cached one must stay as it was made
-        return copy.deepcopy(_initial(self, classes))
+        made = _initial(self, classes)
+        # copies: the cached one must stay as it was made
+        return replace(made, encoder=twin(made.encoder), tail=twin(made.tail))
 
     def new_encoder(self, store: Store) -> nn.Module:
         """An encoder of this architecture with weights of its own, untrained; drawn from torch's global state."""
@@ -122,6 +123,13 @@ class VictimStage(NetworkStage):
         if in_file(self.model):
             forget(network.module)  # its function may have loaded the victim's weights
         return split(network, self.model, self.cut, self.data.size).encoder
+
+    def uncut(self, store: Store) -> Network | None:
+        """The network that was cut, on the CPU; None where its tail was trained after the cut."""
+        data = self.data.load(store)
+        if data.labels is None or not self.budget.epochs:
+            return self.training.initial(len(data.classes) or CLASSES_WITHOUT_TASK)
+        return None if self.freeze_encoder else self.training.load(store)[0]
 
     def compute(self, folder: Path, store: Store) -> None:
         """weights.safetensors (encoder.*, tail.*) and facts.json."""

@@ -4,12 +4,13 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zipfile import is_zipfile
 
 import tomli_w
 
 from splitleak.experiments.planning import plugins
 from splitleak.victims.data.containers import Files, FolderFiles, ZipFiles
-from splitleak.victims.data.sources.files import INDEX_FILE
+from splitleak.victims.data.layout import index_in
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.files import DATA_VARIABLE, find_file
 from splitleak.victims.models import SCRATCH, in_file
@@ -54,11 +55,11 @@ def data_setting(data: str) -> str | dict[str, Any]:
 
 def _kind(place: Path) -> Literal["index", "folder", "zip"]:
     """The data set that a folder, a zip or a CSV file is."""
-    if place.is_file() and place.suffix.lower() != ".zip":
+    if place.is_file() and place.suffix.lower() != ".zip" and not is_zipfile(place):
         return "index"
     files: Files = FolderFiles(place) if place.is_dir() else ZipFiles(place)
     with files:
-        if files.has(INDEX_FILE):
+        if index_in(files):
             return "index"
     return "folder" if place.is_dir() else "zip"
 

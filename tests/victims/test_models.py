@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from splitleak.victims import models
-from splitleak.victims.cuts import find_cuts, split
+from splitleak.victims.cuts import find_cuts, split, uncut
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import make_network
 from splitleak.victims.seeding import seeded
@@ -293,11 +293,11 @@ def test_detection_networks_are_not_offered() -> None:
 
 
 @pytest.mark.parametrize("model", ["mobilenet_v3_small", "resnet18", "densenet121", "squeezenet1_1"])
-def test_nothing_works_in_place(model: str) -> None:
+def test_nothing_works_in_place_once_it_is_taken_apart(model: str) -> None:
     own = torchvision.models.get_model(model, num_classes=CLASSES)
     assert any(getattr(module, "inplace", False) for module in own.modules()), "then this proves nothing"
-    network = make_network(model, CLASSES, 64)
-    assert not any(getattr(module, "inplace", False) for module in network.module.modules())
+    whole = uncut(make_network(model, CLASSES, 64), 64)
+    assert not any(getattr(module, "inplace", False) for module in whole.modules())
 
 
 def test_batch_statistics_keep_up_with_a_short_training() -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.settings import Settings
 
 
@@ -25,23 +26,43 @@ class Catalog:
     ``names``: unique per photo. ``labels``: task name -> Labels. ``identity``: int64 (n,), the same number
     for the same person, -1 where unknown; None where the data has no identities. ``split``: per photo
     "train", "validation", "target" or "" (free), as fixed by the data's authors; None where they fixed none.
+    ``unusable``: what is known of the photos but is no label, by name -> why, as the end of a sentence on it.
+    ``notes``: what was left out, merged or put in another order, as sentences of one line.
     """
 
     names: tuple[str, ...]
     labels: Mapping[str, Labels] = field(default_factory=dict)
     identity: Tensor | None = None
     split: tuple[str, ...] | None = None
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def task(self, name: str) -> Labels:
+        """The labels of one task.
+
+        Raises:
+            InvalidInputError: there is no such task, or what has this name is no label.
+        """
+        if name in self.unusable:
+            raise InvalidInputError(f"'{name}' cannot be a task: it {self.unusable[name]}")
+        if name not in self.labels:
+            raise unknown("task", name, self.labels)
+        return self.labels[name]
+
 
 @dataclass(frozen=True)
 class Pixels:
-    """Decoded photos. ``images``: uint8 (m, 3, size, size). ``corrupt``: positions (in the request) left out."""
+    """Decoded photos. ``images``: uint8 (m, 3, size, size). ``corrupt``: positions (in the request) left out.
+
+    ``remarks``: what a viewer would not expect of a decoded photo -> how many photos it is true of.
+    """
 
     images: Tensor
     corrupt: tuple[int, ...] = ()
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from splitleak.victims.data.base import Catalog, Source
-from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.data.base import Catalog
+from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import Settings, doc
 
 Indices = npt.NDArray[np.int64]
@@ -23,8 +23,6 @@ PRECEDENCE = ("target", "validation", "auxiliary", "train")
 """The order in which parts are filled, and in which they keep a photo that several of them contain."""
 
 HASH_BYTES = 16
-CHUNK_BYTES = 2**27
-"""Of the photos that are decoded at a time."""
 
 
 class OverlapError(ValueError):
@@ -52,18 +50,20 @@ class Parts:
 
     indices: Mapping[str, Tensor]
 
-    def keep(self, positions: Mapping[str, Tensor]) -> "Parts":
-        """Only the photos at these positions (int64, counted within each part)."""
-        return Parts({part: indices[positions[part]] for part, indices in self.indices.items()})
-
     def manifest(
-        self, catalog: Catalog, task: str | None, distinct: "Distinct", corrupt: Mapping[str, Sequence[str]]
+        self,
+        catalog: Catalog,
+        task: str | None,
+        distinct: "Distinct",
+        corrupt: Mapping[str, Sequence[str]],
+        notes: Sequence[str],
     ) -> dict[str, Any]:
         """What the parts contain, as plain values that JSON can hold.
 
         Per part: n, photos per class (None without a task), number of known identities (None where the data
         has none), names, content hashes, duplicates dropped and kept, and ``corrupt``, the names of
-        unreadable photos that were left out. "sha256" is taken over all the rest.
+        unreadable photos that were left out. ``notes``: what a reader should know of the data, as sentences.
+        "sha256" is taken over all the rest.
         """
         parts = {
             part: {
@@ -78,7 +78,7 @@ class Parts:
             }
             for part, indices in self.indices.items()
         }
-        content = {"task": task, "parts": parts}
+        content = {"task": task, "parts": parts, "notes": list(notes)}
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return content | {"sha256": hashlib.sha256(canonical.encode()).hexdigest()}
 
@@ -104,26 +104,58 @@ def divide(catalog: Catalog, sizes: PartSizes, task: str | None, seed: int) -> P
     Raises:
         InvalidInputError: unknown task, or too few photos.
     """
-    if task is not None and task not in catalog.labels:
-        raise unknown("task", task, catalog.labels)
-    count = len(catalog)
-    labels = np.zeros(count, np.int64) if task is None else catalog.labels[task].values.numpy()
-    units = _units(catalog)
-    fits = _fits(catalog) & (labels >= 0)
-    freedom = np.sum([np.bincount(units, weights=row) > 0 for row in fits], axis=0)
-    free = np.ones(count, bool)
+    division = Division(catalog, task, seed)
     chosen: dict[str, Tensor] = {}
-    for position, part in enumerate(PRECEDENCE):
-        generator = np.random.default_rng((seed, position))
-        candidates = np.flatnonzero(fits[position] & free)
-        order = _order(candidates, units, labels, freedom, generator)
+    for part in PRECEDENCE:
+        turn = division.turn(part)
         size: int = getattr(sizes, part)
-        if len(order) < size:
-            raise _too_few(catalog, sizes, task, part, len(order))
-        taken = order[:size]
-        free &= ~np.isin(units, units[taken])
-        chosen[part] = torch.from_numpy(generator.permutation(taken))
+        if turn.left < size:
+            raise _too_few(catalog, sizes, task, part, turn.left)
+        chosen[part] = turn.take(size)
     return Parts(chosen)
+
+
+class Division:
+    """A catalogue's photos as they are handed out to the parts, which take their turn in the order of PRECEDENCE.
+
+    Raises:
+        InvalidInputError: unknown task.
+    """
+
+    def __init__(self, catalog: Catalog, task: str | None, seed: int) -> None:
+        count = len(catalog)
+        self.seed = seed
+        self.labels = np.zeros(count, np.int64) if task is None else catalog.task(task).values.numpy()
+        self.units = _units(catalog)
+        self.fits = _fits(catalog) & (self.labels >= 0)
+        self.freedom: Indices = np.sum([np.bincount(self.units, weights=row) > 0 for row in self.fits], axis=0)
+        self.free = np.ones(count, bool)
+
+    def turn(self, part: str) -> "Turn":
+        """The part's turn, once those before it have had theirs."""
+        position = PRECEDENCE.index(part)
+        generator = np.random.default_rng((self.seed, position))
+        candidates = np.flatnonzero(self.fits[position] & self.free)
+        return Turn(self, _order(candidates, self.units, self.labels, self.freedom, generator), generator)
+
+
+class Turn:
+    """The photos that one part may take, in an order of which any beginning is a stratified sample."""
+
+    def __init__(self, division: Division, order: Indices, generator: np.random.Generator) -> None:
+        self._division, self._order, self._generator = division, order, generator
+
+    @property
+    def left(self) -> int:
+        """How many photos there are still."""
+        return len(self._order)
+
+    def take(self, count: int) -> Tensor:
+        """The next photos in random order, fewer where no more are left; their persons go to no other part."""
+        taken, self._order = self._order[:count], self._order[count:]
+        units = self._division.units
+        self._division.free &= ~np.isin(units, units[taken])
+        return torch.from_numpy(self._generator.permutation(taken))
 
 
 def _units(catalog: Catalog) -> Indices:
@@ -275,100 +307,3 @@ def _overlaps(
             common = members[first] & members[second]
             if common:
                 yield kind, first, second, common
-
-
-class Shelf(Protocol):
-    """Takes the photos of a part as they are decoded."""
-
-    def add(self, images: Tensor) -> None:
-        """Further photos, uint8 (n, 3, size, size)."""
-
-    def tensor(self) -> Tensor:
-        """All of them; called once, at the end."""
-
-
-class InMemory:
-    """A shelf that keeps them in memory."""
-
-    def __init__(self, part: str) -> None:
-        self.chunks: list[Tensor] = []
-
-    def add(self, images: Tensor) -> None:
-        """Keep them."""
-        self.chunks.append(images)
-
-    def tensor(self) -> Tensor:
-        """As one tensor."""
-        return torch.cat(self.chunks)
-
-
-@dataclass(frozen=True)
-class LoadedParts:
-    """The four parts, decoded.
-
-    ``images``: part -> uint8 (k, 3, size, size). ``labels``: part -> attribute -> int64 (k,), -1 where unknown;
-    ``classes``: attribute -> what its values mean. ``identities``: part -> int64 (k,), -1 where unknown, or None
-    where the data has none. ``manifest``: what was used, as plain values (see Parts.manifest).
-    """
-
-    images: Mapping[str, Tensor]
-    labels: Mapping[str, Mapping[str, Tensor]]
-    identities: Mapping[str, Tensor] | None
-    classes: Mapping[str, tuple[str, ...]]
-    manifest: Mapping[str, Any]
-
-
-def load_parts(
-    source: Source,
-    sizes: PartSizes,
-    size: int,
-    task: str | None,
-    seed: int,
-    shelf: Callable[[str], Shelf] = InMemory,
-) -> LoadedParts:
-    """Divide a data set, decode its parts at ``size`` pixels, and make sure that they share nothing.
-
-    Photos are decoded some at a time and put on the shelf of their part, so that they need not fit the memory.
-    Unreadable photos (where the source skips them) and copies of photos in a part of higher precedence make
-    a part smaller than asked for; the manifest has the true numbers.
-
-    Raises:
-        InvalidInputError: the data is missing, unreadable or too small, or the task unknown.
-        OverlapError: a bug let two parts share something.
-    """
-    catalog = source.catalog()
-    parts = divide(catalog, sizes, task, seed)
-    distinct, images, corrupt, readable = Distinct(), {}, {}, {}
-    for part in PRECEDENCE:
-        chosen, shelved = parts.indices[part], shelf(part)
-        lost: list[int] = []
-        for rows in torch.arange(len(chosen)).split(max(1, CHUNK_BYTES // (3 * size * size))):
-            decoded = source.read(chosen[rows].tolist(), size)
-            lost += [int(rows[position]) for position in decoded.corrupt]
-            shelved.add(distinct.admit(part, decoded.images))
-        images[part] = shelved.tensor()
-        corrupt[part] = [catalog.names[int(chosen[position])] for position in lost]
-        readable[part] = _others(chosen, lost)
-    parts = parts.keep(readable).keep(
-        {part: torch.tensor(kept, dtype=torch.int64) for part, kept in distinct.positions.items()}
-    )
-    refuse_overlap(parts.indices, catalog.identity, distinct.hashes)
-    return LoadedParts(
-        images=images,
-        labels={
-            part: {name: labels.values[indices] for name, labels in catalog.labels.items()}
-            for part, indices in parts.indices.items()
-        },
-        identities=None
-        if catalog.identity is None
-        else {part: catalog.identity[indices] for part, indices in parts.indices.items()},
-        classes={name: labels.classes for name, labels in catalog.labels.items()},
-        manifest=parts.manifest(catalog, task, distinct, corrupt),
-    )
-
-
-def _others(indices: Tensor, positions: Sequence[int]) -> Tensor:
-    """All positions in ``indices`` but these."""
-    keep = torch.ones(len(indices), dtype=torch.bool)
-    keep[list(positions)] = False
-    return keep.nonzero().flatten()

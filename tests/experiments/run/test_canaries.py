@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.results.load import load_results
 from splitleak.experiments.results.results import Results
-from splitleak.victims.data import parts
+from splitleak.victims.data import loading, parts
 from splitleak.victims.data.sources.faces import Faces
 
 DEFENCES = '''
@@ -172,16 +173,36 @@ def test_few_photos_are_said_to_be_few(planted: Results) -> None:
 
 
 def test_photos_in_two_parts_are_refused_and_would_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = torch.arange(8)
-    leaking = parts.Parts({"train": rows[:2], "auxiliary": rows[2:5], "validation": rows[5:6], "target": rows[4:]})
-    monkeypatch.setattr(parts, "divide", lambda *given: leaking)
-    monkeypatch.setattr(parts, "Distinct", _Indistinct)
-    load = partial(parts.load_parts, Faces(photos=8), parts.PartSizes(2, 3, 1, 4), 32, None, 0)
+    monkeypatch.setattr(loading, "divide", lambda *given: None)
+    monkeypatch.setattr(loading, "Division", _Leaking)
+    monkeypatch.setattr(loading, "Distinct", _Indistinct)
+    load = partial(loading.load_parts, Faces(photos=8), parts.PartSizes(2, 3, 1, 4), 32, None, 0)
     with pytest.raises(parts.OverlapError):
         load()
-    monkeypatch.setattr(parts, "refuse_overlap", lambda *given: None)
+    monkeypatch.setattr(loading, "refuse_overlap", lambda *given: None)
     assert overlap(load().manifest) == 2
     assert flags_of(Evidence(photos=500, overlap=2)) == ("overlap",)
+
+
+class _Leaking:
+    """Gives two photos to two parts."""
+
+    rows: ClassVar = {"train": [0, 1], "auxiliary": [2, 3, 4], "validation": [5], "target": [4, 5, 6, 7]}
+
+    def __init__(self, *given: object) -> None:
+        self.order: list[int] = []
+
+    def turn(self, part: str) -> "_Leaking":
+        self.order = self.rows[part]
+        return self
+
+    @property
+    def left(self) -> int:
+        return len(self.order)
+
+    def take(self, count: int) -> Tensor:
+        taken, self.order = self.order[:count], self.order[count:]
+        return torch.tensor(taken, dtype=torch.int64)
 
 
 class _Indistinct(parts.Distinct):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from splitleak.victims.data.base import Catalog, Labels, Pixels, Source
+from splitleak.victims.data.loading import load_parts
 from splitleak.victims.data.parts import (
     PRECEDENCE,
     Distinct,
@@ -23,7 +24,6 @@ from splitleak.victims.data.parts import (
     PartSizes,
     content_hashes,
     divide,
-    load_parts,
     refuse_overlap,
 )
 from splitleak.victims.data.sources.files import Index
@@ -312,7 +312,7 @@ class Squares(Source):
         return Pixels(images, tuple(corrupt))
 
 
-SIZES = PartSizes(20, 10, 6, 9)
+SIZES, FEW = PartSizes(20, 10, 6, 9), PartSizes(6, 5, 4, 5)
 
 
 def assert_consistent(manifest: Mapping[str, Any]) -> None:
@@ -347,9 +347,9 @@ def test_load_parts_returns_what_belongs_together() -> None:
 
 def test_load_parts_is_the_same_some_photos_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     source = Squares(tuple(range(1, 60, 6)), copies=True)
-    whole = load_parts(source, SIZES, 8, "kind", 5)
-    monkeypatch.setattr("splitleak.victims.data.parts.CHUNK_BYTES", 4 * 3 * 8 * 8)
-    chunked = load_parts(source, SIZES, 8, "kind", 5)
+    whole = load_parts(source, FEW, 8, "kind", 5)
+    monkeypatch.setattr("splitleak.victims.data.loading.CHUNK_BYTES", 4 * 3 * 8 * 8)
+    chunked = load_parts(source, FEW, 8, "kind", 5)
     assert chunked.manifest == whole.manifest
     for part, images in whole.images.items():
         assert torch.equal(chunked.images[part], images)
@@ -362,34 +362,85 @@ def test_load_parts_without_a_task_and_without_train_photos() -> None:
     assert loaded.manifest["parts"]["train"]["labels"] is None
 
 
-def test_load_parts_drops_corrupt_photos_and_copies_and_says_so() -> None:
+def test_others_take_the_places_of_corrupt_photos_and_copies_and_it_is_said() -> None:
     broken = tuple(range(1, 60, 6))
-    loaded = load_parts(Squares(broken, copies=True), SIZES, 8, "kind", 5)
+    loaded = load_parts(Squares(broken, copies=True), FEW, 8, "kind", 5)
     assert_consistent(loaded.manifest)
+    used: list[int] = []
     for part, images in loaded.images.items():
         described = loaded.manifest["parts"][part]
         index = torch.tensor([int(name.split()[1]) for name in described["names"]])
-        lost = len(described["corrupt"]) + described["duplicates_dropped"]
-        assert len(images) == len(loaded.labels[part]["kind"]) == described["n"] == getattr(SIZES, part) - lost
+        assert len(images) == len(loaded.labels[part]["kind"]) == described["n"] == getattr(FEW, part)
         assert torch.equal(images[:, 0, 0, 0].long(), torch.where(index % 3 == 0, 0, index))
         assert torch.equal(loaded.labels[part]["kind"], index % 2)
         assert set(described["corrupt"]) <= {f"photo {number}" for number in broken}
+        used += index.tolist()
+    assert not set(used) & set(broken)
     counts = loaded.manifest["parts"]
     assert counts["target"]["duplicates_dropped"] == 0
     assert counts["target"]["duplicates_kept"] > 0
-    assert counts["train"]["duplicates_dropped"] > 0
+    dropped = {part: facts["duplicates_dropped"] for part, facts in counts.items() if facts["duplicates_dropped"]}
+    assert dropped["train"] > 0
+    lost = [name for facts in counts.values() for name in facts["corrupt"]]
+    notes = " | ".join(loaded.manifest["notes"])
+    assert f"left out {len(lost)} unreadable photo" in notes
+    assert f"left out {sum(dropped.values())} photos as copies of photos in other parts: " in notes
+    assert f"train {dropped['train']}" in notes
+
+
+def test_the_target_part_keeps_its_photos_when_others_grow_though_some_are_broken() -> None:
+    source = Squares(tuple(range(1, 60, 6)))
+    small, large = (load_parts(source, PartSizes(train, 5, 4, 5), 8, "kind", 5) for train in (2, 12))
+    for part in ("target", "validation", "auxiliary"):
+        assert torch.equal(small.images[part], large.images[part])
+
+
+def test_unreadable_photos_that_leave_a_part_too_small_are_refused() -> None:
+    broken = tuple(range(1, 60, 2))
+    with pytest.raises(InvalidInputError, match=r"part '\w+' needs \d+ and got \d+: \d+ photos left out as"):
+        load_parts(Squares(broken), SIZES, 8, None, 5)
+
+
+@dataclass(frozen=True)
+class Repeated(Source):
+    """Photos of which only some are different: ``colours`` tells them."""
+
+    colours: tuple[int, ...]
+
+    def fingerprint(self) -> str:
+        return "repeated"
+
+    def catalog(self) -> Catalog:
+        return catalog_of(count=len(self.colours))
+
+    def read(self, chosen: Sequence[int], size: int) -> Pixels:
+        colours = torch.tensor([self.colours[index] for index in chosen], dtype=torch.uint8)
+        return Pixels(colours.view(-1, 1, 1, 1).expand(-1, 3, size, size).contiguous())
+
+
+def test_parts_that_could_only_hold_copies_are_refused_in_one_line_that_says_so() -> None:
+    with pytest.raises(InvalidInputError, match="photos left out as copies of photos in other parts") as caught:
+        load_parts(Repeated(tuple(index % 3 for index in range(80))), PartSizes(10, 10, 10, 10), 8, None, 0)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_few_copies_make_a_part_smaller_where_no_other_photos_are_left() -> None:
+    colours = (*range(38), 0, 1)
+    for seed in range(9):
+        loaded = load_parts(Repeated(colours), PartSizes(10, 10, 10, 10), 8, None, seed)
+        of = {part: set(images[:, 0, 0, 0].tolist()) for part, images in loaded.images.items()}
+        assert sum(map(len, of.values())) == 38
+        missing = 40 - sum(len(images) for images in loaded.images.values())
+        said = [note for note in loaded.manifest["notes"] if "as copies of photos in other parts" in note]
+        assert bool(said) == bool(missing)
 
 
 def test_load_parts_runs_the_guard(monkeypatch: pytest.MonkeyPatch) -> None:
-    def leaking(catalog: Catalog, sizes: PartSizes, task: str | None, seed: int) -> Parts:
-        indices = divide(catalog, sizes, task, seed).indices
-        # another photo of a person in the target part
-        sibling = indices["target"][0] // 3 * 3 + (indices["target"][0] + 1) % 3
-        target = indices["target"][indices["target"] != sibling]
-        return Parts({**indices, "target": target, "train": torch.cat([indices["train"][1:], sibling[None]])})
+    def alone(catalog: Catalog) -> Any:
+        return torch.arange(len(catalog)).numpy()  # a bug: photos of one person go to any part
 
-    monkeypatch.setattr("splitleak.victims.data.parts.divide", leaking)
-    with pytest.raises(OverlapError, match="target and train share 1 persons"):
+    monkeypatch.setattr("splitleak.victims.data.parts._units", alone)
+    with pytest.raises(OverlapError, match=r"target and \w+ share \d+ persons"):
         load_parts(Squares(), SIZES, 8, "kind", 5)
 
 

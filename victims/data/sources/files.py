@@ -1,11 +1,11 @@
-"""Data sets of photo files: a folder per class, a plain zip, a CSV index."""
+"""Data sets of photo files: a folder or a zip with a folder per class, a CSV index."""
 
-import hashlib
 import zipfile
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from posixpath import dirname
 from typing import Annotated, ClassVar
 
 from annotated_types import MinLen
@@ -14,12 +14,18 @@ from splitleak.victims.contents import digest
 from splitleak.victims.data.base import Catalog, Pixels, Source
 from splitleak.victims.data.containers import Files, FolderFiles, ZipFiles
 from splitleak.victims.data.decode import UNREADABLE, OnCorrupt, decode_photos
-from splitleak.victims.data.table import SPLIT_NAMES, categories, inside, read_table
+from splitleak.victims.data.labels import Column, categories, known, why_no_label
+from splitleak.victims.data.layout import INDEX_FILE, SPLIT_NAMES, Folders, index_in, layout_of
+from splitleak.victims.data.notes import shown
+from splitleak.victims.data.table import IDENTITY, PATH, SPLIT, find_listed, read_table
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import DATA_VARIABLE, find_file
 from splitleak.victims.settings import doc
 
-INDEX_FILE = "index.csv"
+CLASSES = "class folders"
+
+FEW_CLASSES = 12
+"""Class folders up to which a small data set is taken at its word, however few photos they hold."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +44,23 @@ class PhotoFiles(Source):
         """Where the files are."""
 
     @abstractmethod
-    def _names(self, files: Files) -> Sequence[str]:
-        """The photos' names in the catalogue's order."""
+    def _catalog(self, files: Files) -> Catalog:
+        """What is known of the photos there."""
+
+    def catalog(self) -> Catalog:
+        """Names, labels, identities and split, as the files' names or the index say them."""
+        with self._open() as files:
+            return self._catalog(files)
 
     def fingerprint(self) -> str:
-        """A digest of the settings and of the photos' names and bytes (in a zip: of all its bytes)."""
+        """A digest of the settings, of the photos' names and bytes (in a zip: of all its bytes), and of the rest of
+        the catalogue."""
         with self._open() as files:
-            photos = files.fingerprint(self._names(files))
-            return digest(self.name, self.choices(), photos, self._annotations(files))
-
-    def _annotations(self, files: Files) -> str:
-        """A digest of what is known about the photos beside their files."""
-        return ""
+            catalog = self._catalog(files)
+            labels = {name: (of.classes, of.values.tolist()) for name, of in catalog.labels.items()}
+            people = None if catalog.identity is None else catalog.identity.tolist()
+            said = [labels, people, catalog.split, catalog.unusable, catalog.notes]
+            return digest(self.name, self.choices(), files.fingerprint(catalog.names), said)
 
     def read(self, chosen: Sequence[int], size: int) -> Pixels:
         """Decode the chosen photos: upright, central square, bicubic with antialias to ``size``."""
@@ -57,12 +68,51 @@ class PhotoFiles(Source):
             names = self._names(files)
             return decode_photos([names[index] for index in chosen], files.content, size, self.on_corrupt)
 
+    def _names(self, files: Files) -> Sequence[str]:
+        """The photos' names in the catalogue's order."""
+        return self._catalog(files).names
+
 
 @dataclass(frozen=True)
-class Folder(PhotoFiles):
-    """A folder with one sub-folder per class, which gives the task "class".
+class SortedFiles(PhotoFiles):
+    """Photos in folders that say what is on them.
 
-    Photos may lie deeper inside a class's folder. Those outside any have an unknown class.
+    A folder for each class gives the task "class"; photos may lie deeper inside, those outside any have an unknown
+    class, and a class without photos stays one. Folders called train (or training), val (valid, validation) and test
+    (testing, target) are the authors' split, and the classes lie one level deeper. A folder around everything counts
+    for nothing.
+    """
+
+    folders: Annotated[
+        Folders, doc("what the outer folders are: classes, parts of a split (splits), or what their names say (auto)")
+    ] = "auto"
+
+    def _names(self, files: Files) -> Sequence[str]:
+        return files.listing().photos
+
+    def _catalog(self, files: Files) -> Catalog:
+        """Photos sorted by path."""
+        layout = layout_of(files, self.folders)
+        column = categories(layout.classes, CLASSES, layout.places)
+        notes = [*layout.notes, *column.merged, *column.notes]
+        why = why_no_label(layout.classes, column.labels) if len(layout.places) > FEW_CLASSES else ""
+        notes += [f"{CLASSES}: the task {why}"] if why else []
+        return Catalog(
+            layout.photos,
+            {"class": column.labels} if layout.places and not why else {},
+            split=layout.split,
+            unusable={"class": why} if why else {},
+            notes=tuple(notes),
+        )
+
+
+@dataclass(frozen=True)
+class Folder(SortedFiles):
+    """A folder with one sub-folder per class, or with the folders of a split around these.
+
+    A folder for each class gives the task "class". Photos may lie deeper inside it, those outside any have an unknown
+    class, and a class folder without photos stays a class. Folders called train, val and test are the authors' split;
+    the classes lie one level deeper then.
     """
 
     summary: ClassVar[str] = "a folder of photos, one sub-folder per class"
@@ -70,45 +120,32 @@ class Folder(PhotoFiles):
     def _open(self) -> Files:
         place = find_file(self.path, "folder of photos", DATA_VARIABLE)
         if not place.is_dir():
-            raise InvalidInputError(f"{place} is no folder; for a zip use data 'zip', for a CSV file 'index'")
+            raise InvalidInputError(
+                f"{shown(str(place))} is no folder; for a zip use data 'zip', for a CSV file 'index'"
+            )
         return FolderFiles(place)
-
-    def _names(self, files: Files) -> Sequence[str]:
-        return files.photos()
-
-    def catalog(self) -> Catalog:
-        """Photos sorted by path; task "class" where there are sub-folders."""
-        with self._open() as files:
-            names = tuple(files.photos())
-        labels = categories([name.split("/")[0] if "/" in name else "" for name in names])
-        return Catalog(names, {"class": labels} if labels.classes else {})
 
 
 @dataclass(frozen=True)
-class Zip(PhotoFiles):
-    """A zip of photos without labels."""
+class Zip(SortedFiles):
+    """A zip of photos, with the folders that data 'folder' has; nothing is unpacked."""
 
-    summary: ClassVar[str] = "a zip of photos, without labels"
+    summary: ClassVar[str] = "a zip of photos, one folder per class"
 
     def _open(self) -> Files:
         return ZipFiles(find_file(self.path, "zip of photos", DATA_VARIABLE))
 
-    def _names(self, files: Files) -> Sequence[str]:
-        return files.photos()
-
-    def catalog(self) -> Catalog:
-        """Photos sorted by their path in the zip."""
-        with self._open() as files:
-            return Catalog(tuple(files.photos()))
-
 
 @dataclass(frozen=True)
 class Index(PhotoFiles):
-    """Photos listed in a CSV file: the file itself, or a folder or zip with an index.csv at its root.
+    """Photos listed in a CSV file: the file itself, or a folder or zip with an index.csv.
 
-    Column path (relative to the CSV's folder or the zip's root) is required. identity and split (train;
-    val, valid, validation; test, target) are optional. Every other column is a task under its own name, its
-    classes the sorted distinct values. An empty cell is unknown, or free in column split.
+    The index.csv lies at the root, or in the one folder around all photos. Its cells are separated by commas,
+    semicolons or tabs. Column path (relative to the CSV's folder) is required. identity and split (train; val, valid,
+    validation; test, target) are optional. Every other column is a task under its own name; its classes are the
+    distinct values, in the order of their characters, whole numbers in numeric order. An empty cell is unknown, or
+    free in column split, as are nan, NA, None and the like. A column of measurements, or with about one photo for
+    each value, is no task.
     """
 
     summary: ClassVar[str] = "photos listed in a CSV file (path, label, identity, split, other tasks)"
@@ -122,48 +159,56 @@ class Index(PhotoFiles):
             return ZipFiles(place)
         return FolderFiles(place if place.is_dir() else place.parent)
 
-    def _names(self, files: Files) -> Sequence[str]:
-        return self._table(files)["path"]
-
-    def _index(self, files: Files) -> bytes:
+    def _index(self, files: Files) -> str:
+        """The CSV file's name."""
         place = self._place()
-        name = INDEX_FILE if place == files.place else place.name
-        if not files.has(name):
-            raise InvalidInputError(f"no {name} in {files.place}: a CSV file with the column path is needed")
+        name = index_in(files) if place == files.place else place.name
+        if not name:
+            raise InvalidInputError(f"no {INDEX_FILE} in {files.where}: a CSV file with the column path is needed")
+        return name
+
+    def _table(self, files: Files) -> tuple[dict[str, list[str]], list[str]]:
+        """The columns, with the names of files as paths, and notes on these."""
+        where, name = shown(str(self._place())), self._index(files)
         try:
-            return files.content(name)
+            content = files.content(name)
         except UNREADABLE as error:
-            raise InvalidInputError(f"cannot read {name} in {files.place}: {error}") from None
+            raise InvalidInputError(f"cannot read {shown(name)} in {files.where}: {shown(str(error))}") from None
+        table = read_table(content, where)
+        table[PATH], notes = find_listed(table[PATH], files, dirname(name), where)
+        return table, notes
 
-    def _table(self, files: Files) -> dict[str, list[str]]:
-        where = str(self._place())
-        table = read_table(self._index(files), where)
-        table["path"] = [inside(path, where) for path in table["path"]]
-        if len(set(table["path"])) < len(table["path"]):
-            twice = next(path for path in table["path"] if table["path"].count(path) > 1)
-            raise InvalidInputError(f"{where} lists the photo '{twice}' twice")
-        missing = [path for path in table["path"] if not files.has(path)]
-        if missing:
-            raise InvalidInputError(
-                f"{where} lists {len(missing)} photos that are not in {files.place}, first '{missing[0]}'"
-            )
-        return table
+    def _names(self, files: Files) -> Sequence[str]:
+        return self._table(files)[0][PATH]
 
-    def _annotations(self, files: Files) -> str:
-        return hashlib.sha256(self._index(files)).hexdigest()
-
-    def catalog(self) -> Catalog:
+    def _catalog(self, files: Files) -> Catalog:
         """Photos in the CSV file's order."""
-        with self._open() as files:
-            table = self._table(files)
-        names = tuple(table.pop("path"))
-        identity = categories(table.pop("identity")).values if "identity" in table else None
-        split = None
-        if "split" in table:
-            cells = table.pop("split")
-            wrong = sorted(set(cells) - SPLIT_NAMES.keys())
-            if wrong:
-                known = ", ".join(value for value in SPLIT_NAMES if value)
-                raise InvalidInputError(f"{self._place()}: unknown split '{wrong[0]}'; known: {known}, or empty")
-            split = tuple(SPLIT_NAMES[cell] for cell in cells)
-        return Catalog(names, {task: categories(cells) for task, cells in table.items()}, identity, split)
+        table, notes = self._table(files)
+        names = tuple(table.pop(PATH))
+        columns: dict[str, Column] = {}
+        split, unusable = None, {}
+        for name in list(table):
+            title = f"column '{shown(name)}'"
+            table[name], unknown = known(table[name], title)
+            notes += unknown
+            if name == SPLIT:
+                split = self._split(table[name])
+                continue
+            columns[name] = column = categories(table[name], title)
+            if name != IDENTITY and (why := why_no_label(table[name], column.labels)):
+                unusable[name] = why
+                notes.append(f"{title} {why}")
+            else:
+                notes += [*column.merged, *(column.notes if name != IDENTITY else ())]
+        identity = columns.pop(IDENTITY).labels.values if IDENTITY in columns else None
+        labels = {name: column.labels for name, column in columns.items() if name not in unusable}
+        return Catalog(names, labels, identity, split, unusable, tuple(notes))
+
+    def _split(self, cells: Sequence[str]) -> tuple[str, ...]:
+        free = {"": "", **SPLIT_NAMES}
+        wrong = sorted({cell for cell in cells if cell.lower() not in free})
+        if wrong:
+            listed = ", ".join(SPLIT_NAMES)
+            where = shown(str(self._place()))
+            raise InvalidInputError(f"{where}: unknown split '{shown(wrong[0])}'; known: {listed}, or empty")
+        return tuple(free[cell.lower()] for cell in cells)

@@ -103,7 +103,7 @@ class PhotosOfTorchvision(TorchvisionSet):
     def _complete(self) -> tuple[str, ...]:
         """The names, once all photos are known to be there."""
         names, photos = self._names(), self._photos()
-        present = set(photos.names())
+        present = set(photos.listing().files)
         missing = [name for name in names if name not in present]
         if missing:
             first = photos.place / missing[0]
@@ -115,7 +115,7 @@ class PhotosOfTorchvision(TorchvisionSet):
     def fingerprint(self) -> str:
         """A digest of the settings and of the names and bytes of all photos and lists."""
         photos = self._photos()
-        return digest(self.name, self.choices(), self._content(), photos.fingerprint(photos.photos()))
+        return digest(self.name, self.choices(), self._content(), photos.fingerprint(photos.listing().photos))
 
     def read(self, chosen: Sequence[int], size: int) -> Pixels:
         """Decode the chosen photos: upright, central square, bicubic with antialias to ``size``."""
