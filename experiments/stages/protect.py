@@ -123,10 +123,12 @@ class ProtectStage(NetworkStage):
 
     def _calibration(self, model: SplitModel, data: Data, store: Store) -> Calibration:
         images, labels = data.images["train"], data.labels["train"] if data.labels else None
-        stored = self._frozen_features("train", store)
+        # not every network's code can do with no photos at all
+        stored = self._frozen_features("train", store) if len(images) else None
+        batches_of = torch.arange(len(images)).split(128) if len(images) else ()
 
         def batches() -> Iterator[CalibrationBatch]:
-            for rows in torch.arange(len(images)).split(128):
+            for rows in batches_of:
                 batch = to_float(images[rows].to(store.device))
                 with torch.no_grad():
                     features = (
