@@ -29,7 +29,7 @@ class Half(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """What the graph of this mode makes of ``x``."""
-        return self._run[self.training](self, x)
+        return _COMPILED[self._run[self.training]](self, x)
 
 
 _HELD = ("call_module", "get_attr")
@@ -50,12 +50,16 @@ def _place(root: nn.Module, name: str, value: Any) -> None:
         setattr(parent, last, value)
 
 
-def _compiled(graph: fx.Graph) -> Callable[[nn.Module, Tensor], Tensor]:
+_COMPILED: list[Callable[[nn.Module, Tensor], Tensor]] = []
+"""Graphs as functions. A half holds their places: Opacus copies modules by pickling, which functions do not bear."""
+
+
+def _compiled(graph: fx.Graph) -> int:
     code = graph.python_code("self")
     names: dict[str, Any] = dict(code.globals)
     exec(compile(code.src, "<half of a network>", "exec"), names)
-    forward: Callable[[nn.Module, Tensor], Tensor] = names["forward"]
-    return forward
+    _COMPILED.append(names["forward"])
+    return len(_COMPILED) - 1
 
 
 def held_by(root: nn.Module, other: nn.Module, graphs: tuple[fx.Graph, ...]) -> dict[str, Any]:
