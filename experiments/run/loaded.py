@@ -46,7 +46,7 @@ def _parts(data: Data) -> str:
         people = "" if data.identities is None else _people(data.identities[name])
         return f"{name} {len(images):,}{people}"
 
-    return ", ".join(part(name, images) for name, images in data.images.items())
+    return ", ".join(part(name, data.images[name]) for name in ("train", "validation", "auxiliary", "target"))
 
 
 def _people(identities: Tensor) -> str:

@@ -175,7 +175,13 @@ def test_few_photos_are_said_to_be_few(planted: Results) -> None:
 def test_photos_in_two_parts_are_refused_and_would_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "divide", lambda *given: None)
     monkeypatch.setattr(loading, "Division", _Leaking)
-    monkeypatch.setattr(loading, "Distinct", _Indistinct)
+    admit = parts.Distinct.admit
+
+    def as_new(self: parts.Distinct, part: str, images: Tensor) -> Tensor:
+        self._offered.clear()
+        return admit(self, part, images)
+
+    monkeypatch.setattr(parts.Distinct, "admit", as_new)
     load = partial(loading.load_parts, Faces(photos=8), parts.PartSizes(2, 3, 1, 4), 32, None, 0)
     with pytest.raises(parts.OverlapError):
         load()
@@ -203,14 +209,6 @@ class _Leaking:
     def take(self, count: int) -> Tensor:
         taken, self.order = self.order[:count], self.order[count:]
         return torch.tensor(taken, dtype=torch.int64)
-
-
-class _Indistinct(parts.Distinct):
-    """Takes every photo for a new one."""
-
-    def admit(self, part: str, images: Tensor) -> Tensor:
-        self._offered.clear()
-        return super().admit(part, images)
 
 
 def test_private_training_leaves_no_hooks_behind_and_a_device_to_differentiate(tmp_path: Path) -> None:
