@@ -77,16 +77,16 @@ def split(network: Network, model: str, cut: str, size: int) -> Halves:
         InvalidInputError: no such node (near names are given), something else than its output would cross (the
             nearest valid cuts are given), or the halves would compute something else than the network.
     """
-    apart_ = _Apart(network.module, size)
+    taken = _Apart(network.module, size)
     name = ALIASES.get((model, cut), cut)
-    apart_.check(name, model)
-    encoder, tail = apart_.parts.halves(name, network.module)
+    taken.check(name, model)
+    encoder, tail = taken.parts.halves(name, network.module)
     shared = {id(value) for value in encoder.parameters()} & {id(value) for value in tail.parameters()}
     notes: tuple[str, ...] = ()
     if shared:
         tail = twin(tail)
         notes = ("weights are used on both sides of the cut: device and cloud each hold a copy of them",)
-    return Halves(Encoder(encoder, network.mean, network.std), tail, apart_.parts.describe(name), notes)
+    return Halves(Encoder(encoder, network.mean, network.std), tail, taken.parts.describe(name), notes)
 
 
 def uncut(network: Network, size: int) -> Encoder:

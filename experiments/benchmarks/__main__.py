@@ -10,6 +10,7 @@ from splitleak.experiments.benchmarks import (
     faults,
     judging,
     memory,
+    networks,
     scaling,
     seed_decoder,
     sharing,
@@ -29,6 +30,7 @@ if __name__ == "__main__":
     console.print(scaling.overhead())
     console.print(faults.compare())
     console.print(memory.compare(photos=20_000))
+    console.print(networks.compare(networks.every()))
     console.print(calibration.compare(GaussianVictim(), targets=512))
     console.print(coverage.compare(repeats=1000))
     console.print(judging.compare(images=1000, photos=100_000))

@@ -6,13 +6,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-import torchvision
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from splitleak.victims.cuts import Cut, find_cuts, split
 from splitleak.victims.errors import InvalidInputError
@@ -177,7 +175,7 @@ def _differences(network: Network, model: str, cut: Cut, size: int) -> tuple[flo
     with seeded("photos"):
         photos = torch.rand(PHOTOS, 3, size, size)
     normalised = (photos - torch.tensor(network.mean)[:, None, None]) / torch.tensor(network.std)[:, None, None]
-    own = _of_its_library(model, size)
+    own = make_network(model, CLASSES, size).module
     own.load_state_dict(network.module.state_dict())
     halves = split(network, model, cut.node, size)
     found = []
@@ -192,26 +190,6 @@ def _differences(network: Network, model: str, cut: Cut, size: int) -> tuple[flo
 
 def _apart(value: Tensor, right: Tensor) -> float:
     return float((value - right).abs().max() / right.abs().max())
-
-
-def _of_its_library(model: str, size: int) -> nn.Module:
-    """The network as its authors' library makes it, in-place operations and all."""
-    if model.startswith(TIMM):
-        import timm
-
-        try:
-            return timm.create_model(model.removeprefix(TIMM), num_classes=CLASSES, img_size=size)
-        except TypeError:
-            return timm.create_model(model.removeprefix(TIMM), num_classes=CLASSES)
-    options: dict[str, Any] = {"num_classes": CLASSES}
-    if model.startswith("vit_"):
-        options["image_size"] = size
-    elif model == "maxvit_t":
-        options["input_size"] = (size, size)
-    elif model in ("googlenet", "inception_v3"):
-        options |= {"aux_logits": False, "init_weights": False}
-    module: nn.Module = torchvision.models.get_model(model, **options)
-    return module
 
 
 if __name__ == "__main__":

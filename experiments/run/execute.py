@@ -200,6 +200,7 @@ def _graph(run: Run, cells: list[Cell], store: Store) -> Graph:
     needs: dict[Task, set[Task]] = {}
     groups: dict[Task, str] = {}
     tasks: dict[str, Task] = {}
+    of_victim = run.uncut
 
     def add(stages: Mapping[str, Stage], cell: Cell) -> set[Task]:
         for key, stage in stages.items():
@@ -210,7 +211,7 @@ def _graph(run: Run, cells: list[Cell], store: Store) -> Graph:
         return {tasks[key] for key in stages}
 
     for cell in cells:
-        uncut = [run.uncut[victim]] if (victim := cell.protect.victim.key) in run.uncut else []
+        uncut = [of_victim[victim]] if (victim := cell.protect.victim.key) in of_victim else []
         first = add(behind(uncut, lambda stage: not store.has(stage)), cell)
         last = Task("cell", cell.id, f"judging {cell.title}", f"judging {cell.attack['name']}")
         needs[last] = first | add(pending_stages([cell], store), cell)

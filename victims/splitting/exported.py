@@ -1,7 +1,11 @@
 """torch.export: follows control flow by types and defaults, and turns writing in place into values."""
 
+import io
+import logging
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 
 import torch
 import torch.nn.functional as F
@@ -39,8 +43,7 @@ def trace(module: nn.Module, size: int) -> tuple[Flow, nn.Module]:
         Exception: whatever torch.export raises where it cannot follow.
     """
     batch = ({0: torch.export.Dim.DYNAMIC},)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _silence():
         program = torch.export.export(module, (photos(size),), dynamic_shapes=batch, strict=False)
         held = program.run_decompositions({}).module()
     assert isinstance(held, fx.GraphModule)
@@ -52,6 +55,19 @@ def trace(module: nn.Module, size: int) -> tuple[Flow, nn.Module]:
         node.target = WITHOUT_GRADIENT.get(node.target, node.target)
     prune(graph)
     return Flow(graph, paths), held
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Where torch.export cannot follow it prints and logs whole graphs; that it could not is all there is to say."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _path(node: fx.Node) -> str:

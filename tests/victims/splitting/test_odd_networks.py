@@ -515,6 +515,11 @@ def test_the_way_is_said(kind: type[nn.Module], way: str) -> None:
     assert {cut.way for cut in find_cuts(made(kind), SIZE)} == {way}
 
 
+def test_a_tracer_that_gives_up_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    assert find_cuts(made(ByValue), SIZE)[0].way == "run"
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_part_that_cannot_be_followed_is_one_node_among_others() -> None:
     class Decides(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
