@@ -1,6 +1,8 @@
 """Networks by name and their weights."""
 
 import inspect
+import sys
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +13,13 @@ from urllib.parse import urlparse
 
 import torch
 import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 from splitleak.victims.errors import InvalidInputError, unknown
-from splitleak.victims.files import WEIGHTS_VARIABLE, find_file, load_module
+from splitleak.victims.files import load_module
+from splitleak.victims.weights import AUXILIARY_HEADS, State, load_weights, read_weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH_NORM_MOMENTUM = 0.1
@@ -27,22 +30,20 @@ CLASSES_WITHOUT_TASK = 1000
 SCRATCH = "scratch"
 TRAINED_ON_HALVES = ("googlenet", "inception_v3")
 """Networks whose torchvision weights expect mean and standard deviation 0.5."""
-NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
-"""Under which names a checkpoint holds a network's tensors, beside those of an optimizer and the like."""
-WRAPPERS = ("module", "_orig_mod")
-"""What DataParallel and torch.compile put into the names of what they wrap."""
-AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
-"""Keys of googlenet and inception_v3 that are used in their own training only."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network with the statistics that its input is normalised with, and the keys left untrained."""
+    """A network with the statistics that its input is normalised with.
+
+    ``untrained``: names of the tensors that weights left as they were made; ``notes``: what was done to load them.
+    """
 
     module: nn.Module
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     untrained: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def names() -> list[str]:
@@ -60,11 +61,12 @@ def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) ->
         classes: number of outputs.
         size: side of the square input, in pixels; transformers fix their positions to it.
         weights: ``scratch`` (of a network in a file: as its function made them), a torchvision weights name such as
-            ``IMAGENET1K_V2``, or the path of a .safetensors or .pth file; relative paths are also looked for in
-            $SPLITLEAK_WEIGHTS.
+            ``IMAGENET1K_V2``, or the path of a file that safetensors or torch saved; relative paths are also looked
+            for in $SPLITLEAK_WEIGHTS, and ``FILE#PART`` takes a part of a checkpoint.
 
     Raises:
-        InvalidInputError: unknown network, missing file, or weights of another network.
+        InvalidInputError: unknown network, missing file, weights of another network, or a function that returns no
+            network with numbers in it.
     """
     if in_file(model):
         network = _from_file(model, classes, size)
@@ -78,11 +80,12 @@ def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) ->
             module.momentum = max(module.momentum, BATCH_NORM_MOMENTUM)
     if weights == SCRATCH:
         return network
-    state = file_state(weights) if Path(weights).suffix else _torchvision_state(model, weights)
-    missing = load_weights(network.module, state, weights)
-    if model in TRAINED_ON_HALVES and not Path(weights).suffix:
-        return Network(network.module, (0.5,) * 3, (0.5,) * 3, untrained=missing)
-    return Network(network.module, network.mean, network.std, untrained=missing)
+    named = not Path(weights).suffix
+    tensors = _torchvision_state(model, weights) if named else read_weights(weights)
+    loaded = load_weights(network.module, tensors, weights, _resizing(model, network.module, size))
+    halves = named and model in TRAINED_ON_HALVES
+    mean, std = ((0.5,) * 3, (0.5,) * 3) if halves else (network.mean, network.std)
+    return Network(network.module, mean, std, loaded.untrained, (*network.notes, *loaded.notes))
 
 
 def in_file(model: str) -> bool:
@@ -117,7 +120,32 @@ def _from_file(model: str, classes: int, size: int) -> Network:
         raise InvalidInputError(
             f"{model} returned {type(made).__name__}: it should return a torch.nn.Module or a victims.models.Network"
         )
-    return Network(network.module.cpu().eval(), network.mean, network.std)
+    module, notes = _bare(network.module, model)
+    return Network(module, network.mean, network.std, notes=notes)
+
+
+def _bare(module: nn.Module, model: str) -> tuple[nn.Module, tuple[str, ...]]:
+    """A network without what runs it on several devices or compiled, in float32, and what was done to get there."""
+    notes = []
+    while inner := _inside(module):
+        notes.append(f"taken out of its {type(module).__name__}")
+        module = inner
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        if isinstance(value, UninitializedParameter | UninitializedBuffer) or value.is_meta:
+            raise InvalidInputError(f"{model}: '{name}' has no numbers yet; return a network that has seen a photo")
+        if not value.isfinite().all():
+            raise InvalidInputError(f"{model}: '{name}' holds numbers that are not finite: a training diverged")
+        if value.is_floating_point() and value.dtype != torch.float32:
+            notes.append(f"computed in float32, returned in {str(value.dtype).removeprefix('torch.')}")
+    return module.cpu().float().eval(), tuple(dict.fromkeys(notes))
+
+
+def _inside(module: nn.Module) -> nn.Module | None:
+    """What is run on several devices or compiled by this module, None where it is a network itself."""
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        wrapped: nn.Module = module.module
+        return wrapped
+    return getattr(module, "_orig_mod", None)  # torch.compile's wrapper; its class takes a second to import
 
 
 def _defined_in(file: ModuleType) -> list[str]:
@@ -173,7 +201,15 @@ def _from_timm(model: str, classes: int, size: int) -> Network:
     return Network(module.eval(), tuple(settings["mean"]), tuple(settings["std"]))
 
 
-def _torchvision_state(model: str, weights: str) -> Mapping[str, Tensor]:
+def _resizing(model: str, module: nn.Module, size: int) -> Callable[[State], State] | None:
+    """What gives another image size's weights the network's shapes, by the library that the network comes from."""
+    if isinstance(module, torchvision.models.VisionTransformer):
+        return lambda state: interpolate_embeddings(size, module.patch_size, OrderedDict(state))
+    own = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    return (lambda state: dict(own(dict(state), module))) if own and model.startswith(TIMM) else None
+
+
+def _torchvision_state(model: str, weights: str) -> State:
     if model.startswith(TIMM) or in_file(model):
         raise InvalidInputError(f"weights = '{weights}' of {model}: give 'scratch' or the path of a weights file")
     offered = torchvision.models.get_model_weights(model)
@@ -190,108 +226,3 @@ def _torchvision_state(model: str, weights: str) -> Mapping[str, Tensor]:
             f"fetch {chosen.url} and put it there"
         ) from None
     return {key: value for key, value in trained.state_dict().items() if not key.startswith(AUXILIARY_HEADS)}
-
-
-def file_state(weights: str, wanted: str = "weights file") -> Mapping[str, Tensor]:
-    """The tensors of a .safetensors or .pth file, also looked for in $SPLITLEAK_WEIGHTS; nothing else is unpickled.
-
-    Raises:
-        InvalidInputError: no file (``wanted`` says of what), not readable, or more than tensors.
-    """
-    path = find_file(weights, wanted, WEIGHTS_VARIABLE)
-    try:
-        if path.suffix == ".safetensors":
-            return _finite(load_file(path), path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InvalidInputError(f"{path} is no readable weights file: {reason}") from None
-    except Exception as error:
-        # weights_only refuses anything but tensors with pickle's own error, which has no better type
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise InvalidInputError(f"{path} holds more than tensors and is not loaded: save a state_dict") from None
-    nested = [state[key] for key in NESTED if isinstance(state, Mapping) and key in state]
-    for candidate in (state, *nested):
-        if isinstance(candidate, Mapping) and candidate and all(_is_named_tensor(*one) for one in candidate.items()):
-            return _finite(candidate, path)
-    held = f"; it holds {_some([str(key) for key in state])}" if isinstance(state, Mapping) and state else ""
-    raise InvalidInputError(f"{path} holds no state_dict (a mapping of names to tensors){held}")
-
-
-def _is_named_tensor(key: object, value: object) -> bool:
-    return isinstance(key, str) and isinstance(value, Tensor)
-
-
-def _finite(state: Mapping[str, Tensor], path: Path) -> Mapping[str, Tensor]:
-    for key, value in state.items():
-        if not value.isfinite().all():
-            raise InvalidInputError(
-                f"{path} holds numbers that are not finite, first in '{key}': a training diverged"
-            )
-    return state
-
-
-def load_weights(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> tuple[str, ...]:
-    """Copy ``state`` into ``module``; only the classifier may be missing or have another number of classes.
-
-    Returns:
-        The classifier's keys that keep their initial values.
-
-    Raises:
-        InvalidInputError: any other key is missing, unknown or of another shape; the keys are listed.
-    """
-    own = module.state_dict()
-    state = _named_as(own, state)
-    head = _classifier(module)
-    in_head = {key for key in own.keys() | state.keys() if key == head or key.startswith(f"{head}.")}
-    counted = {key for key in own if not key.endswith("num_batches_tracked")}  # older files lack these
-    wrong = {
-        "missing": sorted(counted - state.keys() - in_head),
-        "unknown": sorted(state.keys() - own.keys() - in_head),
-        "of another shape": sorted(
-            key for key in own.keys() & state.keys() - in_head if own[key].shape != state[key].shape
-        ),
-    }
-    if any(wrong.values()):
-        listed = "; ".join(f"{len(keys)} keys {what} ({_some(keys)})" for what, keys in wrong.items() if keys)
-        size = any("pos" in key for key in wrong["of another shape"])
-        hint = "; position embeddings of another shape belong to another image size" if size else ""
-        raise InvalidInputError(f"{origin} are weights of another network: {listed}{hint}")
-    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-    module.load_state_dict(fitting, strict=False)
-    return tuple(sorted(own.keys() - fitting.keys()))
-
-
-def _named_as(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """A file's tensors by the network's own names: without the names of wrappers, and without auxiliary heads.
-
-    Of the ways to name them the one that most of the network's names agree with; as they are, where several do.
-    """
-    unwrapped = {".".join(part for part in key.split(".") if part not in WRAPPERS): key for key in state}
-    first = next(iter(unwrapped), "").split(".")
-    prefixes = ["".join(f"{part}." for part in first[:depth]) for depth in range(len(first))]
-    named = [dict(state)]
-    named += [{key.removeprefix(prefix): state[old] for key, old in unwrapped.items()} for prefix in prefixes]
-    best = max(named, key=lambda tensors: len(tensors.keys() & own.keys()))
-    return {key: value for key, value in best.items() if key in own or not key.startswith(AUXILIARY_HEADS)}
-
-
-def _classifier(module: nn.Module) -> str:
-    """The last child with parameters: what a change of the number of classes replaces; empty where there is none.
-
-    Of a network in a wrapper, that of the network.
-    """
-    children = [
-        (name, child) for name, child in module.named_children() if next(child.parameters(), None) is not None
-    ]
-    if not children:
-        return ""
-    name, child = children[-1]
-    own = next(module.parameters(recurse=False), None) is not None
-    inner = _classifier(child) if len(children) == 1 and not own else ""
-    return f"{name}.{inner}" if inner else name
-
-
-def _some(keys: list[str], most: int = 4) -> str:
-    return ", ".join(keys[:most]) + (", ..." if len(keys) > most else "")

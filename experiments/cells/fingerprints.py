@@ -6,9 +6,10 @@ from pathlib import Path
 from splitleak.experiments.store.key import digest, library_version, source_digest
 from splitleak.victims.cuts import content_digest
 from splitleak.victims.errors import InvalidInputError
-from splitleak.victims.files import WEIGHTS_VARIABLE, content_of, find_file, load_module
+from splitleak.victims.files import content_of, load_module
 from splitleak.victims.models import CLASSES_WITHOUT_TASK, TIMM, in_file, make_network
 from splitleak.victims.seeding import seeded
+from splitleak.victims.weights import PART, find_weights
 
 
 @cache
@@ -42,4 +43,5 @@ def weights_fingerprint(weights: str) -> str:
     """
     if not Path(weights).suffix:
         return weights
-    return content_of(find_file(weights, "weights file", WEIGHTS_VARIABLE))
+    path, part = find_weights(weights)
+    return content_of(path) + (PART + part if part else "")

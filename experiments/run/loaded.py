@@ -25,7 +25,7 @@ def loaded(run: Run, data: Data) -> list[str]:
         f"network: {_network(victim.model, halves.cut)}",
         f"weights: {_weights(network, victim.weights)}",
         f"normalisation: {_normalisation(network)}",
-        *(f"note: {note}" for note in (*data.notes, *halves.notes)),
+        *(f"note: {note}" for note in (*data.notes, *network.notes, *halves.notes)),
     ]
 
 

@@ -12,7 +12,7 @@ from torchmetrics.functional.image.lpips import _LPIPS
 
 from splitleak.experiments.judge.metrics.pictures import Metric
 from splitleak.victims.errors import InvalidInputError
-from splitleak.victims.models import file_state
+from splitleak.victims.weights import read_weights
 
 BACKBONES = {"alex": "AlexNet", "vgg": "VGG-16", "squeeze": "SqueezeNet 1.1"}
 """Those whose linear heads torchmetrics ships."""
@@ -29,7 +29,7 @@ def lpips(weights: str) -> Metric:
     Raises:
         InvalidInputError: there is no such file, or it is of another network.
     """
-    network = _network(weights, file_state(weights, "backbone of LPIPS"))
+    network = _network(weights, read_weights(weights, "backbone of LPIPS"))
 
     def metric(images: Tensor, rebuilt: Tensor) -> Tensor:
         with torch.no_grad():
