@@ -154,6 +154,17 @@ class Defense(Settings):
         trains = self.retrains != "tail" or type(self).objective is not Defense.objective
         return needs_task(self.name, "changes training", task) if trains else None
 
+    def check(self, network: nn.Module, inputs: Tensor) -> None:
+        """Find out, before anything is computed, what would fail later.
+
+        Args:
+            network: what would train, before ``adapt``: both halves, or the tail alone; not to be changed.
+            inputs: two of what it takes, (2, ...).
+
+        Raises:
+            InvalidInputError: the defence cannot train such a network.
+        """
+
     def adapt(self, half: nn.Module) -> nn.Module:
         """Change the layers of the encoder or of the tail before training; depends on settings only."""
         return half

@@ -64,6 +64,11 @@ class Chain(Defense):
             shape = _sent(part.channel(shape), shape)
         return None
 
+    def check(self, network: nn.Module, inputs: Tensor) -> None:
+        """Each part by itself."""
+        for part in self.parts:
+            part.check(network, inputs)
+
     def adapt(self, half: nn.Module) -> nn.Module:
         """One after another."""
         for part in self.parts:

@@ -1,20 +1,24 @@
 """Differentially private training: protects the training photos, not the photo that is sent."""
 
 import math
+import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Gt, Lt
 from opacus import PrivacyEngine
 from opacus.validators import ModuleValidator
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from splitleak.defenses.base import Calibration, Defense, Retrains
+from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import doc
-from splitleak.victims.training import Shuffled, Training
+from splitleak.victims.splitting.twin import twin
+from splitleak.victims.training import Shuffled, Training, adamw
+from splitleak.victims.weights import some
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,19 @@ class DPSGD(Defense):
     epsilon: Annotated[float, Gt(0), doc("privacy budget of the whole training; inf clips but adds no noise")] = 8.0
     delta: Annotated[float, Gt(0), Lt(1), doc("chance of exceeding it; below one over the number of photos")] = 1e-5
     clip: Annotated[float, Gt(0), doc("largest L2 norm of one photo's gradient")] = 1.0
+
+    def check(self, network: nn.Module, inputs: Tensor) -> None:
+        """Take the gradients of single photos once: Opacus knows no layer with buffers but batch normalisation, and
+        no weights that are used twice.
+        """
+        model = self.adapt(twin(network)).train().requires_grad_(True)
+        steps = Training(model, adamw(1.0, 1).optimizer(model.parameters()), Shuffled((inputs,), len(inputs)))
+        try:
+            private = replace(self, epsilon=math.inf).prepare(steps, epochs=1)
+            private.model(inputs).square().sum().backward()
+            private.optimizer.step()
+        except Exception as error:  # Opacus raises many kinds, even plain ones
+            raise InvalidInputError(f"{self.name} cannot train this network: {_reason(error, model)}") from None
 
     def adapt(self, half: nn.Module) -> nn.Module:
         """Batch normalisation becomes group normalisation."""
@@ -81,3 +98,14 @@ class DPSGD(Defense):
         photos = Shuffled((torch.zeros(len(batch.images), 2),), batch_size=8)
         prepared = self.prepare(Training(model, optimizer, photos), epochs=1)
         return float(getattr(prepared.optimizer, "noise_multiplier"))  # noqa: B009 - Opacus' optimizer, not torch's
+
+
+def _reason(error: Exception, model: nn.Module) -> str:
+    """In one line why Opacus gave up; its own names every layer with all that is in it."""
+    buffered = re.findall(r"with buffers.*?\((\w[\w.]*):", str(error))
+    if buffered:
+        return f"Opacus knows no gradients of single photos for {len(buffered)} layers with buffers: {some(buffered)}"
+    silent = [name for name, value in model.named_parameters() if getattr(value, "grad_sample", None) is None]
+    if silent and "Per sample gradient" in str(error):
+        return f"Opacus gets no gradients of single photos for {len(silent)} of its weights: {some(silent)}"
+    return str(error).partition("\n")[0] or type(error).__name__

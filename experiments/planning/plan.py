@@ -107,7 +107,7 @@ def read_tables(path: Path) -> tuple[dict[str, Any], str]:
     if not path.is_file():
         raise InvalidInputError(f"no plan at {path.absolute()}")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark in front
         return tomllib.loads(text), text
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{path} is no TOML: {error}") from None

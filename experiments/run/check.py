@@ -3,6 +3,7 @@
 import itertools
 
 import torch
+from torch import Tensor, nn
 
 from splitleak.experiments.cells.scenes import Scenes
 from splitleak.experiments.judge.metrics.perceptual import check_lpips
@@ -21,8 +22,8 @@ def check_plan(plan: Plan) -> None:
 
     Raises:
         InvalidInputError: missing data, unknown task, too few photos, unknown network, weights of another network,
-            invalid cut, an attack whose settings ask for what there is not, a recogniser or a backbone of the judge
-            that cannot be had, too little to train on.
+            invalid cut, a defence that cannot train the network, an attack whose settings ask for what there is not,
+            a recogniser or a backbone of the judge that cannot be had, too little to train on.
     """
     victim = plan.victim
     if plan.name == CACHE:
@@ -43,10 +44,21 @@ def check_plan(plan: Plan) -> None:
     halves = split(network, victim.model, victim.cut, victim.size)
     if victim.task:
         check_outputs(halves, classes)
+    trained, inputs = _what_trains(halves, victim.size, victim.freeze_encoder)
     scenes = Scenes(plan)
+    for defense in plan.defenses:
+        if not defense.plugin.inapplicable(scenes.shape, victim.task):
+            defense.plugin.check(trained, inputs)
     for defense, threat, attack in itertools.product(plan.defenses, plan.threats, plan.attacks):
         if not scenes.inapplicable(defense.plugin, threat, attack.plugin):
             attack.plugin.check(scenes.of(defense.plugin, threat))
+
+
+def _what_trains(halves: Halves, size: int, frozen: bool) -> tuple[nn.Module, Tensor]:
+    """What a defence would train, and two of what that takes."""
+    if frozen:
+        return halves.tail, torch.rand(2, *halves.cut.shape)
+    return nn.Sequential(halves.encoder, halves.tail), torch.rand(2, 3, size, size)
 
 
 def check_task(catalog: Catalog, task: str) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ not), the cell's id, and which result it is."""
 PARENT = "mlflow.parentRunId"
 AT_A_TIME = 1000
 """Metrics that MLflow takes in one call."""
+LONGEST_PARAMETER, LONGEST_TAG = 6000, 8000
+"""Characters of a value that MLflow takes."""
 
 
 class Exported(NamedTuple):
@@ -124,15 +126,24 @@ class _Exporter:
         tags = {name: value for name, value in row.items() if name not in {*scores, *settings}}
         settings |= {f"defence.{name}": value for name, value in cell.defence.settings.items()}
         settings |= {f"attack.{name}": value for name, value in cell.attack.settings.items()}
+        given = {name: str(value) for name, value in settings.items() if value is not None}
+        told = {f"splitleak.{name}": str(value) for name, value in tags.items() if value is not None}
         self.client.log_batch(
             run,
-            params=[entities.Param(name, str(value)) for name, value in settings.items() if value is not None],
-            tags=[entities.RunTag(f"splitleak.{name}", str(tags[name])) for name in tags if tags[name] is not None],
+            params=[entities.Param(name, _shortened(value, LONGEST_PARAMETER)) for name, value in given.items()],
+            tags=[entities.RunTag(name, _shortened(value, LONGEST_TAG)) for name, value in told.items()],
         )
+        if any(len(value) > LONGEST_PARAMETER for value in given.values()):
+            self.client.log_dict(run, given, "settings.json")
 
     def _found(self, tags: Mapping[str, str]) -> Any | None:
         wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         return next(iter(self.client.search_runs([self.experiment], wanted)), None)
 
     def _made(self, name: str, tags: Mapping[str, str]) -> Any:
-        return self.client.create_run(self.experiment, tags=dict(tags), run_name=name)
+        return self.client.create_run(self.experiment, tags=dict(tags), run_name=_shortened(name, LONGEST_TAG))
+
+
+def _shortened(value: str, most: int) -> str:
+    """With a mark where it ends early; all settings are then in the run's artefact settings.json."""
+    return value if len(value) <= most else value[: most - 1] + "…"

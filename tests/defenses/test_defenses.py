@@ -6,10 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor, nn
 
+from splitleak.defenses.chain import Chain
 from splitleak.defenses.channel_subset import ChannelSubset, Selection
 from splitleak.defenses.checks import toy_calibration, toy_channel
 from splitleak.defenses.dp_sgd import DPSGD
+from splitleak.defenses.dropout import Dropout
 from splitleak.defenses.gaussian_noise import GaussianNoise
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.seeding import seeded
@@ -125,3 +128,43 @@ def test_group_normalisation_replaces_batch_normalisation() -> None:
     fixed = DPSGD().adapt(half)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in fixed.modules())
     assert any(isinstance(module, torch.nn.GroupNorm) for module in fixed.modules())
+
+
+class Attention(nn.Module):
+    """A table of its own that is no parameter, as windowed attention has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("index", torch.arange(4))
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs * self.scale[self.index]
+
+
+class Silent(nn.Module):
+    """One weight is never used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.idle = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        left: Tensor = self.used(inputs)
+        return left
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (nn.Sequential(nn.Linear(4, 4), Attention()), "no gradients of single photos for 1 layers with buffers: 1$"),
+        (Silent(), r"gets no gradients of single photos for 2 of its weights: idle.weight, idle.bias$"),
+    ],
+)
+def test_dp_sgd_refuses_beforehand_what_opacus_cannot_train(network: nn.Module, reason: str) -> None:
+    for defense in (DPSGD(), Chain((Dropout(0.5), DPSGD()))):
+        with pytest.raises(InvalidInputError, match=reason):
+            defense.check(network, torch.rand(2, 4))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    DPSGD().check(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.rand(2, 3, 8, 8))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

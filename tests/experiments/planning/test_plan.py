@@ -320,6 +320,12 @@ def test_a_missing_file_is_named_in_full(tmp_path: Path, monkeypatch: pytest.Mon
         read_plan(tmp_path)
 
 
+def test_a_byte_order_mark_in_front_of_a_plan_is_no_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
+    assert read_plan(path).text == MINIMAL
+
+
 @pytest.mark.parametrize(
     "content", [b"name = ", b"[victim\nsize = 64", b"a = 1\na = 2", b"\x89PNG\r\n\x1a\n\xff\xfe"]
 )

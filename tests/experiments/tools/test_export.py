@@ -197,3 +197,17 @@ def test_without_tensorboard_nothing_runs(
     assert splitleak("run", str(tmp_path / "tiny.toml"), "--out", str(tmp_path / "runs"), "--tensorboard") == 2
     assert "pip install 'splitleak[tensorboard]'" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_settings_longer_than_mlflow_takes_are_whole_in_a_file(folder: Path, tmp_path: Path) -> None:
+    result = {**unsealed((folder / "cells" / f"{ids(folder)[0]}.json").read_text()), "id": "one"}
+    parts = [{"name": "gaussian_noise", "sigma": k / 1000} for k in range(400)]
+    result["defence"] = {**result["defence"], "settings": {"parts": parts}}
+    write_record(tmp_path / "run", Record.model_validate(result))
+    write_listing(tmp_path / "run", {"one": None})
+    assert export_to_mlflow(tmp_path / "run", str(tmp_path / "store")) == (1, 0)
+    (cell,) = [run for run in runs(database(tmp_path / "store")) if CELL in run.data.tags]
+    assert cell.data.params["defence.parts"] == f"{str(parts)[:5999]}…"
+    client = tracking.MlflowClient(tracking_uri=database(tmp_path / "store"))
+    whole = client.download_artifacts(cell.info.run_id, "settings.json", str(tmp_path))
+    assert json.loads(Path(whole).read_text())["defence.parts"] == str(parts)
