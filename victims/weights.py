@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -82,13 +81,10 @@ def _content(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError) as error:
-        raise InvalidInputError(f"{path} is no readable weights file: {_first_line(error)}") from None
     except Exception as error:
-        # weights_only refuses with pickle's own error, which has no better type
-        if type(error).__name__ != "UnpicklingError":
-            raise
-        raise InvalidInputError(f"{path} {_refused_content(path)}") from None
+        # a damaged file may make its reader raise anything; of what is not unpickled it says more than one line
+        wrong = _refused_content(path) if type(error).__name__ == "UnpicklingError" else _unreadable(error)
+        raise InvalidInputError(f"{path} {wrong}") from None
 
 
 def _refused_content(path: Path) -> str:
@@ -100,8 +96,9 @@ def _refused_content(path: Path) -> str:
     return f"is no readable weights file: neither torch nor safetensors saves what begins with {start!r}"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+def _unreadable(error: Exception) -> str:
+    reason = str(error).strip() or type(error).__name__
+    return f"is no readable weights file: {reason.splitlines()[0]}"
 
 
 def _flat(content: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
