@@ -15,5 +15,9 @@ class Audience(Watcher, ABC):
         """Of several plans another one begins: ``where`` is put in front of what is told of it."""
 
     @abstractmethod
+    def loaded(self, lines: list[str]) -> None:
+        """What was loaded, before anything is made of it."""
+
+    @abstractmethod
     def cell(self, cell: Cell, result: Record, computed: bool) -> None:
         """A cell is done; ``computed``: just now."""

@@ -70,7 +70,7 @@ def work_of(run: Run, store: Store) -> Work:
     stages = stages_of(run.cells) | {stage.key: stage for stage in run.uncut.values()}
 
     def work(task: Task) -> Outcome:
-        before, failure = len(store.computed), None
+        before, failure, refused = len(store.computed), None, None
         try:
             with store.task():
                 if task.kind == "cell":
@@ -79,10 +79,11 @@ def work_of(run: Run, store: Store) -> Work:
                     store.folder(stages[task.name])
         except DiskFullError:
             raise
-        except Exception:
+        except Exception as error:
             failure = traceback.format_exc()
+            refused = str(error) if isinstance(error, InvalidInputError) else None
         stop_if_interrupted()
-        return Outcome(failure, tuple(store.computed[before:]))
+        return Outcome(failure, tuple(store.computed[before:]), refused)
 
     return work
 
@@ -128,8 +129,8 @@ def run_cells(
         How many stages of each kind were computed.
 
     Raises:
-        InvalidInputError: a photo cannot be read (the photos are decoded before the first cell), or another process
-            with other code writes to this run.
+        InvalidInputError: a photo cannot be read (the photos are decoded before the first cell), a victim's halves
+            compute something else than the uncut network, or another process with other code writes to this run.
         DiskFullError: there is no room for a result.
     """
     before = len(store.computed)  # of other runs
@@ -145,6 +146,8 @@ def run_cells(
         computed.update(outcome.computed)
         if task.name in uncut and outcome.failure is None:
             on_loaded([accuracy_of_uncut(uncut[task.name], store)])
+        if task.name in uncut and outcome.refused:
+            raise InvalidInputError(outcome.refused)  # no cell of a network that is cut wrongly says anything
         if task.kind == "cell":
             cell = missing[task.name]
             if outcome.failure is not None:

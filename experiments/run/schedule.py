@@ -29,10 +29,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: why it failed, if it did, and the labels of the stages that were computed on the way."""
+    """How a task ended: why it failed, if it did, and the labels of the stages that were computed on the way.
+
+    ``refused``: what was wrong with the input, where that is why.
+    """
 
     failure: str | None = None
     computed: tuple[str, ...] = ()
+    refused: str | None = None
 
 
 @dataclass(frozen=True)

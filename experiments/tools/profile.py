@@ -154,7 +154,8 @@ class Profile:
                 of_cut = CutStore(store, run.folder / SCRATCH_FOLDER)
                 executor = Serial(work_of(run, of_cut))
                 executor.watcher = audience
-                run_cells(run, of_cut, executor, retry_failed, audience.cell)
+                told = audience.loaded if run is self.runs[0] else lambda lines: None  # all cuts load the same
+                run_cells(run, of_cut, executor, retry_failed, audience.cell, on_loaded=told)
                 shutil.rmtree(of_cut.root, ignore_errors=True)
         self._remove_leftovers()
 

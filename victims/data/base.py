@@ -40,8 +40,8 @@ class Catalog:
     def __len__(self) -> int:
         return len(self.names)
 
-    def task(self, name: str) -> Labels:
-        """The labels of one task.
+    def task(self, name: str, *others: str) -> Labels:
+        """The labels of one task; ``others``: what else could have been named.
 
         Raises:
             InvalidInputError: there is no such task, or what has this name is no label.
@@ -49,7 +49,7 @@ class Catalog:
         if name in self.unusable:
             raise InvalidInputError(f"'{name}' cannot be a task: it {self.unusable[name]}")
         if name not in self.labels:
-            raise unknown("task", name, self.labels)
+            raise unknown("task", name, [*self.labels, *others])
         return self.labels[name]
 
 

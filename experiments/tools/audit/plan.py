@@ -25,7 +25,7 @@ from splitleak.experiments.tools.decoder import DECODER_BATCH, decoder_width
 from splitleak.experiments.tools.request import UNTRAINED, Data, data_name, data_setting, is_untrained, plan_text
 from splitleak.victims.cuts import split
 from splitleak.victims.data.base import Catalog, Source
-from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import CLASSES_WITHOUT_TASK, SCRATCH, Network, make_network
 from splitleak.victims.seeding import seeded
 from splitleak.victims.settings import Settings, doc
@@ -184,13 +184,12 @@ def chosen_task(request: AuditRequest, catalog: Catalog) -> str | None:
     """The label that is asked for, or the only one; None where there are several, or a single class.
 
     Raises:
-        InvalidInputError: there is no such label.
+        InvalidInputError: there is no such label, or it is none that can be told from a photo.
     """
     if request.task == WITHOUT_TASK:
         return None
     if request.task is not None:
-        if request.task not in catalog.labels:
-            raise unknown("task", request.task, [*catalog.labels, WITHOUT_TASK])
+        catalog.task(request.task, WITHOUT_TASK)
         return request.task
     several = [name for name, labels in catalog.labels.items() if len(labels.classes) > 1]
     return several[0] if len(several) == 1 else None
@@ -199,6 +198,7 @@ def chosen_task(request: AuditRequest, catalog: Catalog) -> str | None:
 def _notes(request: AuditRequest, task: str | None, network: Network, catalog: Catalog) -> Iterator[str]:
     if is_untrained(request.model, request.weights):
         yield UNTRAINED
+    yield from network.notes
     if network.untrained:
         yield "the weights hold no classifier for these classes: it is trained on the photos"
     if task is None and catalog.labels and request.task is None:

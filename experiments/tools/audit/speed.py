@@ -16,6 +16,7 @@ from splitleak.experiments.judge.scores import Truth, score_images
 from splitleak.experiments.tools.decoder import DECODER_BATCH, decoder_width
 from splitleak.victims.cuts import Halves
 from splitleak.victims.data.base import Source
+from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.tensors import to_float
 
 CALIBRATED_ON, LEARNED_ON, REPEATS = 16, 32, 4
@@ -43,10 +44,16 @@ class Speed:
 
     @classmethod
     def measured(cls, halves: Halves, source: Source, count: int, size: int, device: torch.device) -> "Speed":
-        """Time each on a few of the source's ``count`` photos."""
+        """Time each on a few of the source's ``count`` photos.
+
+        Raises:
+            InvalidInputError: none of them can be read.
+        """
         encoder, tail = halves.encoder.to(device), halves.tail.to(device)
         rows = torch.linspace(0, count - 1, CALIBRATED_ON).long().tolist()
         photos, decode = _timed(lambda: source.read(rows, size).images, device, warm=False)
+        if not len(photos):
+            raise InvalidInputError(f"none of {len(rows)} photos could be read; give photos that can")
         stored = photos.repeat(1 + LEARNED_ON // len(photos), 1, 1, 1)[:LEARNED_ON]
         images = to_float(stored[:CALIBRATED_ON].to(device))
         with torch.no_grad():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from terminal import Terminal
-from tiny import HEAD, MEAN, NONE, RIDGE, link_stages
+from tiny import HEAD, MEAN, NONE, RIDGE, link_stages, run_plan
 
 from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
@@ -71,6 +71,9 @@ def test_an_uncut_network_that_is_not_its_halves_stops_the_run(
     monkeypatch.setattr(VictimStage, "load", other)
     with pytest.raises(InvalidInputError, match="something else than the uncut network"):
         store.folder(uncut)
+    with pytest.raises(InvalidInputError, match="something else than the uncut network"):
+        run_plan(HEAD + NONE + MEAN, tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("*/cells/*.json")), "no cell says anything of such a network"
 
 
 def test_a_victim_at_chance_is_told(tmp_path: Path) -> None:

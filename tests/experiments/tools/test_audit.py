@@ -58,6 +58,27 @@ def catalog(count: int, **facts: object) -> Catalog:
     return Catalog(tuple(map(str, range(count))), **facts)  # type: ignore[arg-type]
 
 
+def test_a_label_that_is_no_task_is_refused_with_its_reason() -> None:
+    known = catalog(2, labels={"smile": Labels(("no", "yes"), torch.tensor([0, 1]))}, unusable={"age": "is measured"})
+    request = AuditRequest("squeezenet1_1", "features.3", "photos", task="age")
+    with pytest.raises(InvalidInputError, match="'age' cannot be a task: it is measured"):
+        chosen_task(request, known)
+    with pytest.raises(InvalidInputError, match="unknown task 'smiles'; did you mean smile"):
+        chosen_task(replace(request, task="smiles"), known)
+
+
+def test_photos_of_which_none_can_be_read_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(60):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    table = '{ name = "folder", path = "photos", on_corrupt = "skip" }'
+    asked = [table if argument == "photos" else argument for argument in COMMAND]
+    assert run(monkeypatch, "audit", *asked) == 2
+    assert "none of 16 photos could be read" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_larger_scale_takes_longer_and_a_slower_machine_too() -> None:
     def seconds(scale: Scale, speed: Speed) -> float:
         return Offer(scale, part_sizes(scale, catalog(50_000), None, 50_000), "class", False).seconds(speed)
