@@ -1,6 +1,7 @@
 """The command line as a whole: its commands, and what becomes of bad input, a full disk and Ctrl-C."""
 
 import sys
+from io import TextIOWrapper
 
 from cyclopts import App, CycloptsError
 from rich.console import Console
@@ -43,6 +44,9 @@ add_examples(app)
 def main() -> None:
     """Entry point: bad input is one line and exit code 2, a bug keeps its traceback."""
     tune_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Unicode shows a sign for what it lacks
     try:
         with interruptible():
             code = app(exit_on_error=False, print_error=False)

@@ -1,5 +1,6 @@
 """What the commands share: the terminal that they print to, options, and the code of a failure."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,8 +15,24 @@ FAILED_CELLS = 1
 
 console = Console()
 
+
+def _can_be_written(_: object, folder: Path) -> None:
+    """Whether a folder is there or can be made.
+
+    Raises:
+        ValueError: a file is in the way, or who runs this may not write there.
+    """
+    place = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    if not place.is_dir():
+        raise ValueError(f"{place} is a file; name a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"{place} may not be written to; name a folder that may")
+
+
 RunFolder = Annotated[Path, Parameter(name="run")]
-Out = Annotated[Path, Parameter(help="folder of all runs and of the cache that they share")]
+Out = Annotated[
+    Path, Parameter(help="folder of all runs and of the cache that they share", validator=_can_be_written)
+]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], Parameter(help="where networks run; auto takes a GPU if there is one")
 ]

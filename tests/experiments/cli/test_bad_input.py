@@ -237,3 +237,12 @@ def test_a_bug_keeps_its_traceback(terminal: Terminal, monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "argv", ["splitleak", "run", "quick"])
     with pytest.raises(KeyError, match="bug"):
         main()
+
+
+@pytest.mark.parametrize("out", ["afile", "afile/below"])
+def test_a_file_in_the_way_of_the_runs_is_named(out: str, terminal: Terminal) -> None:
+    Path("good.toml").write_text(plan())
+    Path("afile").touch()
+    code, _, error = terminal("run", "good.toml", "--out", out)
+    assert code == 2
+    assert "is a file; name a folder" in " ".join(error.split())
