@@ -19,7 +19,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.files import load_module
-from splitleak.victims.weights import AUXILIARY_HEADS, State, load_weights, read_weights
+from splitleak.victims.weights import AUXILIARY_HEADS, State, in_weights_file, load_weights, read_weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH_NORM_MOMENTUM = 0.1
@@ -80,12 +80,16 @@ def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) ->
             module.momentum = max(module.momentum, BATCH_NORM_MOMENTUM)
     if weights == SCRATCH:
         return network
-    named = not Path(weights).suffix
-    tensors = _torchvision_state(model, weights) if named else read_weights(weights)
+    own = in_weights_file(weights)
+    tensors = read_weights(weights) if own else _torchvision_state(model, weights)
     loaded = load_weights(network.module, tensors, weights, _resizing(model, network.module, size))
-    halves = named and model in TRAINED_ON_HALVES
-    mean, std = ((0.5,) * 3, (0.5,) * 3) if halves else (network.mean, network.std)
-    return Network(network.module, mean, std, loaded.untrained, (*network.notes, *loaded.notes))
+    notes = (*network.notes, *loaded.notes)
+    if model not in TRAINED_ON_HALVES:
+        return Network(network.module, network.mean, network.std, loaded.untrained, notes)
+    if own:
+        named = f"torchvision's own weights of {model} expect mean and deviation 0.5: name them, not their file"
+        return Network(network.module, network.mean, network.std, loaded.untrained, (*notes, named))
+    return Network(network.module, (0.5,) * 3, (0.5,) * 3, loaded.untrained, notes)
 
 
 def in_file(model: str) -> bool:

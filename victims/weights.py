@@ -1,5 +1,6 @@
 """Weights from a file: all of a network's tensors, by whatever names a training gave them, or a refusal."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ WRAPPERS = ("module", "_module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoi
 """What DataParallel, Opacus, torch.compile and FSDP put into the names of what they wrap."""
 COUNTERS = ("num_batches_tracked", "n_averaged")
 """Last parts of names that count steps and change no output; older files lack them."""
+OLDER_NAMES = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\b")
+"""In torchvision's own files of densenets; its networks write norm1 for norm.1."""
 AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
 """Names in googlenet and inception_v3 that are used in their own training only."""
 
@@ -48,6 +51,11 @@ def find_weights(weights: str, wanted: str = "weights file") -> tuple[Path, str]
     if not sign or Path(weights).expanduser().exists():
         return find_file(weights, wanted, WEIGHTS_VARIABLE), ""
     return find_file(name, wanted, WEIGHTS_VARIABLE), part
+
+
+def in_weights_file(weights: str) -> bool:
+    """Whether this names a file rather than weights that torchvision numbers."""
+    return bool(Path(weights).suffix) or Path(weights).expanduser().is_file()
 
 
 def read_weights(weights: str, wanted: str = "weights file") -> State:
@@ -136,7 +144,10 @@ def load_weights(
         return sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
 
     _check_numbers({key: value for key, value in named.items() if key in own}, own, origin)
-    missing = sorted(key for key in own.keys() - named.keys() if not (in_head(key) or key.endswith(COUNTERS)))
+    shared = _same_as(own, named)
+    missing = sorted(
+        key for key in own.keys() - named.keys() - shared if not (in_head(key) or key.endswith(COUNTERS))
+    )
     unknown = sorted(key for key in named.keys() - own.keys() if not in_head(key))
     other = [key for key in misshapen(named) if not in_head(key)]
     if other and resized and not missing and not unknown:
@@ -151,7 +162,14 @@ def load_weights(
     if left := sorted(named.keys() - own.keys()):
         notes.append(f"left out {len(left)} tensors of the file's classifier: {some(left)}")
     module.load_state_dict(fitting, strict=False)
-    return Loaded(tuple(sorted(own.keys() - fitting.keys())), (*notes, *_precision(fitting)))
+    untrained = own.keys() - fitting.keys() - _same_as(own, fitting)
+    return Loaded(tuple(sorted(untrained)), (*notes, *_precision(fitting)))
+
+
+def _same_as(own: State, given: State) -> set[str]:
+    """Names of the network's tensors that are given under another name: safetensors writes shared ones once."""
+    places = {own[key].data_ptr() for key in given if key in own and own[key].numel()}
+    return {key for key, value in own.items() if value.data_ptr() in places}
 
 
 def _named_as(own: State, tensors: State, origin: str) -> tuple[dict[str, Tensor], list[str]]:
@@ -195,7 +213,8 @@ def _agreements(targets: Mapping[str, str], names: Mapping[str, str], own: State
 
 def _unwrapped(state: State) -> dict[str, str]:
     """By their names without those of wrappers, as they are where that makes two the same."""
-    short = {".".join(part for part in key.split(".") if part not in WRAPPERS): key for key in state}
+    newer = {key: OLDER_NAMES.sub(r"\1\2", key) for key in state}
+    short = {".".join(part for part in new.split(".") if part not in WRAPPERS): key for key, new in newer.items()}
     return short if len(short) == len(state) else {key: key for key in state}
 
 

@@ -9,7 +9,7 @@ from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import content_of, load_module
 from splitleak.victims.models import CLASSES_WITHOUT_TASK, TIMM, in_file, make_network
 from splitleak.victims.seeding import seeded
-from splitleak.victims.weights import PART, find_weights
+from splitleak.victims.weights import PART, find_weights, in_weights_file
 
 
 @cache
@@ -41,7 +41,7 @@ def weights_fingerprint(weights: str) -> str:
     Raises:
         InvalidInputError: there is no such file.
     """
-    if not Path(weights).suffix:
+    if not in_weights_file(weights):
         return weights
     path, part = find_weights(weights)
     return content_of(path) + (PART + part if part else "")

@@ -1,12 +1,13 @@
 """However a file names its tensors, the network has them all and it is said what was done, or it is refused."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
 from splitleak.victims.errors import InvalidInputError
@@ -121,6 +122,40 @@ def test_a_part_is_taken_by_its_name(tmp_path: Path) -> None:
         assert torch.equal(net.conv.weight, state["conv.weight"])
     with pytest.raises(InvalidInputError, match=r"has no part 'ema'; it has nets"):
         read_weights(f"{place}#ema")
+
+
+def test_shared_tensors_are_written_once_by_safetensors(tmp_path: Path) -> None:
+    class Tied(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.again, self.end = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+            self.again.weight = self.conv.weight
+
+    right, net = Tied(), Tied()
+    save_model(right, str(tmp_path / "net.safetensors"))
+    assert len(read_weights(str(tmp_path / "net.safetensors"))) == len(right.state_dict()) - 1
+    assert load(net, str(tmp_path / "net.safetensors")) == Loaded((), ())
+    assert all(torch.equal(value, right.state_dict()[key]) for key, value in net.state_dict().items())
+
+
+def test_torchvisions_older_names_of_densenets_are_read() -> None:
+    right, net = torchvision.models.densenet121(num_classes=2), torchvision.models.densenet121(num_classes=2)
+    older = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): v for key, v in right.state_dict().items()}
+    assert older.keys() != right.state_dict().keys()
+    assert load_weights(net, older, "x") == Loaded((), ())
+    assert all(torch.equal(value, right.state_dict()[key]) for key, value in net.state_dict().items())
+
+
+def test_a_file_needs_no_suffix(tmp_path: Path) -> None:
+    network = torchvision.models.squeezenet1_1(num_classes=2)
+    torch.save(network.state_dict(), tmp_path / "checkpoint")
+    assert make_network("squeezenet1_1", 2, 32, str(tmp_path / "checkpoint")).untrained == ()
+
+
+def test_a_file_of_weights_with_another_normalisation_says_so(tmp_path: Path) -> None:
+    torch.save(torchvision.models.googlenet(num_classes=2, init_weights=False).state_dict(), tmp_path / "net.pth")
+    made = make_network("googlenet", 2, 32, str(tmp_path / "net.pth"))
+    assert any("expect mean and deviation 0.5" in note for note in made.notes)
 
 
 def test_a_wrapped_network_is_no_classifier_as_a_whole() -> None:
