@@ -44,14 +44,14 @@ class AttackCell(Cell):
 
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
         """Score the answers."""
-        truth, log, plugin = self.truth(store), self.stage.log(store), self.entry.plugin
+        truth, log, plugin, groups = self.truth(store), self.stage.log(store), self.entry.plugin, self.groups(store)
         draws = [self.stage.load(store, draw) for draw in range(log["draws"])]
         scores = Scores.over_draws([score_answers(plugin, answers, truth) for answers in draws])
         self._save_inside(run, store)
         shuffled = score_control(plugin, self.stage.load_shuffled(store), truth)
-        return self.scored(draws[0], scores, run) | {
+        return self.scored(draws[0], scores, run, groups) | {
             **log,
-            "controls": {"shuffled": summaries(shuffled)},
+            "controls": {"shuffled": summaries(shuffled, groups)},
             "converged": converged(log["history"]),
             "cut_off": None if scores.pictures is None else cut_off(truth.images, scores.pictures),
         }

@@ -19,6 +19,7 @@ from splitleak.defenses.fitting import predict
 from splitleak.experiments.cells.fingerprints import weights_fingerprint
 from splitleak.experiments.judge.metrics.perceptual import lpips
 from splitleak.experiments.judge.scores import Recogniser, Scores, Task, Truth
+from splitleak.experiments.judge.statistics.groups import groups_of
 from splitleak.experiments.judge.statistics.interval import interval
 from splitleak.experiments.planning.plan import Entry, Plan
 from splitleak.experiments.planning.threat import Threat
@@ -163,13 +164,15 @@ class Cell(ABC):
     def _protected(self, store: Store) -> dict[str, Any]:
         """What does not depend on the attack."""
         facts, data = self.protect.facts(store), self.protect.victim.data.load(store)
+        groups = target_groups(data)
         guarantees = [
             {**guarantee, "epsilon": None if np.isinf(guarantee["epsilon"]) else guarantee["epsilon"]}
             for guarantee in facts["guarantees"]
         ]
         return {
-            "utility": facts["utility"] and {**facts["utility"], **with_interval(facts["utility"]["values"])},
+            "utility": facts["utility"] and {**facts["utility"], **with_interval(facts["utility"]["values"], groups)},
             "targets": target_digest(data),
+            "groups": groups,
             "bytes": facts["bytes"],
             "edge": facts["edge"],
             "guarantees": guarantees,
@@ -208,11 +211,15 @@ class Cell(ABC):
             )
         return Task(labels["target"], read == labels["target"], partial(predict, model, device=store.device))
 
-    def scored(self, answers: Tensor, scores: Scores, run: Path) -> dict[str, Any]:
-        """What is stored of scores; the first pictures are kept beside."""
+    def groups(self, store: Store) -> tuple[int, ...]:
+        """Of the target photos."""
+        return target_groups(self.protect.victim.data.load(store))
+
+    def scored(self, answers: Tensor, scores: Scores, run: Path, groups: tuple[int, ...]) -> dict[str, Any]:
+        """What is stored of scores of photos of these groups; the first pictures are kept beside."""
         if scores.pictures is not None:
             save_strip(self.picture(run, ".png"), scores.pictures[:EXAMPLES])
-        return {"n": len(answers), "metrics": summaries(scores), "references": scores.references}
+        return {"n": len(answers), "metrics": summaries(scores, groups), "references": scores.references}
 
     def picture(self, run: Path, kind: str) -> Path:
         """Where one of its pictures lies."""
@@ -231,14 +238,31 @@ def target_digest(data: Data) -> str:
     return digest(data.manifest["parts"]["target"]["hashes"])
 
 
-def summaries(scores: Scores) -> dict[str, Any]:
-    """Each metric of the photos that count, with its interval."""
-    return {name: with_interval(values[~values.isnan()].tolist()) for name, values in scores.values.items()}
+def target_groups(data: Data) -> tuple[int, ...]:
+    """Of each target photo an anonymous number: the same where the same person is known to be on it, or where its
+    content is the same; a photo of whom nobody knows is of somebody else."""
+    hashes = data.manifest["parts"]["target"]["hashes"]
+    people = data.identities["target"].tolist() if data.identities else []
+    known = [None if person < 0 else person for person in people]
+    return groups_of(hashes, known) if known else groups_of(hashes)
 
 
-def with_interval(values: list[float]) -> dict[str, Any]:
-    """Values of photos as a record holds them."""
-    return {**interval(values)._asdict(), "values": [round(value, 6) for value in values]}
+def summaries(scores: Scores, groups: tuple[int, ...]) -> dict[str, Any]:
+    """Each metric of the photos that count, with its interval; ``groups``: of all photos."""
+    return {name: _summary(values, groups) for name, values in scores.values.items()}
+
+
+def _summary(values: Tensor, groups: tuple[int, ...]) -> dict[str, Any]:
+    known = ~values.isnan()
+    if known.all():
+        return with_interval(values.tolist(), groups)
+    counted = known.nonzero().flatten().tolist()
+    return with_interval(values[known].tolist(), tuple(groups[photo] for photo in counted)) | {"counted": counted}
+
+
+def with_interval(values: list[float], groups: tuple[int, ...]) -> dict[str, Any]:
+    """Values of photos as a record holds them; ``groups``: of these photos or more."""
+    return {**interval(values, groups)._asdict(), "values": [round(value, 6) for value in values]}
 
 
 def save_strip(path: Path, images: Tensor) -> None:

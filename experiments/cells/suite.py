@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,14 +42,18 @@ class StrongestCell(Cell):
         return StrongestStage(tuple(cell.stage for cell in self.entries))
 
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
-        """Score the choices; the oracle takes each photo's reconstruction that has most of the metric in question."""
-        truth, draws = self.truth(store), range(self.stage.draws(store))
-        chosen = [self.stage.load(store, draw) for draw in draws]
+        """Score the choices; the oracle takes each photo's reconstruction that has most of the metric in question.
+
+        Only photos that all attacks tried count: on the others the suite is weaker than it claims to be.
+        """
+        truth, draws, groups = self.truth(store), range(self.stage.draws(store)), self.groups(store)
+        tried = min(len(cell.stage.load(store)) for cell in self.entries)
+        chosen = [{metric: of[:tried] for metric, of in self.stage.load(store, draw).items()} for draw in draws]
         scores = Scores.over_draws([score_chosen(answers, truth) for answers in chosen])
-        oracle = Scores.over_draws([score_chosen(self._oracle(store, truth, draw), truth) for draw in draws])
-        counts = {metric: self._counts(choice) for metric, choice in self.stage.choice(store).items()}
-        return self.scored(chosen[0]["psnr"], scores, run) | {
-            "oracle": summaries(oracle),
+        oracle = Scores.over_draws([score_chosen(self._oracle(store, truth, draw, tried), truth) for draw in draws])
+        counts = {metric: self._counts(choice[:tried]) for metric, choice in self.stage.choice(store).items()}
+        return self.scored(chosen[0]["psnr"], scores, run, groups) | {
+            "oracle": summaries(oracle, groups),
             "chosen": counts.pop("psnr"),
             "chosen_for": counts,
             "draws": len(draws),
@@ -61,16 +64,11 @@ class StrongestCell(Cell):
         """How many photos went to each attack."""
         return dict(Counter(self.entries[k].attack["label"] for k in choice).most_common())
 
-    def _oracle(self, store: Store, truth: Truth, draw: int) -> dict[str, Tensor]:
-        """By metric for each photo that was tried the reconstruction most like the truth, uint8 (n, 3, h, w)."""
+    def _oracle(self, store: Store, truth: Truth, draw: int, tried: int) -> dict[str, Tensor]:
+        """By metric for each of the photos that were tried the reconstruction most like the truth, uint8."""
         metrics = metrics_for(truth.images.shape[-1])
         wanted = {name: metrics[name] for name in self.stage.choice(store)}
-        made = [cell.stage.load(store, draw) for cell in self.entries]
-        reached = [score(wanted, truth.images[: len(rebuilt)], rebuilt) for rebuilt in made]
-        best = {}
-        for name in wanted:
-            table = np.full((len(made), max(map(len, made))), -np.inf)
-            for row, found in zip(table, reached, strict=True):
-                row[: len(found[name])] = found[name]
-            best[name] = streamed(picked(made, torch.from_numpy(table.argmax(0))), store.root)
-        return best
+        made = [cell.stage.load(store, draw)[:tried] for cell in self.entries]
+        reached = [score(wanted, truth.images[:tried], rebuilt) for rebuilt in made]
+        best = {name: torch.tensor([found[name] for found in reached]).argmax(0) for name in wanted}
+        return {name: streamed(picked(made, choice), store.root) for name, choice in best.items()}

@@ -10,6 +10,9 @@ from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import SCRATCH
 from splitleak.victims.settings import Settings, doc
 
+MAY_LOSE = (0.01, 0.03)
+"""Shares of utility that a defence may cost, where a plan does not say; beyond the last it is no longer comparable
+with those that leave the task intact."""
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 Model = Annotated[str, doc("a torchvision network, timm:NAME, or file.py:function")]
@@ -101,6 +104,11 @@ class JudgeTable(Settings):
         str | None,
         doc("weights file of LPIPS's backbone (AlexNet, VGG-16 or SqueezeNet 1.1 of torchvision); none: no LPIPS"),
     ] = None
+    may_lose: Annotated[
+        list[Annotated[float, Ge(0), Le(1)]],
+        MinLen(1),
+        doc("shares of utility that a defence may cost; defences are compared at each, and ranked at the last"),
+    ] = field(default_factory=lambda: list(MAY_LOSE))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,3 +120,5 @@ class JudgeTable(Settings):
             raise InvalidInputError(
                 f"judge.lpips = '{self.lpips}': should be the path of a .pth or .safetensors file"
             )
+        if self.may_lose != sorted(set(self.may_lose)):
+            raise InvalidInputError(f"judge.may_lose = {self.may_lose}: should rise, such as [0.01, 0.03]")

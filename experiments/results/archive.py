@@ -75,7 +75,7 @@ def read_archive(path: Path) -> dict[str, Archived]:
         try:
             records = {name: Stored(record, whole=True) for name, record in _records(run).items()}
             keys = _keys(run)
-            results = results_of({name: records.get(name) for name in keys}, keys)
+            results = results_of({name: records.get(name) for name in keys}, keys, run["plan"])
         except (KeyError, TypeError, ValueError) as error:
             raise _no_archive(path, error) from error
         found[run["name"]] = Archived(run["name"], run["plan"], results)

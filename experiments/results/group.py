@@ -7,18 +7,30 @@ from functools import cached_property
 
 import numpy as np
 
-from splitleak.experiments.judge.statistics.interval import Array, Interval, interval
+from splitleak.experiments.judge.statistics.different import Sample
+from splitleak.experiments.judge.statistics.interval import Array, Interval, interval, most_exposed
 from splitleak.experiments.judge.statistics.matched import Setting
 from splitleak.experiments.planning.names import STRONGEST
 from splitleak.experiments.results.metrics import LEAKAGE_METRICS, SHOWN_METRICS
-from splitleak.experiments.results.record import DefenceSetting, Record
+from splitleak.experiments.results.record import DefenceSetting, Record, Score
+
+Scored = Sequence[tuple[Record, Score]]
+"""A score of some cells, each with its cell."""
+EXPOSED = "_most_exposed"
+"""How the name of a metric's mean over the photos that leak most ends."""
 
 
-def _pool(rows: Sequence[Sequence[float]]) -> Interval:
-    """Mean and interval over (seeds, images)."""
-    if len({len(row) for row in rows}) > 1:
+def _sample(scored: Scored) -> Sample:
+    """Values (seeds, images) with the groups of the images, which all seeds share."""
+    if len({len(score.values) for _, score in scored}) > 1:
         raise ValueError("the seeds of a cell were scored on different numbers of images; they cannot be pooled")
-    return interval(rows)
+    record, score = scored[0]
+    return Sample(np.array([one.values for _, one in scored], dtype=float), record.people(score))
+
+
+def _pool(scored: Scored) -> Interval:
+    """Mean and interval over seeds and images."""
+    return interval(*_sample(scored))
 
 
 def _sum(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
@@ -82,19 +94,28 @@ class Group:
         """Each metric over all seeds and images, shown or not, and of the suite the oracle's."""
         found = {metric: self.scores.get(metric) or self.pooled(metric) for metric in self.metrics}
         found |= {f"oracle_{metric}": score for metric, score in self.oracle.items()}
+        found |= {f"{metric}{EXPOSED}": self.most_exposed(metric) for metric in LEAKAGE_METRICS}
         return {metric: score for metric, score in found.items() if score is not None}
 
     def pooled(self, metric: str, first: int | None = None) -> Interval | None:
         """A metric over all seeds and images that were measured, or over each seed's ``first`` images."""
-        rows = [cell.metrics[metric].values[:first] for cell in self.finished if metric in cell.metrics]
-        return _pool(rows) if rows else None
+        scored = [(cell, cell.metrics[metric]) for cell in self.finished if metric in cell.metrics]
+        if first is not None:
+            scored = [(cell, score.model_copy(update={"values": score.values[:first]})) for cell, score in scored]
+        return _pool(scored) if scored else None
+
+    def most_exposed(self, metric: str) -> Interval | None:
+        """The mean over the tenth of the images that leak most, over all seeds; None where not measured."""
+        sample = self.sample(metric)
+        return None if sample is None else most_exposed(*sample)
 
     @cached_property
     def oracle(self) -> Mapping[str, Interval]:
         """Of the suite: each metric had the true photo chosen among the attacks; empty for a single attack."""
         names = dict.fromkeys(name for cell in self.finished for name in cell.oracle)
         return {
-            name: _pool([cell.oracle[name].values for cell in self.finished if name in cell.oracle]) for name in names
+            name: _pool([(cell, cell.oracle[name]) for cell in self.finished if name in cell.oracle])
+            for name in names
         }
 
     @property
@@ -114,9 +135,16 @@ class Group:
 
     def table(self, metric: str, control: str | None = None) -> Array | None:
         """A metric by seed and photo, (seeds, k): of the attack, or of a control of it; None where not measured."""
-        found = [cell.metrics if control is None else cell.controls.get(control, {}) for cell in self.finished]
-        rows = [scores[metric].values for scores in found if metric in scores]
-        return np.array(rows) if rows and len({len(row) for row in rows}) == 1 else None
+        sample = self.sample(metric, control)
+        return None if sample is None else sample.values
+
+    def sample(self, metric: str, control: str | None = None) -> Sample | None:
+        """Like ``table``, with the groups of the photos."""
+        found = [
+            (cell, cell.metrics if control is None else cell.controls.get(control, {})) for cell in self.finished
+        ]
+        scored = [(cell, scores[metric]) for cell, scores in found if metric in scores]
+        return _sample(scored) if scored and len({len(score.values) for _, score in scored}) == 1 else None
 
     def reference(self, metric: str, name: str) -> float | None:
         """What a score is to be compared with, "chance" or "ceiling" (the photo itself): the mean over seeds."""
@@ -142,8 +170,13 @@ class DefenceRow:
     @cached_property
     def utility(self) -> Interval | None:
         """Over all seeds and images, a share in [0, 1]."""
-        rows = [cell.utility.values for cell in self.by_seed if cell.utility]
-        return _pool(rows) if rows else None
+        return interval(*self.useful) if self.useful else None
+
+    @cached_property
+    def useful(self) -> Sample | None:
+        """Whether the cloud is right, by seed and photo; None where that is unknown."""
+        scored = [(cell, cell.utility) for cell in self.by_seed if cell.utility]
+        return _sample(scored) if scored else None
 
     def average(self, read: Callable[[Record], float | None]) -> float | None:
         """The mean over seeds of what ``read`` finds in a cell."""
@@ -167,11 +200,14 @@ class DefenceRow:
     def setting(self, metric: str) -> Setting | None:
         """Utility and leakage under the strongest attack, by seed and photo; None where either is missing."""
         strongest = self.strongest(metric)
-        leakage = strongest.table(metric) if strongest else None
+        leakage = strongest.sample(metric) if strongest else None
         if strongest is None or leakage is None:
             return None
-        utility = [cell.utility.values for cell in strongest.finished if cell.utility]
-        return Setting(np.array(utility, dtype=float), leakage) if len(utility) == len(leakage) else None
+        scored = [(cell, cell.utility) for cell in strongest.finished if cell.utility]
+        if len(scored) != len(leakage.values):
+            return None
+        utility = _sample(scored)
+        return Setting(utility.values, leakage.values, utility.groups, leakage.groups)
 
     @property
     def floor(self) -> Group | None:
