@@ -19,7 +19,6 @@ from splitleak.defenses.fitting import predict
 from splitleak.experiments.cells.fingerprints import weights_fingerprint
 from splitleak.experiments.judge.metrics.perceptual import lpips
 from splitleak.experiments.judge.scores import Recogniser, Scores, Task, Truth
-from splitleak.experiments.judge.statistics.groups import groups_of
 from splitleak.experiments.judge.statistics.interval import interval
 from splitleak.experiments.planning.plan import Entry, Plan
 from splitleak.experiments.planning.threat import Threat
@@ -33,6 +32,7 @@ from splitleak.experiments.stages.protect import ProtectStage
 from splitleak.experiments.store.integrity import replace_if_other
 from splitleak.experiments.store.key import Stage, digest, source_digest
 from splitleak.experiments.store.store import Store
+from splitleak.victims.data.parts import TEST
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.tensors import BATCH
 
@@ -164,15 +164,14 @@ class Cell(ABC):
     def _protected(self, store: Store) -> dict[str, Any]:
         """What does not depend on the attack."""
         facts, data = self.protect.facts(store), self.protect.victim.data.load(store)
-        groups = target_groups(data)
         guarantees = [
             {**guarantee, "epsilon": None if np.isinf(guarantee["epsilon"]) else guarantee["epsilon"]}
             for guarantee in facts["guarantees"]
         ]
         return {
-            "utility": facts["utility"] and {**facts["utility"], **with_interval(facts["utility"]["values"], groups)},
-            "targets": target_digest(data),
-            "groups": groups,
+            "utility": facts["utility"] and utility_of(facts["utility"], data),
+            "targets": photos_digest(data, "target"),
+            "groups": data.groups["target"],
             "bytes": facts["bytes"],
             "edge": facts["edge"],
             "guarantees": guarantees,
@@ -213,7 +212,7 @@ class Cell(ABC):
 
     def groups(self, store: Store) -> tuple[int, ...]:
         """Of the target photos."""
-        return target_groups(self.protect.victim.data.load(store))
+        return self.protect.victim.data.load(store).groups["target"]
 
     def scored(self, answers: Tensor, scores: Scores, run: Path, groups: tuple[int, ...]) -> dict[str, Any]:
         """What is stored of scores of photos of these groups; the first pictures are kept beside."""
@@ -229,22 +228,20 @@ class Cell(ABC):
 def overlap(manifest: Mapping[str, Any]) -> int:
     """Photos of the target part that are, by their content, also among those that an attacker or the victim learns
     from."""
-    hashes = {part: set(facts["hashes"]) for part, facts in manifest["parts"].items()}
+    hashes = {part: set(facts["hashes"]) for part, facts in manifest["parts"].items() if part != TEST}
     return len(hashes.pop("target") & set().union(*hashes.values()))
 
 
-def target_digest(data: Data) -> str:
-    """Of the target photos' contents in their order: cells that share it were scored on the same photos."""
-    return digest(data.manifest["parts"]["target"]["hashes"])
+def photos_digest(data: Data, part: str) -> str:
+    """Of the contents of a part's photos in their order: cells that share it were scored on the same photos."""
+    return digest(data.manifest["parts"][part]["hashes"])
 
 
-def target_groups(data: Data) -> tuple[int, ...]:
-    """Of each target photo an anonymous number: the same where the same person is known to be on it, or where its
-    content is the same; a photo of whom nobody knows is of somebody else."""
-    hashes = data.manifest["parts"]["target"]["hashes"]
-    people = data.identities["target"].tolist() if data.identities else []
-    known = [None if person < 0 else person for person in people]
-    return groups_of(hashes, known) if known else groups_of(hashes)
+def utility_of(facts: Mapping[str, Any], data: Data) -> dict[str, Any]:
+    """What is stored of the utility: its values with the interval, and on which photos it was measured."""
+    groups = data.groups[facts["part"]]
+    photos = {"groups": groups, "photos": photos_digest(data, facts["part"])}
+    return {**facts, **with_interval(facts["values"], groups), **photos}
 
 
 def summaries(scores: Scores, groups: tuple[int, ...]) -> dict[str, Any]:

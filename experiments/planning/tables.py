@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt, Le, MinLen
 
+from splitleak.victims.data.parts import PHOTOS_PER_PERSON
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import SCRATCH
 from splitleak.victims.settings import Settings, doc
@@ -48,6 +49,14 @@ class PartsTable(Settings):
     train: Annotated[int, Ge(0), doc("photos that train the victim and fit the defences")] = 2000
     validation: Annotated[int, Ge(1), doc("photos for model selection, on both sides")] = 200
     target: Annotated[int, Ge(1), doc("photos that are attacked and scored")] = 200
+    test: Annotated[
+        int | None,
+        Ge(0),
+        doc("further photos, on which utility is measured; default: all others; 0: on the target photos"),
+    ] = None
+    photos_per_person: Annotated[
+        int, Ge(0), doc("of one person in a part, at most, where the data says who is on a photo; 0: no limit")
+    ] = PHOTOS_PER_PERSON
     seed: Annotated[int, Ge(0), doc("of the division; the same in all seeds of the plan")] = 0
 
 

@@ -82,10 +82,17 @@ class Score(_Part):
 
 
 class Utility(Score):
-    """What the cloud still gets: a share in [0, 1], ``chance`` is that of guessing."""
+    """What the cloud still gets: a share in [0, 1], ``chance`` is that of guessing.
+
+    ``part``: the photos on which it was measured; ``photos``: a digest of them; ``groups``: of each an anonymous
+    number, which photos of one person share, with those of the targets. None: not stored, or those of the targets.
+    """
 
     metric: str = "accuracy"
     chance: float | None = None
+    part: str = "target"
+    photos: str | None = None
+    groups: tuple[int, ...] | None = None
 
 
 class EdgeTime(_Part):
@@ -209,9 +216,10 @@ class Record(_Part):
         Where they were not, but some images do not count, each counted one has its position as its number: so that
         scores that count different ones are not taken for those of the same photos.
         """
+        groups = score.groups if isinstance(score, Utility) and score.groups is not None else self.groups
         if score.counted is None:
-            return None if self.groups is None else self.groups[: len(score.values)]
-        return score.counted if self.groups is None else tuple(self.groups[photo] for photo in score.counted)
+            return None if groups is None else groups[: len(score.values)]
+        return score.counted if groups is None else tuple(groups[photo] for photo in score.counted)
 
     def epsilon(self, protects: Literal["training", "query"]) -> tuple[float, float]:
         """The smallest epsilon that is proved, with its delta; infinity where none is."""

@@ -8,6 +8,7 @@ from functools import cached_property
 from splitleak.experiments.judge.flags import FLAGS, INHERITED, Evidence, flags_of
 from splitleak.experiments.judge.rules import CHOSEN, COMMON
 from splitleak.experiments.judge.statistics.different import Change, different
+from splitleak.experiments.judge.statistics.groups import counted_photos
 from splitleak.experiments.judge.statistics.interval import Array, Interval
 from splitleak.experiments.judge.statistics.matched import needed
 from splitleak.experiments.judge.statistics.pareto import pareto
@@ -305,7 +306,17 @@ class Results:
         """What every number rests on, such as ``n = 200 photos of 40 people x 2 seeds``."""
         most = max((cell.n or 0 for cell in self.finished), default=0)
         people = f" of {self.people} people" if self.people is not None and self.people < most else ""
-        return f"n = {self.photos} photos{people} x {len(self.seeds)} seed{'' if len(self.seeds) == 1 else 's'}"
+        seeds = f"{len(self.seeds)} seed{'' if len(self.seeds) == 1 else 's'}"
+        return f"n = {self.photos} photos{people} x {seeds}{self._measured}"
+
+    @property
+    def _measured(self) -> str:
+        """On which photos utility was measured, where these are others than the targets."""
+        found = (cell.utility for cell in self.finished if cell.utility and cell.utility.groups)
+        utility = next((one for one in found if one.part != "target"), None)
+        if utility is None or utility.groups is None:
+            return ""
+        return f"; {utility.metric} on {counted_photos(utility.groups)} whom no attack met"
 
     @property
     def resting(self) -> str:

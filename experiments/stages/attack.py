@@ -18,7 +18,7 @@ from splitleak.experiments.planning.threat import Threat
 from splitleak.experiments.stages.arrays import load_array, save_array, streamed, write_array
 from splitleak.experiments.stages.inside import Opened
 from splitleak.experiments.stages.memory import StoredMemory
-from splitleak.experiments.stages.protect import ProtectStage
+from splitleak.experiments.stages.protect import DRAWS, ProtectStage
 from splitleak.experiments.stages.victim import NetworkStage
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
@@ -28,8 +28,6 @@ from splitleak.victims.tensors import BATCH, check_images, to_bytes, to_float
 RANKED, RANKED_SEARCHES = 128, 32
 """Photos of the validation part that a reconstruction attack rebuilds too, to rank attacks by; fewer where each photo
 is a search of its own. Over 32 photos two attacks that differ by 0.3 dB were often ranked the wrong way round."""
-DRAWS = 3
-"""Interceptions that are answered where the edge is random: the luck of a single one would read as an effect."""
 SHUFFLED = 16
 """Releases of other photos that an attack answers for which each photo is a search of its own."""
 RESIDENT = 4

@@ -60,6 +60,12 @@ def numbered(groups: npt.ArrayLike | None, photos: int) -> Groups:
     return np.arange(photos) if photos and (found == found[0]).all() else found
 
 
+def counted_photos(groups: Sequence[int]) -> str:
+    """How many photos, and of how many people where these are fewer, such as ``500 photos of 210 people``."""
+    photos, people = len(groups), len(set(groups))
+    return f"{photos:,} photo{'s' * (photos != 1)}" + f" of {people:,} people" * (people < photos)
+
+
 class Sizes(NamedTuple):
     """What groups of these sizes tell of their spread.
 

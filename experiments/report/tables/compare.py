@@ -219,11 +219,17 @@ def _table(scores: Sequence[Score | None]) -> Array:
 def _pairing(metric: str, pairs: Sequence[Pair], same_shape: bool) -> Pairing:
     """Values stand photo by photo where both runs scored as many of the same photos."""
     cells = [cell for pair in pairs for cell in pair]
-    if any(cell.targets is None for cell in cells):
+    scored = {_photos(cell, metric) for cell in cells}
+    if any(photos is None for photos, _ in scored):
         return "unknown photos"
-    # the utility is that of all target photos, however many an attack answered for
-    scored = {(cell.targets, None if metric == UTILITY else cell.n) for cell in cells}
     return "paired" if len(scored) == 1 and same_shape else "different photos"
+
+
+def _photos(cell: Record, metric: str) -> tuple[str | None, int | None]:
+    """A digest of the photos on which it was measured, and how many of them."""
+    if metric == UTILITY and cell.utility:  # of all photos of its part, however many an attack answered for
+        return cell.utility.photos or cell.targets, None
+    return cell.targets, cell.n
 
 
 def _rows(scored: Sequence[Scored]) -> tuple[Row, ...]:

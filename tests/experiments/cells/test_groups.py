@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import HEAD, MEAN, NONE, RIDGE, run_plan
 
-from splitleak.experiments.cells.cell import summaries, target_groups
+from splitleak.experiments.cells.cell import summaries
 from splitleak.experiments.judge.scores import Scores
 from splitleak.experiments.judge.statistics.interval import interval
 from splitleak.experiments.results.load import load_results
@@ -16,16 +16,24 @@ from splitleak.experiments.stages.data import Data
 GROUPS = (0, 0, 1, 1, 2, 3)
 
 
-def _data(people: list[int] | None, hashes: list[str]) -> Data:
-    manifest = {"parts": {"target": {"hashes": hashes}}, "notes": []}
-    identities = None if people is None else {"target": torch.tensor(people)}
-    return Data({}, {}, {}, identities, None, manifest)
+def _groups(people: list[int] | None, hashes: list[str], first: int = 0) -> dict[str, tuple[int, ...]]:
+    """Of two parts, the first photos in the one and the others in the other."""
+    rows = {"target": slice(first), "test": slice(first, None)} if first else {"target": slice(None)}
+    manifest = {"parts": {part: {"hashes": hashes[of]} for part, of in rows.items()}, "notes": []}
+    images = {part: torch.zeros(len(hashes[of]), 3, 1, 1) for part, of in rows.items()}
+    identities = None if people is None else {part: torch.tensor(people[of]) for part, of in rows.items()}
+    return dict(Data(images, {}, {}, identities, None, manifest).groups)
 
 
 def test_people_are_groups_and_who_is_unknown_is_somebody_else() -> None:
-    assert target_groups(_data([9, 4, 9, -1, -1], list("abcde"))) == (0, 1, 0, 2, 3)
-    assert target_groups(_data(None, list("abca"))) == (0, 1, 2, 0)
-    assert target_groups(_data([9, -1, 4], ["a", "a", "b"])) == (0, 0, 1)
+    assert _groups([9, 4, 9, -1, -1], list("abcde")) == {"target": (0, 1, 0, 2, 3)}
+    assert _groups(None, list("abca")) == {"target": (0, 1, 2, 0)}
+    assert _groups([9, -1, 4], ["a", "a", "b"]) == {"target": (0, 0, 1)}
+
+
+def test_people_of_the_test_part_are_others_than_those_of_the_targets() -> None:
+    assert _groups([9, 4, 9, 5, 6, 5], list("abcdef"), 3) == {"target": (0, 1, 0), "test": (2, 3, 2)}
+    assert _groups(None, list("abca"), 2) == {"target": (0, 1), "test": (2, 0)}
 
 
 def test_scores_that_count_some_photos_keep_which() -> None:
@@ -48,7 +56,12 @@ def test_a_run_counts_people(tmp_path: Path) -> None:
     assert groups == sorted(groups) or list(dict.fromkeys(groups)) == list(range(len(set(groups))))
     run = tmp_path / "runs" / "tiny"
     loaded = load_results(run)
-    assert loaded.sample == f"n = 24 photos of {len(set(groups))} people x 1 seed"
+    utility = results[0]["utility"]
+    assert utility["part"] == "test"
+    assert not {*utility["groups"]} & {*groups}
+    assert len(utility["values"]) == len(utility["groups"]) > 24
+    measured = f"accuracy on {len(utility['groups'])} photos of {len(set(utility['groups']))} people"
+    assert loaded.sample == f"n = 24 photos of {len(set(groups))} people x 1 seed; {measured} whom no attack met"
     ridge = next(cell for cell in loaded.cells if cell.attack.name == "ridge").metrics["psnr"]
     assert (ridge.low, ridge.high) == pytest.approx(interval(ridge.values, groups)[1:], abs=1e-4)
     for file in (run / "matrix.md", run / "index.html", run / "tables" / "attacks.md"):

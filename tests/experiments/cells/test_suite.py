@@ -203,6 +203,7 @@ def test_a_mirror_doubles_the_attackers_photos_and_nothing_else(tmp_path: Path) 
         "auxiliary": 128,
         "validation": 32,
         "target": 24,
+        "test": 104,
     }
     assert torch.equal(data.images["auxiliary"][64:], data.images["auxiliary"][:64].flip(3))
     assert data.identities is not None
