@@ -17,6 +17,7 @@ from torch import Tensor
 from splitleak.defenses.base import Defense
 from splitleak.defenses.fitting import predict
 from splitleak.experiments.cells.fingerprints import weights_fingerprint
+from splitleak.experiments.judge.metrics.identity import PERSONAL, person_means
 from splitleak.experiments.judge.metrics.perceptual import lpips
 from splitleak.experiments.judge.scores import Recogniser, Scores, Task, Truth
 from splitleak.experiments.judge.statistics.interval import interval
@@ -246,15 +247,18 @@ def utility_of(facts: Mapping[str, Any], data: Data) -> dict[str, Any]:
 
 def summaries(scores: Scores, groups: tuple[int, ...]) -> dict[str, Any]:
     """Each metric of the photos that count, with its interval; ``groups``: of all photos."""
-    return {name: _summary(values, groups) for name, values in scores.values.items()}
+    return {name: _summary(values, groups, name in PERSONAL) for name, values in scores.values.items()}
 
 
-def _summary(values: Tensor, groups: tuple[int, ...]) -> dict[str, Any]:
+def _summary(values: Tensor, groups: tuple[int, ...], personal: bool) -> dict[str, Any]:
     known = ~values.isnan()
-    if known.all():
-        return with_interval(values.tolist(), groups)
     counted = known.nonzero().flatten().tolist()
-    return with_interval(values[known].tolist(), tuple(groups[photo] for photo in counted)) | {"counted": counted}
+    people = tuple(groups[photo] for photo in counted)
+    of_known = values[known]
+    found = with_interval(of_known.tolist(), people)
+    if personal:
+        found |= interval(person_means(of_known, torch.tensor(people)))._asdict()
+    return found | ({} if known.all() else {"counted": counted})
 
 
 def with_interval(values: list[float], groups: tuple[int, ...]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ AGREE = 0.5
 SPAN = 0.1
 """The loss of utility up to which the area under a tradeoff curve is taken."""
 CHOSEN = 0.1
-"""Share of the photos that the suite leaves to an attack whose doubts it then inherits."""
+"""Share of its photos that a suite leaves to an attack whose doubts it then inherits, and of the photos that a slow
+attack tried beyond which the suite is held to these."""
 COMMON = 0.5
 """Share of the cells beyond which a flag tells of the whole table and of no number in it."""
 FEW_PHOTOS = 50

@@ -11,24 +11,25 @@ from torch import Tensor
 from splitleak.attacks.base import Attack, AttributeInference, Linkage, Reconstruction
 from splitleak.experiments.judge.metrics.attributes import balanced_accuracy, chance_of_balanced_accuracy
 from splitleak.experiments.judge.metrics.identity import (
+    PERSONAL,
+    RANK_1,
+    TAR,
     Comparisons,
     chance_of_rank_1,
     constant_rank_1,
     constant_true_accepts,
     person_means,
     person_shares,
-    photo_shares,
     rank_1,
     true_accepts,
 )
 from splitleak.experiments.judge.metrics.information import usable_bits
-from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for, psnr, score, ssim
+from splitleak.experiments.judge.metrics.perceptual import LPIPS
+from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for, psnr, score
 from splitleak.experiments.judge.rules import FAR
 
-RANK_1, TAR, BALANCED_ACCURACY = "rank1", "tar_at_far_1", "balanced_accuracy"
-SIMILARITY, TASK_ACCURACY, LPIPS = "identity_similarity", "task_accuracy", "lpips"
-MACRO = "macro"
-"""Part of the names of what counts each person once: it is taken from the values of photos, see ``person_means``."""
+BALANCED_ACCURACY = "balanced_accuracy"
+SIMILARITY, TASK_ACCURACY = "identity_similarity", "task_accuracy"
 EAVESDROPPING, USABLE_BITS = "eavesdropping_accuracy", "usable_bits"
 """The former of the task; of another label with its name behind an underscore."""
 
@@ -90,8 +91,7 @@ class Scores:
 
     ``references``: by metric what its mean is to be compared with: "chance", the mean of answers that tell
     nothing, "constant", that of the best answer which is the same for all photos, and "ceiling", that of the true
-    photos in place of the answers; "macro_chance" and so on are of means over people. ``pictures``: uint8
-    (n, 3, h, w).
+    photos in place of the answers; those of ``PERSONAL`` are means over people. ``pictures``: uint8 (n, 3, h, w).
     """
 
     values: dict[str, Tensor] = field(default_factory=dict)
@@ -136,10 +136,7 @@ def score_control(attack: Attack[Any], answers: Tensor, truth: Truth) -> Scores:
 def score_images(rebuilt: Tensor, truth: Truth) -> Scores:
     """Likeness to the true photos, what the victim still reads from the rebuilt ones, who a recogniser sees there."""
     images = truth.images[: len(rebuilt)]
-    metrics = metrics_for(images.shape[-1], truth.seed_convention)
-    if truth.perceptual:
-        metrics[LPIPS] = truth.perceptual
-    likeness = score(metrics, images, rebuilt)
+    likeness = score(_likeness(truth), images, rebuilt)
     scores = Scores({name: torch.tensor(values) for name, values in likeness.items()}, pictures=rebuilt)
     if truth.floor is not None:
         bits = usable_bits(scores.values["mse"], truth.floor[: len(rebuilt)], images[0].numel())
@@ -151,6 +148,12 @@ def score_images(rebuilt: Tensor, truth: Truth) -> Scores:
     return scores | score_recognised(rebuilt, truth)
 
 
+def _likeness(truth: Truth) -> dict[str, Metric]:
+    """The metrics of pictures that can be had."""
+    metrics = metrics_for(truth.images.shape[-1], truth.seed_convention)
+    return metrics | ({LPIPS: truth.perceptual} if truth.perceptual else {})
+
+
 def score_recognised(rebuilt: Tensor, truth: Truth) -> Scores:
     """Who a recogniser sees on reconstructions (n, 3, h, w), and how alike they look to it; none without one."""
     if truth.recogniser is None:
@@ -159,43 +162,42 @@ def score_recognised(rebuilt: Tensor, truth: Truth) -> Scores:
     return score_similarity(embedded, photos, truth.identities) | score_links(embedded, photos, truth)
 
 
-def identity_merits(attack: Attack[Any], answers: Tensor, truth: Truth) -> dict[str, float]:
-    """What an attack reaches on identity, by metric, with each person counted once; nothing where that is unknown.
+def score_identity(attack: Attack[Any], answers: Tensor, truth: Truth, first: int | None = None) -> Scores:
+    """Who the first of an attack's answers show, sought among all photos; none where it tells nothing of that."""
+    match attack:
+        case Reconstruction():
+            return score_recognised(answers[:first], truth)
+        case Linkage():
+            return score_links(answers[:first], answers, truth)
+    return Scores()
+
+
+def identity_merit(attack: Attack[Any], answers: Tensor, truth: Truth) -> float | None:
+    """The rank-1 that an attack reaches, with each person counted once; None where that is unknown.
 
     Of the validation part's photos it tells, before any target is looked at, which attack counts for identity.
     """
-    match attack:
-        case Reconstruction():
-            scores = score_recognised(answers, truth)
-        case Linkage():
-            scores = score_links(answers, answers, truth)
-        case _:
-            return {}
-    people = {metric: scores.values[metric] for metric in (RANK_1, TAR) if metric in scores.values}
-    identities = truth.identities
-    if identities is None:
-        return {}
-    return {metric: float(person_means(of, identities[: len(of)]).mean()) for metric, of in people.items()}
+    values = score_identity(attack, answers, truth).values.get(RANK_1)
+    if values is None or truth.identities is None:
+        return None
+    return float(person_means(values, truth.identities[: len(values)]).mean())
 
 
 def score_chosen(chosen: Mapping[str, Tensor], truth: Truth) -> Scores:
-    """Like ``score_images``: SSIM and identity of the reconstructions chosen for them, else of those for PSNR.
+    """Like ``score_images``: each metric of the reconstructions chosen for it, the others of those for PSNR.
 
     MS-SSIM is of the rest: a grey blur may have more SSIM, and less MS-SSIM, than what shows a face in noise.
 
     Args:
-        chosen: by the metric that they were chosen for; without "ssim" where images are too small for it, with
-            "rank1" where it was found on other people which attack is to count for identity.
+        chosen: by the metric that they were chosen for, "psnr" and others.
         truth: of the same photos.
     """
-    scores = score_images(chosen["psnr"], truth)
-    if RANK_1 in chosen:
-        scores |= score_recognised(chosen[RANK_1], truth)
-    if "ssim" not in chosen or torch.equal(chosen["ssim"], chosen["psnr"]):
-        return scores
-    images = truth.images[: len(chosen["ssim"])]
-    values = score({"ssim": ssim}, images, chosen["ssim"])["ssim"]
-    return Scores(scores.values | {"ssim": torch.tensor(values)}, scores.references, scores.pictures)
+    scores, metrics = score_images(chosen["psnr"], truth), _likeness(truth)
+    for metric, rebuilt in chosen.items():
+        if not torch.equal(rebuilt, chosen["psnr"]):
+            (values,) = score({metric: metrics[metric]}, truth.images[: len(rebuilt)], rebuilt).values()
+            scores |= Scores({metric: torch.tensor(values)})
+    return scores
 
 
 def score_ceiling(darkest: tuple[float, float, float], images: Tensor) -> Scores:
@@ -250,25 +252,25 @@ def score_similarity(embedded: Tensor, photos: Tensor, identities: Tensor | None
 def score_links(probes: Tensor, gallery: Tensor, truth: Truth) -> Scores:
     """Rank-1 and true accepts of probes (m, d) against gallery items (n, d) of other photos of the same people.
 
-    Values are of photos; references are there for means over photos and for means over people.
+    Values are of photos; references are means over people.
     """
     if truth.identities is None:
         return Scores()
     comparisons = Comparisons.of(probes, gallery, truth.identities[: len(gallery)])
     if not comparisons.counted.any():
         return Scores()
-    people = truth.identities[: len(probes)]
+    shares = person_shares(comparisons, truth.identities[: len(probes)])
     told = {"chance": {RANK_1: chance_of_rank_1(comparisons), TAR: comparisons.counted.double() * FAR}}
     if truth.recogniser:
         photos = truth.recogniser.photos[: len(gallery)]
         undefended = Comparisons.of(photos[: len(probes)], photos, truth.identities[: len(gallery)])
         told["ceiling"] = {RANK_1: rank_1(undefended), TAR: true_accepts(undefended)}
-    references: dict[str, dict[str, float]] = {RANK_1: {}, TAR: {}}
-    for of, shares in (("", photo_shares(comparisons)), (f"{MACRO}_", person_shares(comparisons, people))):
-        constant = {RANK_1: constant_rank_1(comparisons, shares), TAR: constant_true_accepts(comparisons, shares)}
-        for metric, best in constant.items():
-            means = {name: float(shares @ values[metric].nan_to_num()) for name, values in told.items()}
-            references[metric] |= {f"{of}{name}": mean for name, mean in (means | {"constant": best}).items()}
+    constant = {RANK_1: constant_rank_1(comparisons, shares), TAR: constant_true_accepts(comparisons, shares)}
+    references = {
+        metric: {name: float(shares @ values[metric].nan_to_num()) for name, values in told.items()}
+        | {"constant": constant[metric]}
+        for metric in PERSONAL
+    }
     return Scores({RANK_1: rank_1(comparisons), TAR: true_accepts(comparisons)}, references)
 
 

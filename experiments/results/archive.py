@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from splitleak.experiments.judge.scores import SIMILARITY, TAR, TASK_ACCURACY
+from splitleak.experiments.judge.metrics.identity import TAR
+from splitleak.experiments.judge.scores import SIMILARITY, TASK_ACCURACY
 from splitleak.experiments.results.load import (
     CELLS,
     Stored,

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
+from splitleak.experiments.judge.metrics.identity import PERSONAL, person_means
 from splitleak.experiments.judge.statistics.different import Sample
 from splitleak.experiments.judge.statistics.interval import Array, Interval, interval, most_exposed
 from splitleak.experiments.judge.statistics.matched import Setting
@@ -20,17 +22,22 @@ EXPOSED = "_most_exposed"
 """How the name of a metric's mean over the photos that leak most ends."""
 
 
-def _sample(scored: Scored) -> Sample:
-    """Values (seeds, images) with the groups of the images, which all seeds share."""
+def _sample(scored: Scored, personal: bool = False) -> Sample:
+    """Values (seeds, images) with the groups of the images, which all seeds share; or of people (``personal``), each
+    counted once where it was stored who is on which image."""
     if len({len(score.values) for _, score in scored}) > 1:
         raise ValueError("the seeds of a cell were scored on different numbers of images; they cannot be pooled")
     record, score = scored[0]
-    return Sample(np.array([one.values for _, one in scored], dtype=float), record.people(score))
+    values, groups = np.array([one.values for _, one in scored], dtype=float), record.people(score)
+    if not personal or groups is None or record.groups is None:
+        return Sample(values, groups)
+    people = torch.tensor(groups)
+    return Sample(person_means(torch.from_numpy(values), people).numpy(), people.unique().numpy())
 
 
-def _pool(scored: Scored) -> Interval:
-    """Mean and interval over seeds and images."""
-    return interval(*_sample(scored))
+def _pool(scored: Scored, personal: bool = False) -> Interval:
+    """Mean and interval over seeds and images, or people."""
+    return interval(*_sample(scored, personal))
 
 
 def _sum(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
@@ -102,7 +109,7 @@ class Group:
         scored = [(cell, cell.metrics[metric]) for cell in self.finished if metric in cell.metrics]
         if first is not None:
             scored = [(cell, score.model_copy(update={"values": score.values[:first]})) for cell, score in scored]
-        return _pool(scored) if scored else None
+        return _pool(scored, metric in PERSONAL) if scored else None
 
     def most_exposed(self, metric: str) -> Interval | None:
         """The mean over the tenth of the images that leak most, over all seeds; None where not measured."""
@@ -114,7 +121,9 @@ class Group:
         """Of the suite: each metric had the true photo chosen among the attacks; empty for a single attack."""
         names = dict.fromkeys(name for cell in self.finished for name in cell.oracle)
         return {
-            name: _pool([(cell, cell.oracle[name]) for cell in self.finished if name in cell.oracle])
+            name: _pool(
+                [(cell, cell.oracle[name]) for cell in self.finished if name in cell.oracle], name in PERSONAL
+            )
             for name in names
         }
 
@@ -123,10 +132,15 @@ class Group:
         """Of the suite: how many photos went to each attack, over all seeds, the most first."""
         return _sum(cell.chosen for cell in self.finished)
 
+    def chosen_for(self, metric: str) -> Mapping[str, int]:
+        """Like ``chosen``, by an adversary who is after something else, such as structure or people; empty where the
+        suite made no choice for it."""
+        return _sum(cell.chosen_for.get(metric, {}) for cell in self.finished)
+
     @property
     def chosen_for_ssim(self) -> Mapping[str, int]:
-        """Like ``chosen``, by an adversary who is after structure; empty where the suite chose for PSNR alone."""
-        return _sum(cell.chosen_for.get("ssim", {}) for cell in self.finished)
+        """By an adversary who is after structure."""
+        return self.chosen_for("ssim")
 
     @property
     def threat(self) -> tuple[bool, int]:
@@ -144,7 +158,8 @@ class Group:
             (cell, cell.metrics if control is None else cell.controls.get(control, {})) for cell in self.finished
         ]
         scored = [(cell, scores[metric]) for cell, scores in found if metric in scores]
-        return _sample(scored) if scored and len({len(score.values) for _, score in scored}) == 1 else None
+        alike = len({len(score.values) for _, score in scored}) == 1
+        return _sample(scored, metric in PERSONAL) if alike else None
 
     def reference(self, metric: str, name: str) -> float | None:
         """What a score is to be compared with, "chance" or "ceiling" (the photo itself): the mean over seeds."""
@@ -217,10 +232,15 @@ class DefenceRow:
     def strongest(self, metric: str) -> Group | None:
         """The suite's choice; where a plan has no suite, the attack with the highest mean, floors apart.
 
-        The suite chooses among attacks that rebuild: those that tell something else of the photo stand beside it. Of
-        several threats the one that leaks most, of equals the one that the plan names first.
+        Of several threats the one that leaks most, of equals the one that the plan names first. What is no likeness
+        of pictures, such as who is on them, never follows the scores themselves: the suite counts where it chose on
+        other people, else the first attack that aims at it, else the suite or the first attack; under the threat that
+        knows most.
         """
         groups = [group for group in self.groups.values() if not group.floor and metric in group.scores]
-        chosen = [group for group in groups if group.suite or LEAKAGE_METRICS[0] not in group.scores]
-        competing = chosen if any(group.suite for group in groups) else groups
-        return max(competing, key=lambda group: group.scores[metric].mean, default=None)
+        suites = [group for group in groups if group.suite]
+        if metric in LEAKAGE_METRICS:
+            return max(suites or groups, key=lambda group: group.scores[metric].mean, default=None)
+        chosen = [group for group in suites if group.chosen_for(metric)]
+        aimed = [group for group in groups if LEAKAGE_METRICS[0] not in group.scores]
+        return max(chosen or aimed or suites or groups, key=lambda group: group.threat, default=None)

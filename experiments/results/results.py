@@ -364,7 +364,8 @@ def _like(table: Array | None, other: Array | None) -> Array | None:
 def _members(row: DefenceRow, suite: Group) -> list[Group]:
     """The attacks to which a suite left a tenth of its photos or more; none of a single attack."""
     photos = suite.photos * len(suite.finished)
-    mainly = {label for label, count in suite.chosen.items() if count >= CHOSEN * photos}
+    choices = [suite.chosen, *map(suite.chosen_for, SHOWN_METRICS)]
+    mainly = {label for choice in choices for label, count in choice.items() if count >= CHOSEN * photos}
     return [
         group
         for group in row.groups.values()
@@ -373,12 +374,17 @@ def _members(row: DefenceRow, suite: Group) -> list[Group]:
 
 
 def _untried(row: DefenceRow, suite: Group) -> int:
-    """Photos of a suite that not all attacks that it chose among tried; 0 of a single attack."""
+    """Photos of a suite that not all its members tried; 0 of a single attack.
+
+    An attack that tried few photos is a member where a tenth of these were left to it.
+    """
     if not suite.suite:
         return 0
     members = [
         group.photos
         for group in row.groups.values()
-        if group.threat == suite.threat and not group.suite and not group.floor and "psnr" in group.metrics
+        if group.threat == suite.threat
+        and group.photos
+        and suite.chosen.get(group.cells[0].attack.label, 0) >= CHOSEN * group.photos * len(suite.finished)
     ]
     return suite.photos - min(members, default=suite.photos)

@@ -7,6 +7,10 @@ from torch import Tensor
 
 from splitleak.experiments.judge.rules import FAR
 
+RANK_1, TAR = "rank1", "tar_at_far_1"
+PERSONAL = (RANK_1, TAR)
+"""Whose mean counts each person once (macro), see ``person_means``; their values are of photos."""
+
 
 @dataclass(frozen=True)
 class Comparisons:
@@ -109,11 +113,6 @@ def person_means(values: Tensor, people: Tensor) -> Tensor:
     means = torch.zeros(*values.shape[:-1], len(counts), dtype=torch.float64)
     means.index_add_(-1, person, values[..., known].double()).div_(counts)
     return means
-
-
-def photo_shares(comparisons: Comparisons) -> Tensor:
-    """What each probe weighs where every photo that counts weighs the same, float64 (m,) of sum 1."""
-    return comparisons.counted.double() / comparisons.counted.sum()
 
 
 def person_shares(comparisons: Comparisons, people: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ class Offer:
         answering = (draws + 1) * sizes.target + ranked
         learning = self.epochs * (sizes.auxiliary + sizes.validation / 3) + answering / 3
         tried = min(TRIED, sizes.validation) * len(WEIGHTS)
-        moved = scale.search_steps * (tried + scale.searched + min(SHUFFLED, scale.searched) + ranked)
+        moved = scale.search_steps * (tried + draws * scale.searched + min(SHUFFLED, scale.searched) + ranked)
         searching = moved * (SEARCH_DRAWS if random else 1) * (speed.search + speed.learn) if scale.searched else 0.0
         choosing = attacks * COMPARED * draws * (sizes.target + ranked) * speed.encode
         cells = (attacks + 1) * (judged + SECONDS_PER_CELL)

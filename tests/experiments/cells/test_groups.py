@@ -41,8 +41,9 @@ def test_scores_that_count_some_photos_keep_which() -> None:
     found = summaries(Scores({"rank1": values, "psnr": torch.arange(6.0)}), GROUPS)
     assert found["rank1"]["counted"] == [0, 1, 3, 5]
     assert "counted" not in found["psnr"]
-    expected = interval([1, 2, 4, 6], [0, 0, 1, 3])
-    assert tuple(found["rank1"][name] for name in ("mean", "low", "high")) == pytest.approx(expected)
+    expected = interval([1.5, 4, 6])  # each person once: two photos of the first
+    assert tuple(found["rank1"][name] for name in ("mean", "low", "high")) == pytest.approx(tuple(expected))
+    assert found["rank1"]["values"] == [1, 2, 4, 6]
     assert found["psnr"]["high"] == pytest.approx(interval(np.arange(6), GROUPS).high)
 
 
