@@ -19,7 +19,7 @@ from splitleak.defenses.fitting import predict
 from splitleak.experiments.cells.fingerprints import weights_fingerprint
 from splitleak.experiments.judge.metrics.identity import PERSONAL, person_means
 from splitleak.experiments.judge.metrics.perceptual import lpips
-from splitleak.experiments.judge.scores import Recogniser, Scores, Task, Truth
+from splitleak.experiments.judge.scores import Reader, Recogniser, Scores, Task, Truth
 from splitleak.experiments.judge.statistics.interval import interval
 from splitleak.experiments.planning.plan import Entry, Plan
 from splitleak.experiments.planning.threat import Threat
@@ -28,8 +28,10 @@ from splitleak.experiments.results.record import Record, State
 from splitleak.experiments.stages.bounds import BoundsStage
 from splitleak.experiments.stages.data import Data
 from splitleak.experiments.stages.embedder import EmbedderStage
+from splitleak.experiments.stages.floor import FloorStage
 from splitleak.experiments.stages.probe import ProbeStage
 from splitleak.experiments.stages.protect import ProtectStage
+from splitleak.experiments.stages.reader import ReaderStage, reader_stage
 from splitleak.experiments.store.integrity import replace_if_other
 from splitleak.experiments.store.key import Stage, digest, source_digest
 from splitleak.experiments.store.store import Store
@@ -78,7 +80,8 @@ class Cell(ABC):
     @property
     def stages(self) -> list[Stage]:
         """All that the result is made of; what stands upstream of them is not listed."""
-        return [self.stage, self.probe, self.bounds, *([self.embedder] if self.embedder else [])]
+        judges = [stage for stage in (self.embedder, self.reader) if stage]
+        return [self.stage, self.probe, self.bounds, self.floor, *judges]
 
     @property
     def probe(self) -> ProbeStage:
@@ -88,7 +91,17 @@ class Cell(ABC):
     @property
     def bounds(self) -> BoundsStage:
         """What no attacker can do better than."""
-        return BoundsStage(self.protect)
+        return BoundsStage(self.protect, self.threat.sends)
+
+    @property
+    def floor(self) -> FloorStage:
+        """What is known of the photos without any release."""
+        return FloorStage(self.protect.victim.data)
+
+    @property
+    def reader(self) -> ReaderStage | None:
+        """Tells the labels of reconstructions; None where the photos carry none."""
+        return reader_stage(self.protect.victim.data, self.protect.victim.device)
 
     @property
     def seed(self) -> int:
@@ -184,7 +197,7 @@ class Cell(ABC):
 
     def truth(self, store: Store) -> Truth:
         """What answers are scored against."""
-        data, embedder = self.protect.victim.data.load(store), self.embedder
+        data, embedder, reader = self.protect.victim.data.load(store), self.embedder, self.reader
         attributes = data.attributes["target"]
         recogniser = Recogniser(embedder.targets(store), partial(embedder.embed, store=store)) if embedder else None
         return Truth(
@@ -194,6 +207,8 @@ class Cell(ABC):
             identities=data.identities["target"] if data.identities else None,
             recogniser=recogniser,
             victim=self._task(store),
+            reader=Reader(reader.targets(store), partial(reader.read, store=store)) if reader else None,
+            floor=self.floor.load(store),
             perceptual=lpips(self.plan.judge.lpips) if self.plan.judge.lpips else None,
             seed_convention=self.plan.judge.seed_convention,
         )

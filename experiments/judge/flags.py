@@ -40,6 +40,7 @@ class Evidence:
     absent: bool = False
     frozen: bool = False
     unbounded: bool = False
+    refuted: bool = False
     unmatched: bool = False
 
 
@@ -154,6 +155,13 @@ _LISTED = (
         "enforced, and the epsilon means nothing.",
         "Clip before the noise is added.",
         lambda evidence: evidence.unbounded,
+    ),
+    Flag(
+        "epsilon-refuted",
+        "An adversary who only compares the releases of two inputs proves that epsilon is larger than claimed: the "
+        "guarantee is false.",
+        "Look for noise that is smaller than stated, drawn once for several values, or added before what it hides.",
+        lambda evidence: evidence.refuted,
     ),
     Flag(
         "defence-absent",

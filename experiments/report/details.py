@@ -9,7 +9,8 @@ from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.tables.attacks import WORST
 from splitleak.experiments.report.tables.table import ABSENT
 from splitleak.experiments.results.frame import pooled
-from splitleak.experiments.results.group import EXPOSED, DefenceRow, Group, mean_of_known
+from splitleak.experiments.results.group import DefenceRow, Group, mean_of_known
+from splitleak.experiments.results.metrics import EXPOSED
 from splitleak.experiments.results.results import Results
 
 
@@ -55,9 +56,8 @@ def _scores(group: Group, scores: Mapping[str, Interval]) -> list[tuple[str, str
     """Every metric that has a form; ``scores``: over all seeds."""
     found = []
     for metric in filter(matrix.known, group.metrics):
-        chance = group.reference(metric, "chance")
-        beside = "" if chance is None else f", chance {matrix.form(metric).bare(chance)}"
-        found.append((matrix.heading(metric), matrix.bare_range(metric, scores.get(metric)) + beside))
+        shown = (matrix.bare_range(metric, scores.get(metric)), matrix.floors([group], metric))
+        found.append((matrix.heading(metric), ", ".join(filter(None, shown))))
     if (worst := f"psnr{EXPOSED}") in scores:
         found.append((WORST, matrix.bare_range("psnr", scores[worst])))
     if "oracle_psnr" in scores:
@@ -87,5 +87,6 @@ def _context(results: Results, row: DefenceRow, group: Group) -> list[tuple[str,
         ("seconds to answer", matrix.decimals(mean_of_known(one.reconstruct for one in seconds), 1)),
         ("photos that went to", matrix.named_counts(group.chosen)),
         ("for SSIM", matrix.named_counts(group.chosen_for_ssim)),
+        ("for who it is", matrix.named_counts(group.chosen_for("rank1"))),
     ]
     return [(name, value) for name, value in facts if value not in ("", ABSENT)]

@@ -13,13 +13,11 @@ from splitleak.experiments.judge.statistics.different import Sample
 from splitleak.experiments.judge.statistics.interval import Array, Interval, interval, most_exposed
 from splitleak.experiments.judge.statistics.matched import Setting
 from splitleak.experiments.planning.names import STRONGEST
-from splitleak.experiments.results.metrics import LEAKAGE_METRICS, SHOWN_METRICS
+from splitleak.experiments.results.metrics import EXPOSED, LEAKAGE_METRICS, SHOWN_METRICS
 from splitleak.experiments.results.record import DefenceSetting, Record, Score
 
 Scored = Sequence[tuple[Record, Score]]
 """A score of some cells, each with its cell."""
-EXPOSED = "_most_exposed"
-"""How the name of a metric's mean over the photos that leak most ends."""
 
 
 def _sample(scored: Scored, personal: bool = False) -> Sample:

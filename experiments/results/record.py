@@ -228,6 +228,12 @@ class Record(_Part):
         return min(proved, default=(math.inf, 0.0))
 
     @property
+    def refuted(self) -> bool:
+        """Whether an epsilon of one query is claimed that an adversary proves to be larger."""
+        least = self.probe.epsilon_at_least
+        return least is not None and least > self.epsilon("query")[0]
+
+    @property
     def noise_std(self) -> float | None:
         """Of additive Gaussian noise on the release, where there is any."""
         return next((one.noise_std for one in self.guarantees if one.noise_std is not None), None)

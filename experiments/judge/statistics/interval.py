@@ -47,6 +47,13 @@ def around(mean: float, resamples: Array) -> Interval:
     return Interval(mean, float(low), float(high))
 
 
+def exposed(values: npt.ArrayLike) -> float:
+    """The mean of the tenth of the values (n,) that are highest; of a fraction of a value that fraction counts."""
+    ranked = np.sort(np.asarray(values, dtype=float))[::-1]
+    weights = np.clip(EXPOSED * len(ranked) - np.arange(len(ranked)), 0, 1)
+    return float(weights @ (ranked - ranked.mean()) / weights.sum() + ranked.mean())
+
+
 def most_exposed(values: npt.ArrayLike, groups: npt.ArrayLike | None = None, resamples: int = RESAMPLES) -> Interval:
     """The mean of the tenth of the photos with the highest values, with its interval, see ``interval``.
 
@@ -68,10 +75,10 @@ def most_exposed(values: npt.ArrayLike, groups: npt.ArrayLike | None = None, res
 
     count = int(owner.max()) + 1
     base = float(photos.mean())  # of deviations: equal values stay exactly equal
-    mean = base + float(tail(np.ones((1, count)))[0])
+    mean = exposed(photos)
     drawn = base + np.concatenate([tail(weights) for weights in _group_weights(count, resamples)])
-    exposed = table[:, order[: max(1, round(EXPOSED * len(photos)))]].mean(1)
-    moved = _seed_weights(len(table), resamples) @ (exposed - exposed.mean())
+    by_seed = table[:, order[: max(1, round(EXPOSED * len(photos)))]].mean(1)
+    moved = _seed_weights(len(table), resamples) @ (by_seed - by_seed.mean())
     return around(mean, mean + _small_sample(numbered(groups, len(photos))) * (drawn - mean) + moved)
 
 

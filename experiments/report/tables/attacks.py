@@ -53,8 +53,7 @@ def attack_table(results: Results) -> TextTable | None:
 
 def _heading(metric: str, groups: Sequence[Group]) -> str:
     """Such as ``rank-1 (%), chance 2.0``."""
-    chance = next((of for group in groups if (of := group.reference(metric, "chance")) is not None), None)
-    return matrix.heading(metric) + ("" if chance is None else f", chance {matrix.form(metric).bare(chance)}")
+    return ", ".join(filter(None, (matrix.heading(metric), matrix.floors(groups, metric))))
 
 
 def _line(group: Group, metrics: Sequence[str], shared: int | None) -> tuple[str, ...]:

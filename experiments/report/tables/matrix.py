@@ -39,10 +39,13 @@ FORMATS = {
     "psnr": Format("PSNR", " dB", 1),
     "ssim": Format("SSIM", "", 3),
     "rank1": Format("rank-1", " %", 1, 100),
+    "tar_at_far_1": Format("TAR at FAR 1 %", " %", 1, 100),
     "balanced_accuracy": Format("balanced accuracy", " %", 1, 100),
     "task_accuracy": Format("task accuracy", " %", 1, 100),
     "identity_similarity": Format("identity similarity", "", 2),
     "lpips": Format("LPIPS", "", 3),
+    "eavesdropping_accuracy": Format("eavesdropping accuracy", " %", 1, 100),
+    "usable_bits": Format("usable bits", "", 0),
     "psnr_seed_convention": Format("PSNR, seed's convention", " dB", 1),
 }
 """Of each shown metric, with the decimals that a few hundred photos bear."""
@@ -56,14 +59,20 @@ MS_SSIM = "ms_ssim"
 
 MEANINGS = {
     "psnr": "PSNR and SSIM of the reconstruction: higher means that more leaks.",
-    "rank1": "Rank-1: how often the nearest of all other photos shows the same person; chance: of answers that tell "
-    "nothing.",
+    "rank1": "Rank-1: how often the nearest of all other photos shows the same person, each person counted once where "
+    "it was stored who is on which photo; chance: of answers that tell nothing; constant: of the best answer that is "
+    "the same for all photos.",
+    "tar_at_far_1": "TAR at FAR 1 %: how many pairs of photos of one person are accepted where 1 % of those of two "
+    "people are; counted like rank-1.",
     "balanced_accuracy": "Balanced accuracy: of a private attribute, the share recognised, averaged over its "
     "classes; chance: of guessing.",
     "task_accuracy": "Task accuracy: of the undefended victim on the reconstructions.",
     "identity_similarity": "Identity similarity: cosine of the recogniser's embeddings of reconstruction and photo; "
     "chance: of different people.",
     "lpips": "LPIPS: perceptual distance, lower means that more leaks.",
+    "eavesdropping_accuracy": "Eavesdropping accuracy: of a network of the judge's own, trained on the attacker's "
+    "photos, that reads the task's label on the reconstructions; chance: of guessing.",
+    "usable_bits": "Usable bits: per photo, values / 2 log2(error of the mean image / error of the attack).",
     "psnr_seed_convention": "The seed's convention takes a peak of 255 for floats of about unit variance: 20 log10 "
     "255 = 48.13 dB of it are the peak's alone, and it is comparable with the seed study's table and nothing else.",
 }
@@ -180,7 +189,7 @@ class Pairing:
             return (ABSENT,)
         if not self.group.finished:
             return ("failed" if any(cell.failed for cell in self.group.cells) else NO_ANSWER,)
-        shown = tuple(f"{FORMATS[metric].name} {_beside_chance(self.group, metric)}" for metric in self.group.scores)
+        shown = tuple(f"{FORMATS[metric].name} {_beside_floors(self.group, metric)}" for metric in self.group.scores)
         return shown or ("no score",)
 
     @property
@@ -213,11 +222,23 @@ class Pairing:
         return (*shown, *(f"{FLAG} {name}" for name in self.flags))
 
 
-def _beside_chance(group: Group, metric: str) -> str:
+FLOORS = ("chance", "constant")
+"""References of who tells nothing of the photos: by luck, and with the best answer that is the same for all."""
+
+
+def floors(groups: Sequence[Group], metric: str) -> str:
+    """What the first of these that knows it says whoever tells nothing reaches: ``chance 2.0, constant 7.3``."""
+    known = {
+        name: next((of for group in groups if (of := group.reference(metric, name)) is not None), None)
+        for name in FLOORS
+    }
+    return ", ".join(f"{name} {form(metric).bare(value)}" for name, value in known.items() if value is not None)
+
+
+def _beside_floors(group: Group, metric: str) -> str:
     """Such as ``62.0 ± 5.1 % (chance 2.0)``."""
-    chance = group.reference(metric, "chance")
-    known = "" if chance is None else f" (chance {FORMATS[metric].bare(chance)})"
-    return plus_minus(metric, group.scores[metric]) + known
+    known = floors([group], metric)
+    return plus_minus(metric, group.scores[metric]) + (f" ({known})" if known else "")
 
 
 @dataclass(frozen=True)
