@@ -59,9 +59,9 @@ MS_SSIM = "ms_ssim"
 
 MEANINGS = {
     "psnr": "PSNR and SSIM of the reconstruction: higher means that more leaks.",
-    "rank1": "Rank-1: how often the nearest of all other photos shows the same person, each person counted once where "
-    "it was stored who is on which photo; chance: of answers that tell nothing; constant: of the best answer that is "
-    "the same for all photos.",
+    "rank1": "Rank-1: how often the nearest of all other photos shows the same person; each person counts once, "
+    "where it was stored who is on which photo; chance: of answers that tell nothing; constant: of the best answer "
+    "that is the same for all photos.",
     "tar_at_far_1": "TAR at FAR 1 %: how many pairs of photos of one person are accepted where 1 % of those of two "
     "people are; counted like rank-1.",
     "balanced_accuracy": "Balanced accuracy: of a private attribute, the share recognised, averaged over its "

@@ -15,7 +15,7 @@ from splitleak.experiments.stages.data import Data, DataStage
 from splitleak.experiments.stages.reader import ReaderStage, reader_stage
 from splitleak.experiments.store.store import Store
 
-PHOTOS = HEAD.replace("photos = 400", "photos = 800").replace("auxiliary = 64", "auxiliary = 500")
+PHOTOS = HEAD.replace("photos = 400", "photos = 1000").replace("auxiliary = 64", "auxiliary = 500")
 PLAN = PHOTOS + '[[defenses]]\nname = "none"\n[[attacks]]\nname = "mean_image"\n'
 
 
