@@ -11,18 +11,22 @@ from splitleak.experiments.cells.cell import summaries
 from splitleak.experiments.judge.scores import Scores
 from splitleak.experiments.judge.statistics.interval import interval
 from splitleak.experiments.results.load import load_results
-from splitleak.experiments.stages.data import Data
+from splitleak.experiments.stages.data import differences, groups_in
+from splitleak.victims.data.loading import LoadedParts
+from splitleak.victims.seeding import seeded
 
 GROUPS = (0, 0, 1, 1, 2, 3)
 
 
 def _groups(people: list[int] | None, hashes: list[str], first: int = 0) -> dict[str, tuple[int, ...]]:
-    """Of two parts, the first photos in the one and the others in the other."""
+    """Of two parts, the first photos in the one and the others in the other; no two photos look the same."""
     rows = {"target": slice(first), "test": slice(first, None)} if first else {"target": slice(None)}
     manifest = {"parts": {part: {"hashes": hashes[of]} for part, of in rows.items()}, "notes": []}
-    images = {part: torch.zeros(len(hashes[of]), 3, 1, 1) for part, of in rows.items()}
+    with seeded("photos"):
+        photos = torch.randint(256, (len(hashes), 3, 32, 32), dtype=torch.uint8)
+    images = {part: photos[of] for part, of in rows.items()}
     identities = None if people is None else {part: torch.tensor(people[of]) for part, of in rows.items()}
-    return dict(Data(images, {}, {}, identities, None, manifest).groups)
+    return groups_in(LoadedParts(images, {}, identities, {}, manifest))
 
 
 def test_people_are_groups_and_who_is_unknown_is_somebody_else() -> None:
@@ -34,6 +38,20 @@ def test_people_are_groups_and_who_is_unknown_is_somebody_else() -> None:
 def test_people_of_the_test_part_are_others_than_those_of_the_targets() -> None:
     assert _groups([9, 4, 9, 5, 6, 5], list("abcdef"), 3) == {"target": (0, 1, 0), "test": (2, 3, 2)}
     assert _groups(None, list("abca"), 2) == {"target": (0, 1), "test": (2, 0)}
+
+
+def test_photos_of_nobody_that_look_the_same_are_one_group() -> None:
+    with seeded("faces"):
+        photo = torch.nn.functional.interpolate(torch.rand(2, 3, 6, 6), 64, mode="bicubic").clamp(0.1, 0.9)
+    small = torch.nn.functional.interpolate(photo, 40, mode="area")
+    again = torch.nn.functional.interpolate(small, 64, mode="bilinear") * 0.9 + 0.05
+    images = (255 * torch.cat([photo, again, torch.full((2, 3, 64, 64), 0.5)])).to(torch.uint8)
+    apart = differences(images)[:4, None] ^ differences(images)[None, :4]
+    assert (apart.sum(2) <= 3).tolist() == [[row % 2 == column % 2 for column in range(4)] for row in range(4)]
+    manifest = {"parts": {"target": {"hashes": list("abcdef")}}}
+    for people, expected in (([-1] * 6, (0, 1, 0, 1, 2, 3)), ([-1, 7, 8, -1, -1, -1], (0, 1, 2, 3, 4, 5))):
+        parts = LoadedParts({"target": images}, {}, {"target": torch.tensor(people)}, {}, manifest)
+        assert groups_in(parts)["target"] == expected
 
 
 def test_scores_that_count_some_photos_keep_which() -> None:

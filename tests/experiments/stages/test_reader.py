@@ -82,7 +82,7 @@ def test_photos_without_two_classes_have_no_reader(shared: tuple[DataStage, Stor
     data = shared[0].load(shared[1])
     one = {**data.attributes, "auxiliary": {name: 0 * of for name, of in data.attributes["auxiliary"].items()}}
     assert reader.told(data)
-    assert reader.told(Data(data.images, one, data.names, data.identities, data.task, data.manifest)) == {}
+    assert reader.told(Data(data.images, one, data.names, data.identities, data.task, data.manifest, {})) == {}
 
 
 def test_the_floor_of_errors_is_the_mean_image(shared: tuple[DataStage, Store]) -> None:
