@@ -172,7 +172,8 @@ def test_few_photos_are_said_to_be_few(planted: Results) -> None:
 
 
 def test_photos_in_two_parts_are_refused_and_would_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "divide", lambda *given: None)
+    rows = {part: torch.tensor(_Leaking.rows[part]) for part in parts.PRECEDENCE}
+    monkeypatch.setattr(loading, "divide", lambda *given: parts.Parts(rows))
     monkeypatch.setattr(loading, "Division", _Leaking)
     admit = parts.Distinct.admit
 
@@ -186,7 +187,7 @@ def test_photos_in_two_parts_are_refused_and_would_be_counted(monkeypatch: pytes
         load()
     monkeypatch.setattr(loading, "refuse_overlap", lambda *given: None)
     assert overlap(load().manifest) == 2
-    assert flags_of(Evidence(photos=500, overlap=2)) == ("overlap",)
+    assert flags_of(Evidence(photos=500, seeds=3, overlap=2)) == ("overlap",)
 
 
 class _Leaking:

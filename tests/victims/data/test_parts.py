@@ -233,7 +233,6 @@ def test_utility_is_measured_on_all_others(catalog: Catalog, sizes: PartSizes, s
     assert set(found) <= set(free)
     assert len(found) == (expected if expected >= sizes.target else 0)
     assert TEST not in divide(catalog, dataclasses.replace(sizes, test=0), "kind", seed).indices
-    assert TEST not in divide(catalog, dataclasses.replace(sizes, test=None), None, seed).indices
 
 
 def test_so_many_photos_of_a_person_are_in_a_part_and_no_more() -> None:
@@ -244,6 +243,9 @@ def test_so_many_photos_of_a_person_are_in_a_part_and_no_more() -> None:
     assert max(int(count.max()) for count in counts) == PHOTOS_PER_PERSON == 4
     assert sum(int(count[0]) for count in counts) <= 4
     assert set(parts.indices) == {*PRECEDENCE, TEST}
+    assert (
+        TEST not in divide(catalog, PartSizes(100, 100, 50, 60, None), None, 0).indices
+    )  # nothing to be right about
     free = divide(catalog, PartSizes(100, 100, 50, 60, photos_per_person=0), "kind", 0)
     assert max(int(torch.tensor(identity)[photos].bincount().max()) for photos in free.indices.values()) > 4
 
