@@ -16,7 +16,7 @@ from splitleak.experiments.stages.protect import ProtectStage
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.seeding import seeded
-from splitleak.victims.tensors import to_float
+from splitleak.victims.tensors import BATCH, to_float
 
 PHOTOS = 32
 PRIOR = 2000
@@ -66,14 +66,16 @@ class BoundsStage(Stage):
 
     @torch.no_grad()
     def _sent(self, device: EdgeDevice, part: str, store: Store) -> Tensor:
-        """What is sent of the first photos of a part (n, d): all with the same noise, which so has no covariance."""
-        releases: list[Tensor] = []
-        for row in range(len(self.protect.images(part, store))):
+        """What is sent of the first photos of a part, less what is sent of the very first under the same draw (n, d):
+        noise that is added is in both, and so in neither."""
+
+        def sent(rows: Tensor) -> Tensor:
             with seeded("one draw", self.protect.seed):
-                releases.append(device.resend(part, torch.tensor([row])).flatten().float().cpu())
-            if len(releases) >= min(DIRECTIONS, max(2, VALUES // len(releases[0]))):
-                break
-        return torch.stack(releases)
+                return device.resend(part, rows).flatten(1).float().cpu()
+
+        most = min(DIRECTIONS, max(2, VALUES // sent(torch.tensor([0])).shape[1]))
+        rows = torch.arange(len(self.protect.images(part, store)))[:most]
+        return torch.cat([sent(some) - sent(torch.zeros_like(some)) for some in rows.split(BATCH)])
 
     def _people(self, store: Store) -> int | None:
         """How many are known on the target photos; None where nobody is."""
