@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from splitleak.experiments.judge.scores import SIMILARITY, TAR, TASK_ACCURACY
+from splitleak.experiments.judge.metrics.identity import TAR
+from splitleak.experiments.judge.scores import EAVESDROPPING, SIMILARITY, TASK_ACCURACY, USABLE_BITS
 from splitleak.experiments.results.load import (
     CELLS,
     Stored,
@@ -29,9 +30,13 @@ FORMAT = 2
 SUFFIX = ".json.xz"
 DROPPED = {"history", "training", "inside", "oracle"}
 """Of a record: what no table of scores needs."""
-KEPT = (*SHOWN_METRICS, "mse", "psnr_seed_convention", "ms_ssim", "ms_ssim_3", TAR, SIMILARITY, TASK_ACCURACY)
+KEPT = (
+    *SHOWN_METRICS,
+    *("mse", "psnr_seed_convention", "ms_ssim", "ms_ssim_3", TAR, SIMILARITY, TASK_ACCURACY),
+    *(EAVESDROPPING, USABLE_BITS),
+)
 """Metrics whose values of single photos are kept: intervals and paired comparisons rest on them."""
-PLACES = {"mse": 5, "psnr": 2, "psnr_seed_convention": 2}
+PLACES = {"mse": 5, "psnr": 2, "psnr_seed_convention": 2, USABLE_BITS: 0}
 """Decimals of such a value; three of the others. Means keep all of theirs."""
 
 
@@ -75,7 +80,7 @@ def read_archive(path: Path) -> dict[str, Archived]:
         try:
             records = {name: Stored(record, whole=True) for name, record in _records(run).items()}
             keys = _keys(run)
-            results = results_of({name: records.get(name) for name in keys}, keys)
+            results = results_of({name: records.get(name) for name in keys}, keys, run["plan"])
         except (KeyError, TypeError, ValueError) as error:
             raise _no_archive(path, error) from error
         found[run["name"]] = Archived(run["name"], run["plan"], results)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from splitleak.experiments.judge.statistics.interval import Interval
+from splitleak.experiments.judge.statistics.interval import Interval, exposed
+from splitleak.experiments.results.metrics import EXPOSED, LEAKAGE_METRICS
 from splitleak.experiments.results.record import Record
 
 Scalar = str | int | float | bool | None
@@ -137,10 +138,13 @@ def _facts(record: Record, flags: str) -> dict[str, Any]:
 
 def _measures(record: Record) -> Iterator[tuple[str, Scalar | Interval]]:
     yield "targets", record.targets
+    yield "people", None if record.groups is None or record.n is None else len(set(record.groups[: record.n]))
     yield from _scores(record)
     if record.utility:
         utility = record.utility
         yield "utility_metric", utility.metric
+        yield "utility_n", len(utility.values)
+        yield "utility_people", None if utility.groups is None else len(set(utility.groups))
         yield "utility", Interval(utility.mean, utility.low, utility.high)
         yield "utility_chance", utility.chance
     yield "bytes", record.bytes
@@ -151,6 +155,7 @@ def _measures(record: Record) -> Iterator[tuple[str, Scalar | Interval]]:
             epsilon, delta = record.epsilon(protects)
             yield from ((f"{protects}_epsilon", epsilon), (f"{protects}_delta", delta))
     yield from ((name, getattr(record, name)) for name in ("noise_std", "queries", "draws"))
+    yield "query_epsilon_at_least", record.probe.epsilon_at_least
     if record.bounds:
         yield from asdict(record.bounds).items()
     if record.seconds:
@@ -162,6 +167,9 @@ def _measures(record: Record) -> Iterator[tuple[str, Scalar | Interval]]:
 
 def _scores(record: Record) -> Iterator[tuple[str, Scalar | Interval]]:
     """With what they are to be compared with, of controls, and of the oracle."""
+    for name in LEAKAGE_METRICS:
+        if name in record.metrics:
+            yield f"{name}{EXPOSED}", exposed(record.metrics[name].values)
     groups = {"": record.metrics, "oracle_": record.oracle}
     groups |= {f"{control}_": scores for control, scores in record.controls.items()}
     for prefix, scores in groups.items():

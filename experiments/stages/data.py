@@ -4,18 +4,26 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from splitleak.experiments.judge.statistics.groups import groups_of
 from splitleak.experiments.stages.arrays import ArrayFile, MirroredFile, load_array
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.data.base import Source
 from splitleak.victims.data.loading import LoadedParts, load_parts
-from splitleak.victims.data.parts import PartSizes
+from splitleak.victims.data.parts import TEST, PartSizes, divide
+from splitleak.victims.tensors import BATCH, to_float
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,7 @@ class Data:
     ``attributes``: by part and name, int64 (n,), -1 where unknown; ``names``: of each attribute's values.
     ``identities``: by part, int64 (n,), -1 where unknown; None where the data does not say who is on a photo.
     ``task``: the attribute that the victim predicts. ``manifest``: what is in which part (see Parts.manifest).
+    ``groups``: of the parts on which something is measured, see ``groups_in``.
     """
 
     images: Mapping[str, Tensor]
@@ -33,6 +42,7 @@ class Data:
     identities: Mapping[str, Tensor] | None
     task: str | None
     manifest: Mapping[str, Any]
+    groups: Mapping[str, tuple[int, ...]]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -43,6 +53,11 @@ class Data:
     def labels(self) -> Mapping[str, Tensor] | None:
         """The task's, by part; None without a task."""
         return None if self.task is None else {part: of[self.task] for part, of in self.attributes.items()}
+
+    @property
+    def measured(self) -> str:
+        """The part on which utility is measured: of photos that nobody attacks, where there are any."""
+        return TEST if TEST in self.images else "target"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -67,7 +82,8 @@ class DataStage(Stage):
     mirror: bool = False
 
     def compute(self, folder: Path, store: Store) -> None:
-        """For each part its photos as one array of bytes and what is known of them; manifest.json, classes.json."""
+        """For each part its photos as one array of bytes and what is known of them; manifest.json, groups.json and
+        classes.json."""
 
         def shelf(part: str) -> ArrayFile:
             kind = MirroredFile if self.mirror and part == "auxiliary" else ArrayFile
@@ -81,6 +97,7 @@ class DataStage(Stage):
             if parts.identities is not None:
                 save_file({"identity": parts.identities[part]}, folder / f"{part}.identity.safetensors")
         (folder / "manifest.json").write_text(json.dumps(parts.manifest))
+        (folder / "groups.json").write_text(json.dumps(groups_in(parts)))
         (folder / "classes.json").write_text(json.dumps(parts.classes))
 
     @cached_property
@@ -94,9 +111,8 @@ class DataStage(Stage):
 
     def expected_bytes(self) -> int:
         """The photos."""
-        sizes = self.sizes
-        auxiliary = sizes.auxiliary * (1 + self.mirror)
-        return self.image_bytes(sizes.train + auxiliary + sizes.validation + sizes.target)
+        chosen = divide(self.source.catalog(), self.sizes, self.task, self.seed).indices
+        return self.image_bytes(sum(map(len, chosen.values())) + self.mirror * self.sizes.auxiliary)
 
     def load(self, store: Store) -> Data:
         """The parts, their photos memory-mapped."""
@@ -113,7 +129,59 @@ class DataStage(Stage):
             else None,
             task=self.task,
             manifest=json.loads((folder / "manifest.json").read_text()),
+            groups={part: tuple(of) for part, of in json.loads((folder / "groups.json").read_text()).items()},
         )
+
+
+ALIKE, PLACES = 3, (8, 9)
+"""Bits of a difference hash in which photos that look the same differ at most, and the places that it compares."""
+
+
+def groups_in(parts: LoadedParts) -> dict[str, tuple[int, ...]]:
+    """Of each photo on which something is measured, by part, an anonymous number: photos of one person share it.
+
+    Where nobody knows who is on a photo, those that look the same share it, and the others are of other people.
+    """
+    measured = [part for part in ("target", TEST) if part in parts.images]
+    hashes = [code for part in measured for code in parts.manifest["parts"][part]["hashes"]]
+    who = [parts.identities[part].numpy() for part in measured] if parts.identities else [np.full(len(hashes), -1)]
+    people: list[int | None] = [None if person < 0 else int(person) for person in np.concatenate(who)]
+    codes = np.concatenate([differences(parts.images[part]) for part in measured])
+    looks = look_alike(codes, np.array([person is None for person in people]))
+    numbers = iter(groups_of(hashes, people, looks))
+    return {part: tuple(islice(numbers, len(parts.images[part]))) for part in measured}
+
+
+def differences(images: Tensor) -> npt.NDArray[np.bool_]:
+    """Which of two neighbouring places of each photo, uint8 (n, 3, h, w), is brighter: its difference hash, (n, 64).
+
+    Copies of another size, brightness or compression have nearly the same.
+    """
+    codes = []
+    for some in images.split(BATCH):
+        places = F.interpolate(to_float(some).mean(1, keepdim=True), PLACES, mode="area")[:, 0]
+        codes.append((places.diff(dim=2) > 0).flatten(1).numpy())
+    return np.concatenate(codes)
+
+
+def look_alike(codes: npt.NDArray[np.bool_], asked: npt.NDArray[np.bool_]) -> list[int | None]:
+    """Numbers of those photos with codes (n, 64) that are ``asked`` for, (n,): who look the same share one.
+
+    A photo that is even looks like no other. None of those that are not asked for.
+    """
+    rows = np.flatnonzero(asked & codes.any(1))
+    signs = np.where(codes[rows], 1, -1).astype(np.float32)
+    pairs = [
+        (first + start, second)
+        for start in range(0, len(rows), BATCH)
+        for first, second in [np.nonzero(signs[start : start + BATCH] @ signs.T >= codes.shape[1] - 2 * ALIKE)]
+    ]
+    first, second = np.concatenate(pairs, axis=1) if pairs else (np.empty(0, int), np.empty(0, int))
+    _, labels = connected_components(coo_array((np.ones(len(first)), (first, second)), (len(rows), len(rows))))
+    found: list[int | None] = [None] * len(codes)
+    for row, label in zip(rows.tolist(), labels.tolist(), strict=True):
+        found[row] = label
+    return found
 
 
 def with_mirrored_labels(parts: LoadedParts, part: str) -> LoadedParts:

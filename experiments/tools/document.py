@@ -196,7 +196,7 @@ def _made(command: str, archive: Archive, runs: Sequence[Results]) -> str:
     cells = [cell for results in runs for cell in results.finished]
     made = facts_of(one for results in runs for one in results.made)
     versions = {name: " and ".join(values) for name, values in made.items() if name not in WHERE}
-    samples = " or ".join(dict.fromkeys(results.sample for results in runs))
+    samples = " or ".join(dict.fromkeys(results.resting for results in runs))
     counts = {
         "cells": len(cells),
         "cells failed": sum(len(results.failed) for results in runs),

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
+from splitleak.experiments.judge.statistics.different import Change
 from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.tables.table import ABSENT, FLAG, TextTable
 from splitleak.experiments.results.frame import pooled
@@ -39,27 +39,40 @@ FORMATS = {
     "psnr": Format("PSNR", " dB", 1),
     "ssim": Format("SSIM", "", 3),
     "rank1": Format("rank-1", " %", 1, 100),
+    "tar_at_far_1": Format("TAR at FAR 1 %", " %", 1, 100),
     "balanced_accuracy": Format("balanced accuracy", " %", 1, 100),
     "task_accuracy": Format("task accuracy", " %", 1, 100),
     "identity_similarity": Format("identity similarity", "", 2),
     "lpips": Format("LPIPS", "", 3),
+    "eavesdropping_accuracy": Format("eavesdropping accuracy", " %", 1, 100),
+    "usable_bits": Format("usable bits", "", 0),
     "psnr_seed_convention": Format("PSNR, seed's convention", " dB", 1),
 }
 """Of each shown metric, with the decimals that a few hundred photos bear."""
+
+SHARE = Format("share", " %", 1, 100)
+"""How a utility is written."""
+PAIRED = "Points against none: what the utility of the same photos lost or won, in pairs."
 
 MS_SSIM = "ms_ssim"
 """How the names of this metric begin; where it has fewer scales than published, they end with how many."""
 
 MEANINGS = {
     "psnr": "PSNR and SSIM of the reconstruction: higher means that more leaks.",
-    "rank1": "Rank-1: how often the nearest of all other photos shows the same person; chance: of answers that tell "
-    "nothing.",
+    "rank1": "Rank-1: how often the nearest of all other photos shows the same person; each person counts once, "
+    "where it was stored who is on which photo; chance: of answers that tell nothing; constant: of the best answer "
+    "that is the same for all photos.",
+    "tar_at_far_1": "TAR at FAR 1 %: how many pairs of photos of one person are accepted where 1 % of those of two "
+    "people are; counted like rank-1.",
     "balanced_accuracy": "Balanced accuracy: of a private attribute, the share recognised, averaged over its "
     "classes; chance: of guessing.",
     "task_accuracy": "Task accuracy: of the undefended victim on the reconstructions.",
     "identity_similarity": "Identity similarity: cosine of the recogniser's embeddings of reconstruction and photo; "
     "chance: of different people.",
     "lpips": "LPIPS: perceptual distance, lower means that more leaks.",
+    "eavesdropping_accuracy": "Eavesdropping accuracy: of a network of the judge's own, trained on the attacker's "
+    "photos, that reads the task's label on the reconstructions; chance: of guessing.",
+    "usable_bits": "Usable bits: per photo, values / 2 log2(error of the mean image / error of the attack).",
     "psnr_seed_convention": "The seed's convention takes a peak of 255 for floats of about unit variance: 20 log10 "
     "255 = 48.13 dB of it are the peak's alone, and it is comparable with the seed study's table and nothing else.",
 }
@@ -92,14 +105,30 @@ def number(metric: str, value: float) -> str:
 
 def plus_minus(metric: str, score: Interval, unit: bool = True) -> str:
     """A mean with half the width of its interval, such as ``21.3 ± 0.4 dB``."""
-    shown = form(metric)
-    return f"{shown.bare(score.mean)} ± {shown.bare((score.high - score.low) / 2)}{shown.unit if unit else ''}"
+    return _around(form(metric), score, unit)
 
 
-def ranged(metric: str, score: Interval) -> str:
+def _around(shown: Format, score: Interval, unit: bool = True) -> str:
+    """With the ends where half the width would reach beyond what a share can be: ``97.3 [92.1, 100.0] %``."""
+    possible = _possible(shown, score)
+    low, high = (shown.bare(end) for end in possible[1:])
+    half = f" ± {shown.bare((score.high - score.low) / 2)}" if possible == score else f" [{low}, {high}]"
+    return f"{shown.bare(score.mean)}{half}{shown.unit if unit else ''}"
+
+
+def _possible(shown: Format, score: Interval) -> Interval:
+    """An interval of t passes the ends of what a share can be; what is written does not."""
+    if shown.scale != SHARE.scale:
+        return score
+    return Interval(score.mean, max(score.low, min(0.0, score.mean)), min(score.high, max(1.0, score.mean)))
+
+
+def ranged(metric: str, score: Interval | None) -> str:
     """A mean with its interval, such as ``21.3 dB [21.0, 21.6]``."""
-    bare = form(metric).bare
-    return f"{number(metric, score.mean)} [{bare(score.low)}, {bare(score.high)}]"
+    if score is None:
+        return ABSENT
+    bare, (mean, low, high) = form(metric).bare, _possible(form(metric), score)
+    return f"{number(metric, mean)} [{bare(low)}, {bare(high)}]"
 
 
 def bare_range(metric: str, score: Interval | None) -> str:
@@ -107,12 +136,21 @@ def bare_range(metric: str, score: Interval | None) -> str:
     if score is None:
         return ABSENT
     bare = form(metric).bare
-    return f"{bare(score.mean)} [{bare(score.low)}, {bare(score.high)}]"
+    mean, low, high = map(bare, _possible(form(metric), score))
+    return f"{mean} [{low}, {high}]"
 
 
 def percent(share: Interval) -> str:
     """A share with half the width of its interval, such as ``85.5 ± 2.1 %``."""
-    return f"{100 * share.mean:.1f} ± {50 * (share.high - share.low):.1f} %"
+    return _around(SHARE, share)
+
+
+def points(change: Change | None) -> str:
+    """What a share lost or won, such as ``-2.6 [-4.9, -0.2]``."""
+    if change is None:
+        return ABSENT
+    mean, low, high = (f"{SHARE.scale * value:+.1f}" for value in change.difference)
+    return f"{mean} [{low}, {high}]"
 
 
 def thousands(value: float | None) -> str:
@@ -151,7 +189,7 @@ class Pairing:
             return (ABSENT,)
         if not self.group.finished:
             return ("failed" if any(cell.failed for cell in self.group.cells) else NO_ANSWER,)
-        shown = tuple(f"{FORMATS[metric].name} {_beside_chance(self.group, metric)}" for metric in self.group.scores)
+        shown = tuple(f"{FORMATS[metric].name} {_beside_floors(self.group, metric)}" for metric in self.group.scores)
         return shown or ("no score",)
 
     @property
@@ -184,25 +222,35 @@ class Pairing:
         return (*shown, *(f"{FLAG} {name}" for name in self.flags))
 
 
-def _beside_chance(group: Group, metric: str) -> str:
+FLOORS = ("chance", "constant")
+"""References of who tells nothing of the photos: by luck, and with the best answer that is the same for all."""
+
+
+def floors(groups: Sequence[Group], metric: str) -> str:
+    """What the first of these that knows it says whoever tells nothing reaches: ``chance 2.0, constant 7.3``."""
+    known = {
+        name: next((of for group in groups if (of := group.reference(metric, name)) is not None), None)
+        for name in FLOORS
+    }
+    return ", ".join(f"{name} {form(metric).bare(value)}" for name, value in known.items() if value is not None)
+
+
+def _beside_floors(group: Group, metric: str) -> str:
     """Such as ``62.0 ± 5.1 % (chance 2.0)``."""
-    chance = group.reference(metric, "chance")
-    known = "" if chance is None else f" (chance {FORMATS[metric].bare(chance)})"
-    return plus_minus(metric, group.scores[metric]) + known
+    known = floors([group], metric)
+    return plus_minus(metric, group.scores[metric]) + (f" ({known})" if known else "")
 
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """A defence setting with what it costs and what each attack makes of it."""
+    """A defence setting with what each attack makes of it.
+
+    ``costs``: those of the setting, then whether any other is better in both utility and leakage.
+    """
 
     row: DefenceRow
     entries: tuple[Pairing, ...]
-    pareto: Membership | None
-
-    @cached_property
-    def costs(self) -> tuple[str, ...]:
-        """Those of the setting, then whether any other is better in both utility and leakage."""
-        return (*costs(self.row), membership(self.pareto))
+    costs: tuple[str, ...]
 
 
 def costs(row: DefenceRow) -> tuple[str, str, str]:
@@ -214,17 +262,23 @@ def costs(row: DefenceRow) -> tuple[str, str, str]:
     )
 
 
+def paid(results: Results, row: DefenceRow) -> tuple[str, ...]:
+    """``costs``, and after the utility what of it was lost; under ``cost_names``."""
+    utility, *others = costs(row)
+    return (utility, points(results.utility_lost(row)), *others)
+
+
 def membership(pareto: Membership | None) -> str:
-    """Such as ``in, 97 %``: of the Pareto set of the means, with the share of bootstrap resamples that agree."""
+    """Such as ``in, 97 %``: of the Pareto set, with the share of bootstrap resamples that agree."""
     if pareto is None:
         return ABSENT
     member, share = pareto
     return f"{'in' if member else 'out'}, {100 * (share if member else 1 - share):.0f} %"
 
 
-def cost_names(results: Results) -> tuple[str, str, str]:
-    """The headings of ``costs``."""
-    return (results.utility_name or "utility", "bytes", "edge time ratio")
+def cost_names(results: Results) -> tuple[str, ...]:
+    """The headings of ``paid``."""
+    return (results.utility_name or "utility", "points against none", "bytes", "edge time ratio")
 
 
 def matrix_rows(results: Results) -> tuple[MatrixRow, ...]:
@@ -256,20 +310,26 @@ def matrix_rows(results: Results) -> tuple[MatrixRow, ...]:
             )
             for group in groups
         ]
-        rows.append(MatrixRow(row, tuple(entries), results.pareto.get(row.defence.label)))
+        price = (*paid(results, row), membership(results.pareto.get(row.defence.label)))
+        rows.append(MatrixRow(row, tuple(entries), price))
     return tuple(rows)
 
 
 def caption(results: Results) -> str:
     """What the numbers of the matrix are."""
-    mean = f"{results.sample}. Mean ± half of the 95 % bootstrap interval over photos and seeds."
+    mean = f"{results.resting}. Mean ± half of the 95 % bootstrap interval over people and seeds. {PAIRED}"
     return " ".join([mean, *references(results, SHOWN_METRICS), *_raised(results)])
 
 
 def _raised(results: Results) -> list[str]:
-    """How many cells carry which flag."""
-    named = ", ".join(f"{name} {count}" for name, count in results.flag_counts.items())
-    return [f"{FLAG} Flagged, greyed: {named}; splitleak explain FLAG tells what it means."] if named else []
+    """How many cells carry which flag, and which is true of most and marked at none."""
+    common = results.common_flags
+    few = {name: count for name, count in results.flag_counts.items() if name not in common}
+    return [
+        *([f"{FLAG} Of most cells, not marked: {named_counts(common)}."] if common else []),
+        *([f"{FLAG} Flagged, greyed: {named_counts(few)}."] if few else []),
+        *(["splitleak explain FLAG tells what it means."] if common or few else []),
+    ]
 
 
 def references(results: Results, metrics: Sequence[str]) -> list[str]:
@@ -307,7 +367,8 @@ def metric_table(results: Results, metric: str) -> TextTable | None:
         bare = (entry.bare(metric, scores.get((label, column), {}).get(metric)) for column, entry in told)
         lines.append((label, *bare, *row.costs))
     about = [
-        f"{heading(metric)}; {results.sample}. Mean ± half of the 95 % bootstrap interval over photos and seeds.",
+        f"{heading(metric)}; {results.resting}. Mean ± half of the 95 % bootstrap interval over people and seeds.",
+        PAIRED,
         "Bold: the strongest attack.",
         *([MEANINGS[metric]] if metric in MEANINGS else []),
         *([f"{FLAG} Doubtful."] if results.flags else []),

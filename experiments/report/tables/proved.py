@@ -10,10 +10,13 @@ PROVED_HEADINGS = (
     "defence",
     "photos of the training",
     "a photo that is sent",
+    "refuted below, by an adversary's test",
     "noise std on what is sent",
     "measured: PSNR of the mean error (dB)",
     "at most, for unbiased attackers (dFIL, dB)",
     "at most, were photos Gaussian (van Trees, dB)",
+    "bits about a photo, at most",
+    "rank-1 (%), at most (Fano)",
 )
 
 
@@ -27,7 +30,10 @@ def proved_table(results: Results) -> TextTable | None:
     """What is proved, as a table; None where nothing is."""
     caption = (
         "A training epsilon bounds what the weights tell about the photos of the training, not what a sent photo "
-        "leaks. Bounds are about the mean squared error, written as PSNR; after ±: one standard error."
+        "leaks. Bounds are about the mean squared error, written as PSNR; after ±: one standard error. "
+        "An epsilon per query is tested by sending two inputs many times: a claim below what that proves is false. "
+        "Bits are those of a Gaussian with the covariance of what is sent, estimated from photos of other people; "
+        "they bound rank-1 among equally likely people."
     )
     stated = proved(results)
     return TextTable("proved", PROVED_HEADINGS, stated, caption) if stated else None
@@ -40,14 +46,20 @@ def _line(row: DefenceRow) -> tuple[str, ...]:
     found = [cell.bounds for cell in cells if cell.bounds]
     unbiased = mean_of_known(one.unbiased_error for one in found)
     bayes = mean_of_known(one.bayes_error for one in found)
+    refuted = max((one for cell in cells if (one := cell.probe.epsilon_at_least) is not None), default=None)
+    bits = mean_of_known(one.information_bits for one in found)
+    rank_1 = mean_of_known(one.rank1_at_most for one in found)
     return (
         row.defence.label,
         _statement("training epsilon = ", *training),
         _statement("per query: ", *query),
+        ABSENT if refuted is None else f"{refuted:.2f}",
         ABSENT if noise is None else f"{noise:.3g}",
         _decibels(_measured(row)),
         _decibels(unbiased, mean_of_known(one.dfil_std_error / one.dfil for one in found)),
         _decibels(bayes, mean_of_known(one.bayes_std_error / one.bayes_error for one in found)),
+        ABSENT if bits is None else f"{bits:,.0f}",
+        ABSENT if rank_1 is None else f"{100 * rank_1:.1f}",
     )
 
 

@@ -132,8 +132,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 def _flags(results: Results, defence: str, attack: str) -> set[str]:
-    found = [raised for (row, column), raised in results.flags.items() if (row, column) == (defence, attack)]
-    return {flag for raised in found for flag in raised}
+    return {*results.every_flag.get((defence, attack), ())}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +140,7 @@ def _flags(results: Results, defence: str, attack: str) -> set[str]:
     [("defence-absent", "skipped"), ("frozen-draw", "frozen"), ("epsilon-without-sensitivity", "unclipped")],
 )
 def test_a_defence_that_is_not_what_it_says(planted: Results, flag: str, planted_in: str) -> None:
-    found = {row for (row, column), raised in planted.flags.items() if column == "ridge" and flag in raised}
+    found = {row for (row, column), raised in planted.every_flag.items() if column == "ridge" and flag in raised}
     # clipped noise without an epsilon adds none, and says so
     assert found - {"clipped_noise epsilon=inf"} == {planted_in}
     assert len(planted.rows) == 6
@@ -173,7 +172,8 @@ def test_few_photos_are_said_to_be_few(planted: Results) -> None:
 
 
 def test_photos_in_two_parts_are_refused_and_would_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "divide", lambda *given: None)
+    rows = {part: torch.tensor(_Leaking.rows[part]) for part in parts.PRECEDENCE}
+    monkeypatch.setattr(loading, "divide", lambda *given: parts.Parts(rows))
     monkeypatch.setattr(loading, "Division", _Leaking)
     admit = parts.Distinct.admit
 
@@ -187,7 +187,7 @@ def test_photos_in_two_parts_are_refused_and_would_be_counted(monkeypatch: pytes
         load()
     monkeypatch.setattr(loading, "refuse_overlap", lambda *given: None)
     assert overlap(load().manifest) == 2
-    assert flags_of(Evidence(photos=500, overlap=2)) == ("overlap",)
+    assert flags_of(Evidence(photos=500, seeds=3, overlap=2)) == ("overlap",)
 
 
 class _Leaking:

@@ -227,6 +227,8 @@ def test_dry_run_counts_what_is_missing(tmp_path: Path) -> None:
         "attack": 6,
         "probe": 3,
         "bounds": 3,
+        "floor": 1,
+        "reader": 1,
         "protect": 3,
         "victim": 1,
         "data": 1,
