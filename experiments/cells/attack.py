@@ -9,7 +9,7 @@ from splitleak.attacks.base import Attack, knowledge_of
 from splitleak.attacks.knowledge import QueryFree
 from splitleak.experiments.cells.cell import Cell, save_strip, summaries
 from splitleak.experiments.judge.doubts import converged, cut_off
-from splitleak.experiments.judge.scores import Scores, score_answers, score_control
+from splitleak.experiments.judge.scores import Scores, Truth, score_answers, score_control, score_identity
 from splitleak.experiments.planning.plan import Entry
 from splitleak.experiments.stages.attack import AttackStage
 from splitleak.experiments.stages.inside import mosaic
@@ -44,17 +44,22 @@ class AttackCell(Cell):
 
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
         """Score the answers."""
-        truth, log, plugin = self.truth(store), self.stage.log(store), self.entry.plugin
+        truth, log, plugin, groups = self.truth(store), self.stage.log(store), self.entry.plugin, self.groups(store)
         draws = [self.stage.load(store, draw) for draw in range(log["draws"])]
         scores = Scores.over_draws([score_answers(plugin, answers, truth) for answers in draws])
         self._save_inside(run, store)
         shuffled = score_control(plugin, self.stage.load_shuffled(store), truth)
-        return self.scored(draws[0], scores, run) | {
+        return self.scored(draws[0], scores, run, groups) | {
             **log,
-            "controls": {"shuffled": summaries(shuffled)},
+            "controls": {"shuffled": summaries(shuffled, groups)},
             "converged": converged(log["history"]),
             "cut_off": None if scores.pictures is None else cut_off(truth.images, scores.pictures),
         }
+
+    def identified(self, store: Store, truth: Truth, photos: int) -> Scores:
+        """Who its answers show, of so many of the first target photos."""
+        draws = [self.stage.load(store, draw) for draw in range(self.stage.log(store)["draws"])]
+        return Scores.over_draws([score_identity(self.entry.plugin, answers, truth, photos) for answers in draws])
 
     def _save_inside(self, run: Path, store: Store) -> None:
         inside = self.stage.load_inside(store)

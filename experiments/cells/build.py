@@ -49,7 +49,8 @@ def cells_of(plan: Plan, device: str = "cpu") -> Iterator[Cell]:
                 yield from cells
                 competing = tuple(cell for cell in cells if cell.stage.ranks and not cell.inapplicable)
                 if len(competing) > 1:
-                    yield StrongestCell(plan, defense, threat, protect, embedder, competing)
+                    linkers = tuple(cell for cell in cells if cell.stage.links and not cell.inapplicable)
+                    yield StrongestCell(plan, defense, threat, protect, embedder, competing, linkers)
 
 
 def _budget(plan: Plan, defense: Defense) -> Budget:

@@ -17,6 +17,7 @@ from torch import Tensor
 from splitleak.defenses.base import Defense
 from splitleak.defenses.fitting import predict
 from splitleak.experiments.cells.fingerprints import weights_fingerprint
+from splitleak.experiments.judge.metrics.identity import PERSONAL, person_means
 from splitleak.experiments.judge.metrics.perceptual import lpips
 from splitleak.experiments.judge.scores import Recogniser, Scores, Task, Truth
 from splitleak.experiments.judge.statistics.interval import interval
@@ -32,6 +33,7 @@ from splitleak.experiments.stages.protect import ProtectStage
 from splitleak.experiments.store.integrity import replace_if_other
 from splitleak.experiments.store.key import Stage, digest, source_digest
 from splitleak.experiments.store.store import Store
+from splitleak.victims.data.parts import TEST
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.tensors import BATCH
 
@@ -168,8 +170,9 @@ class Cell(ABC):
             for guarantee in facts["guarantees"]
         ]
         return {
-            "utility": facts["utility"] and {**facts["utility"], **with_interval(facts["utility"]["values"])},
-            "targets": target_digest(data),
+            "utility": facts["utility"] and utility_of(facts["utility"], data),
+            "targets": photos_digest(data, "target"),
+            "groups": data.groups["target"],
             "bytes": facts["bytes"],
             "edge": facts["edge"],
             "guarantees": guarantees,
@@ -208,11 +211,15 @@ class Cell(ABC):
             )
         return Task(labels["target"], read == labels["target"], partial(predict, model, device=store.device))
 
-    def scored(self, answers: Tensor, scores: Scores, run: Path) -> dict[str, Any]:
-        """What is stored of scores; the first pictures are kept beside."""
+    def groups(self, store: Store) -> tuple[int, ...]:
+        """Of the target photos."""
+        return self.protect.victim.data.load(store).groups["target"]
+
+    def scored(self, answers: Tensor, scores: Scores, run: Path, groups: tuple[int, ...]) -> dict[str, Any]:
+        """What is stored of scores of photos of these groups; the first pictures are kept beside."""
         if scores.pictures is not None:
             save_strip(self.picture(run, ".png"), scores.pictures[:EXAMPLES])
-        return {"n": len(answers), "metrics": summaries(scores), "references": scores.references}
+        return {"n": len(answers), "metrics": summaries(scores, groups), "references": scores.references}
 
     def picture(self, run: Path, kind: str) -> Path:
         """Where one of its pictures lies."""
@@ -222,23 +229,41 @@ class Cell(ABC):
 def overlap(manifest: Mapping[str, Any]) -> int:
     """Photos of the target part that are, by their content, also among those that an attacker or the victim learns
     from."""
-    hashes = {part: set(facts["hashes"]) for part, facts in manifest["parts"].items()}
+    hashes = {part: set(facts["hashes"]) for part, facts in manifest["parts"].items() if part != TEST}
     return len(hashes.pop("target") & set().union(*hashes.values()))
 
 
-def target_digest(data: Data) -> str:
-    """Of the target photos' contents in their order: cells that share it were scored on the same photos."""
-    return digest(data.manifest["parts"]["target"]["hashes"])
+def photos_digest(data: Data, part: str) -> str:
+    """Of the contents of a part's photos in their order: cells that share it were scored on the same photos."""
+    return digest(data.manifest["parts"][part]["hashes"])
 
 
-def summaries(scores: Scores) -> dict[str, Any]:
-    """Each metric of the photos that count, with its interval."""
-    return {name: with_interval(values[~values.isnan()].tolist()) for name, values in scores.values.items()}
+def utility_of(facts: Mapping[str, Any], data: Data) -> dict[str, Any]:
+    """What is stored of the utility: its values with the interval, and on which photos it was measured."""
+    groups = data.groups[facts["part"]]
+    photos = {"groups": groups, "photos": photos_digest(data, facts["part"])}
+    return {**facts, **with_interval(facts["values"], groups), **photos}
 
 
-def with_interval(values: list[float]) -> dict[str, Any]:
-    """Values of photos as a record holds them."""
-    return {**interval(values)._asdict(), "values": [round(value, 6) for value in values]}
+def summaries(scores: Scores, groups: tuple[int, ...]) -> dict[str, Any]:
+    """Each metric of the photos that count, with its interval; ``groups``: of all photos."""
+    return {name: _summary(values, groups, name in PERSONAL) for name, values in scores.values.items()}
+
+
+def _summary(values: Tensor, groups: tuple[int, ...], personal: bool) -> dict[str, Any]:
+    known = ~values.isnan()
+    counted = known.nonzero().flatten().tolist()
+    people = tuple(groups[photo] for photo in counted)
+    of_known = values[known]
+    found = with_interval(of_known.tolist(), people)
+    if personal:
+        found |= interval(person_means(of_known, torch.tensor(people)))._asdict()
+    return found | ({} if known.all() else {"counted": counted})
+
+
+def with_interval(values: list[float], groups: tuple[int, ...]) -> dict[str, Any]:
+    """Values of photos as a record holds them; ``groups``: of these photos or more."""
+    return {**interval(values, groups)._asdict(), "values": [round(value, 6) for value in values]}
 
 
 def save_strip(path: Path, images: Tensor) -> None:

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from splitleak.experiments.judge.rules import CUT_OFF, FEW_PHOTOS, MATERIAL
-from splitleak.experiments.judge.statistics.interval import Array, difference
+from splitleak.experiments.judge.statistics.different import Sample, different
+from splitleak.experiments.judge.statistics.interval import Array
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,8 @@ class Evidence:
 
     ``leakage``, ``floor``, ``black_box``, ``shuffled``: PSNR (seeds, k) of the first k of the same photos: of the
     attack, of the mean image, of the best attack that may not differentiate, and of the attack given the releases of
-    other photos; None where not measured. ``converged``, ``gradient``, ``cut_off``: the worst of the seeds.
+    other photos; None where not measured. ``groups``: who is on each of the k photos. ``converged``, ``gradient``,
+    ``cut_off``: the worst of the seeds. ``untried``: photos of a suite that not all of its attacks tried.
     """
 
     photos: int
@@ -28,6 +31,8 @@ class Evidence:
     floor: Array | None = None
     black_box: Array | None = None
     shuffled: Array | None = None
+    groups: npt.ArrayLike | None = None
+    untried: int = 0
     converged: bool | None = None
     gradient: float | None = None
     cut_off: float | None = None
@@ -53,9 +58,12 @@ def flags_of(evidence: Evidence) -> tuple[str, ...]:
     return tuple(flag.name for flag in FLAGS.values() if flag.raised(evidence))
 
 
-def _below(first: Array | None, second: Array | None) -> bool:
+def _below(evidence: Evidence, first: Array | None, second: Array | None) -> bool:
     """Whether ``first`` is lower by more than can be seen, beyond its paired interval."""
-    return first is not None and second is not None and difference(first, second).high < -MATERIAL
+    if first is None or second is None or min(first.shape[1], second.shape[1]) < 2:
+        return False
+    groups = evidence.groups
+    return different(Sample(second, groups), Sample(first, groups)).difference.high < -MATERIAL
 
 
 def _zero_gradient(evidence: Evidence) -> bool:
@@ -72,13 +80,13 @@ _LISTED = (
         "An attack that may differentiate through the device rebuilds worse than one that may only ask it. More "
         "knowledge cannot hurt: this attack is too weak here, and its number is no measure of the defence.",
         "More steps, another learning rate or prior, or read the black-box attack instead.",
-        lambda evidence: _below(evidence.leakage, evidence.black_box),
+        lambda evidence: _below(evidence, evidence.leakage, evidence.black_box),
     ),
     Flag(
         "below-floor",
         "The attack rebuilds worse than the mean image, which anybody has without looking at the release.",
         "A better attack. The defence is at most as good as the floor, whatever this number says.",
-        lambda evidence: not evidence.floors and _below(evidence.leakage, evidence.floor),
+        lambda evidence: not evidence.floors and _below(evidence, evidence.leakage, evidence.floor),
     ),
     Flag(
         "not-converged",
@@ -102,6 +110,12 @@ _LISTED = (
         _one_draw,
     ),
     Flag(
+        "one-training",
+        "The network was trained once: what another training would have given is in no interval.",
+        "More seeds; three tell how much trainings differ.",
+        lambda evidence: evidence.seeds == 1,
+    ),
+    Flag(
         "overlap",
         "Photos that are scored are, by their content, also among those that the victim or the attacker learned "
         "from: the number tells what was memorised.",
@@ -115,9 +129,16 @@ _LISTED = (
         lambda evidence: evidence.photos < FEW_PHOTOS,
     ),
     Flag(
+        "untried-photos",
+        "The suite's number mixes photos that all of its attacks tried with photos that the slow ones did not: what "
+        "these would have made of the others is not in it.",
+        "Run the plan again: a suite is now stated on the photos that all tried.",
+        lambda evidence: evidence.untried > 0,
+    ),
+    Flag(
         "utility-not-matched",
-        "No strength of this defence stays within three points of the undefended utility: what it leaks cannot be "
-        "compared with defences that leave the task intact.",
+        "No strength of this defence loses as little of the undefended utility as the plan allows: what it leaks "
+        "cannot be compared with defences that leave the task intact.",
         "Weaker strengths, or a longer training behind the defence.",
         lambda evidence: evidence.unmatched,
     ),
@@ -153,7 +174,7 @@ _LISTED = (
         "Given the releases of other photos the attack still rebuilds better than the mean image: it knows the "
         "photos from elsewhere, and its number is no leakage of the release.",
         "Find out how the photos reached the attack.",
-        lambda evidence: not evidence.floors and _below(evidence.floor, evidence.shuffled),
+        lambda evidence: not evidence.floors and _below(evidence, evidence.floor, evidence.shuffled),
     ),
     Flag(
         "range-cut-off",
@@ -166,3 +187,6 @@ _LISTED = (
 
 FLAGS = {flag.name: flag for flag in _LISTED}
 """By name, in the order in which they are listed."""
+
+INHERITED = frozenset(FLAGS) - {"few-photos", "untried-photos"}
+"""What doubts of an attack make doubtful a suite that rests on it: not how many photos the attack was tried on."""

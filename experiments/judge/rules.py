@@ -2,9 +2,20 @@
 
 LEVEL = 0.95
 """Of every interval."""
-MAY_LOSE = (0.01, 0.03)
-"""Shares of utility that a defence may cost; beyond the last it is no longer comparable with those that leave the
-task intact."""
+POWER = 0.8
+"""How often the smallest difference that could have been seen would have been (Cohen, Statistical Power Analysis for
+the Behavioral Sciences, 1988)."""
+EXPOSED = 0.1
+"""The share of the photos, those that leak most, that stands for the worst case."""
+AGREE = 0.5
+"""Share of the resamples in which a member of a Pareto set must be in it."""
+SPAN = 0.1
+"""The loss of utility up to which the area under a tradeoff curve is taken."""
+CHOSEN = 0.1
+"""Share of its photos that a suite leaves to an attack whose doubts it then inherits, and of the photos that a slow
+attack tried beyond which the suite is held to these."""
+COMMON = 0.5
+"""Share of the cells beyond which a flag tells of the whole table and of no number in it."""
 FEW_PHOTOS = 50
 MATERIAL = 0.1
 """In dB: pairs of hundreds of photos tell smaller differences from zero, and nobody sees them."""

@@ -10,12 +10,28 @@ from torch import Tensor
 
 from splitleak.attacks.base import Attack, AttributeInference, Linkage, Reconstruction
 from splitleak.experiments.judge.metrics.attributes import balanced_accuracy, chance_of_balanced_accuracy
-from splitleak.experiments.judge.metrics.identity import Comparisons, chance_of_rank_1, rank_1, true_accepts
-from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for, psnr, score, ssim
+from splitleak.experiments.judge.metrics.identity import (
+    PERSONAL,
+    RANK_1,
+    TAR,
+    Comparisons,
+    chance_of_rank_1,
+    constant_rank_1,
+    constant_true_accepts,
+    person_means,
+    person_shares,
+    rank_1,
+    true_accepts,
+)
+from splitleak.experiments.judge.metrics.information import usable_bits
+from splitleak.experiments.judge.metrics.perceptual import LPIPS
+from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for, psnr, score
 from splitleak.experiments.judge.rules import FAR
 
-RANK_1, TAR, BALANCED_ACCURACY = "rank1", "tar_at_far_1", "balanced_accuracy"
-SIMILARITY, TASK_ACCURACY, LPIPS = "identity_similarity", "task_accuracy", "lpips"
+BALANCED_ACCURACY = "balanced_accuracy"
+SIMILARITY, TASK_ACCURACY = "identity_similarity", "task_accuracy"
+EAVESDROPPING, USABLE_BITS = "eavesdropping_accuracy", "usable_bits"
+"""The former of the task; of another label with its name behind an underscore."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +56,21 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """An independent network that tells labels. ``photos``: by label what it reads on the n true photos, int64 (n,);
+    ``read``: the same of other images, uint8 (n, 3, h, w)."""
+
+    photos: Mapping[str, Tensor]
+    read: Callable[[Tensor], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
 class Truth:
     """What only the judge knows of the n photos that were sent.
 
     ``images``: uint8 (n, 3, h, w). ``attributes``: by name, int64 (n,), -1 where unknown; ``task``: the one that
-    the victim predicts. ``identities``: int64 (n,), -1 where unknown, None where the data has none.
+    the victim predicts. ``identities``: int64 (n,), -1 where unknown, None where the data has none. ``floor``: the
+    mean squared error of the answer that ignores the release, (n,).
     """
 
     images: Tensor
@@ -53,6 +79,8 @@ class Truth:
     identities: Tensor | None = None
     recogniser: Recogniser | None = None
     victim: Task | None = None
+    reader: Reader | None = None
+    floor: Tensor | None = None
     perceptual: Metric | None = None
     seed_convention: bool = False
 
@@ -62,7 +90,8 @@ class Scores:
     """``values``: by metric, (n,), not a number where a photo does not count; a metric that counts none is absent.
 
     ``references``: by metric what its mean is to be compared with: "chance", the mean of answers that tell
-    nothing, and "ceiling", that of the true photos in place of the answers. ``pictures``: uint8 (n, 3, h, w).
+    nothing, "constant", that of the best answer which is the same for all photos, and "ceiling", that of the true
+    photos in place of the answers; those of ``PERSONAL`` are means over people. ``pictures``: uint8 (n, 3, h, w).
     """
 
     values: dict[str, Tensor] = field(default_factory=dict)
@@ -107,35 +136,68 @@ def score_control(attack: Attack[Any], answers: Tensor, truth: Truth) -> Scores:
 def score_images(rebuilt: Tensor, truth: Truth) -> Scores:
     """Likeness to the true photos, what the victim still reads from the rebuilt ones, who a recogniser sees there."""
     images = truth.images[: len(rebuilt)]
-    metrics = metrics_for(images.shape[-1], truth.seed_convention)
-    if truth.perceptual:
-        metrics[LPIPS] = truth.perceptual
-    likeness = score(metrics, images, rebuilt)
+    likeness = score(_likeness(truth), images, rebuilt)
     scores = Scores({name: torch.tensor(values) for name, values in likeness.items()}, pictures=rebuilt)
+    if truth.floor is not None:
+        bits = usable_bits(scores.values["mse"], truth.floor[: len(rebuilt)], images[0].numel())
+        scores |= Scores({USABLE_BITS: bits})
     if truth.victim:
         scores |= score_utility(rebuilt, truth.victim)
-    if truth.recogniser:
-        embedded = truth.recogniser.embed(rebuilt)
-        scores |= score_similarity(embedded, truth.recogniser.photos, truth.identities)
-        scores |= score_links(embedded, truth.recogniser.photos, truth)
-    return scores
+    if truth.reader:
+        scores |= score_eavesdropping(rebuilt, truth.reader, truth)
+    return scores | score_recognised(rebuilt, truth)
+
+
+def _likeness(truth: Truth) -> dict[str, Metric]:
+    """The metrics of pictures that can be had."""
+    metrics = metrics_for(truth.images.shape[-1], truth.seed_convention)
+    return metrics | ({LPIPS: truth.perceptual} if truth.perceptual else {})
+
+
+def score_recognised(rebuilt: Tensor, truth: Truth) -> Scores:
+    """Who a recogniser sees on reconstructions (n, 3, h, w), and how alike they look to it; none without one."""
+    if truth.recogniser is None:
+        return Scores()
+    embedded, photos = truth.recogniser.embed(rebuilt), truth.recogniser.photos
+    return score_similarity(embedded, photos, truth.identities) | score_links(embedded, photos, truth)
+
+
+def score_identity(attack: Attack[Any], answers: Tensor, truth: Truth, first: int | None = None) -> Scores:
+    """Who the first of an attack's answers show, sought among all photos; none where it tells nothing of that."""
+    match attack:
+        case Reconstruction():
+            return score_recognised(answers[:first], truth)
+        case Linkage():
+            return score_links(answers[:first], answers, truth)
+    return Scores()
+
+
+def identity_merit(attack: Attack[Any], answers: Tensor, truth: Truth) -> float | None:
+    """The rank-1 that an attack reaches, with each person counted once; None where that is unknown.
+
+    Of the validation part's photos it tells, before any target is looked at, which attack counts for identity.
+    """
+    values = score_identity(attack, answers, truth).values.get(RANK_1)
+    if values is None or truth.identities is None:
+        return None
+    return float(person_means(values, truth.identities[: len(values)]).mean())
 
 
 def score_chosen(chosen: Mapping[str, Tensor], truth: Truth) -> Scores:
-    """Like ``score_images``: SSIM of the reconstructions chosen for it, all else of those chosen for PSNR.
+    """Like ``score_images``: each metric of the reconstructions chosen for it, the others of those for PSNR.
 
     MS-SSIM is of the rest: a grey blur may have more SSIM, and less MS-SSIM, than what shows a face in noise.
 
     Args:
-        chosen: by the metric that they were chosen for; without "ssim" where images are too small for it.
+        chosen: by the metric that they were chosen for, "psnr" and others.
         truth: of the same photos.
     """
-    scores = score_images(chosen["psnr"], truth)
-    if "ssim" not in chosen or torch.equal(chosen["ssim"], chosen["psnr"]):
-        return scores
-    images = truth.images[: len(chosen["ssim"])]
-    values = score({"ssim": ssim}, images, chosen["ssim"])["ssim"]
-    return Scores(scores.values | {"ssim": torch.tensor(values)}, scores.references, scores.pictures)
+    scores, metrics = score_images(chosen["psnr"], truth), _likeness(truth)
+    for metric, rebuilt in chosen.items():
+        if not torch.equal(rebuilt, chosen["psnr"]):
+            (values,) = score({metric: metrics[metric]}, truth.images[: len(rebuilt)], rebuilt).values()
+            scores |= Scores({metric: torch.tensor(values)})
+    return scores
 
 
 def score_ceiling(darkest: tuple[float, float, float], images: Tensor) -> Scores:
@@ -156,6 +218,21 @@ def score_utility(rebuilt: Tensor, victim: Task) -> Scores:
     return Scores({TASK_ACCURACY: correct}, {TASK_ACCURACY: {"chance": chance, "ceiling": ceiling}})
 
 
+def score_eavesdropping(rebuilt: Tensor, reader: Reader, truth: Truth) -> Scores:
+    """Whether an independent network reads the labels of photos on reconstructions (n, 3, h, w) of the first ones."""
+    scores, read = Scores(), reader.read(rebuilt)
+    for name, photos in reader.photos.items():
+        labels = truth.attributes[name][: len(rebuilt)]
+        known = labels >= 0
+        if len(labels[known].unique()) < 2:
+            continue
+        metric = EAVESDROPPING if name == truth.task else f"{EAVESDROPPING}_{name}"
+        ceiling = (photos[: len(rebuilt)] == labels)[known].double().mean()
+        references = {"chance": float(labels[known].bincount().max() / known.sum()), "ceiling": float(ceiling)}
+        scores |= Scores({metric: (read[name] == labels).double().where(known, torch.nan)}, {metric: references})
+    return scores
+
+
 def score_similarity(embedded: Tensor, photos: Tensor, identities: Tensor | None) -> Scores:
     """Cosine of the embeddings of each reconstruction (m, d) and of its own photo; ``photos`` (n, d), m <= n.
 
@@ -173,20 +250,28 @@ def score_similarity(embedded: Tensor, photos: Tensor, identities: Tensor | None
 
 
 def score_links(probes: Tensor, gallery: Tensor, truth: Truth) -> Scores:
-    """Rank-1 and true accepts of probes (m, d) against gallery items (n, d) of other photos of the same people."""
+    """Rank-1 and true accepts of probes (m, d) against gallery items (n, d) of other photos of the same people.
+
+    Values are of photos; references are means over people.
+    """
     if truth.identities is None:
         return Scores()
     comparisons = Comparisons.of(probes, gallery, truth.identities[: len(gallery)])
     if not comparisons.counted.any():
         return Scores()
-    values = {RANK_1: rank_1(comparisons), TAR: true_accepts(comparisons)}
-    references = {RANK_1: {"chance": float(chance_of_rank_1(comparisons).nanmean())}, TAR: {"chance": FAR}}
+    shares = person_shares(comparisons, truth.identities[: len(probes)])
+    told = {"chance": {RANK_1: chance_of_rank_1(comparisons), TAR: comparisons.counted.double() * FAR}}
     if truth.recogniser:
         photos = truth.recogniser.photos[: len(gallery)]
         undefended = Comparisons.of(photos[: len(probes)], photos, truth.identities[: len(gallery)])
-        references[RANK_1]["ceiling"] = float(rank_1(undefended).nanmean())
-        references[TAR]["ceiling"] = float(true_accepts(undefended).nanmean())
-    return Scores(values, references)
+        told["ceiling"] = {RANK_1: rank_1(undefended), TAR: true_accepts(undefended)}
+    constant = {RANK_1: constant_rank_1(comparisons, shares), TAR: constant_true_accepts(comparisons, shares)}
+    references = {
+        metric: {name: float(shares @ values[metric].nan_to_num()) for name, values in told.items()}
+        | {"constant": constant[metric]}
+        for metric in PERSONAL
+    }
+    return Scores({RANK_1: rank_1(comparisons), TAR: true_accepts(comparisons)}, references)
 
 
 def score_reading(attack: AttributeInference[Any], answers: Tensor, truth: Truth) -> Scores:

@@ -69,8 +69,16 @@ class Plan:
 
     @property
     def part_sizes(self) -> PartSizes:
-        """All four parts."""
-        return PartSizes(self.parts.train, self.attacker.auxiliary, self.parts.validation, self.parts.target)
+        """Of all parts."""
+        parts = self.parts
+        return PartSizes(
+            parts.train,
+            self.attacker.auxiliary,
+            parts.validation,
+            parts.target,
+            parts.test,
+            parts.photos_per_person,
+        )
 
 
 @dataclass(frozen=True)

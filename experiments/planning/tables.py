@@ -6,10 +6,14 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt, Le, MinLen
 
+from splitleak.victims.data.parts import PHOTOS_PER_PERSON
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import SCRATCH
 from splitleak.victims.settings import Settings, doc
 
+MAY_LOSE = (0.01, 0.03)
+"""Shares of utility that a defence may cost, where a plan does not say; beyond the last it is no longer comparable
+with those that leave the task intact."""
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 Model = Annotated[str, doc("a torchvision network, timm:NAME, or file.py:function")]
@@ -45,6 +49,14 @@ class PartsTable(Settings):
     train: Annotated[int, Ge(0), doc("photos that train the victim and fit the defences")] = 2000
     validation: Annotated[int, Ge(1), doc("photos for model selection, on both sides")] = 200
     target: Annotated[int, Ge(1), doc("photos that are attacked and scored")] = 200
+    test: Annotated[
+        int | None,
+        Ge(0),
+        doc("further photos, on which utility is measured; default: all others; 0: on the target photos"),
+    ] = None
+    photos_per_person: Annotated[
+        int, Ge(0), doc("of one person in a part, at most, where the data says who is on a photo; 0: no limit")
+    ] = PHOTOS_PER_PERSON
     seed: Annotated[int, Ge(0), doc("of the division; the same in all seeds of the plan")] = 0
 
 
@@ -101,6 +113,11 @@ class JudgeTable(Settings):
         str | None,
         doc("weights file of LPIPS's backbone (AlexNet, VGG-16 or SqueezeNet 1.1 of torchvision); none: no LPIPS"),
     ] = None
+    may_lose: Annotated[
+        list[Annotated[float, Ge(0), Le(1)]],
+        MinLen(1),
+        doc("shares of utility that a defence may cost; defences are compared at each, and ranked at the last"),
+    ] = field(default_factory=lambda: list(MAY_LOSE))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,3 +129,5 @@ class JudgeTable(Settings):
             raise InvalidInputError(
                 f"judge.lpips = '{self.lpips}': should be the path of a .pth or .safetensors file"
             )
+        if self.may_lose != sorted(set(self.may_lose)):
+            raise InvalidInputError(f"judge.may_lose = {self.may_lose}: should rise, such as [0.01, 0.03]")

@@ -6,9 +6,10 @@ from typing import TypedDict
 from splitleak.experiments.judge.flags import FLAGS
 from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.tables import matrix
+from splitleak.experiments.report.tables.attacks import WORST
 from splitleak.experiments.report.tables.table import ABSENT
 from splitleak.experiments.results.frame import pooled
-from splitleak.experiments.results.group import DefenceRow, Group, mean_of_known
+from splitleak.experiments.results.group import EXPOSED, DefenceRow, Group, mean_of_known
 from splitleak.experiments.results.results import Results
 
 
@@ -44,7 +45,7 @@ def _of(results: Results, row: DefenceRow, group: Group, position: int, scores: 
     return Details(
         title=f"{group.column} on {row.defence.label}",
         facts=[*_scores(group, scores), *_context(results, row, group), *errors],
-        flags=[(name, FLAGS[name].means) for name in results.raised(row.defence, group.column)],
+        flags=[(name, FLAGS[name].means) for name in results.every_flag.get((row.defence.label, group.column), ())],
         picture=f"p{cell_id(position, results.columns.index(group.column))}",
         file=f"cells/{group.cells[0].id}",
     )
@@ -57,6 +58,8 @@ def _scores(group: Group, scores: Mapping[str, Interval]) -> list[tuple[str, str
         chance = group.reference(metric, "chance")
         beside = "" if chance is None else f", chance {matrix.form(metric).bare(chance)}"
         found.append((matrix.heading(metric), matrix.bare_range(metric, scores.get(metric)) + beside))
+    if (worst := f"psnr{EXPOSED}") in scores:
+        found.append((WORST, matrix.bare_range("psnr", scores[worst])))
     if "oracle_psnr" in scores:
         found.append(("PSNR, had the truth chosen (dB)", matrix.bare_range("psnr", scores["oracle_psnr"])))
     shuffled = group.table("psnr", "shuffled")
@@ -74,6 +77,7 @@ def _context(results: Results, row: DefenceRow, group: Group) -> list[tuple[str,
     facts = [
         ("of the undefended gain", f"{100 * relative.mean:.0f} %" if relative else ""),
         (results.utility_name or "utility", matrix.percent(row.utility) if row.utility else ""),
+        ("points against none", matrix.points(lost) if (lost := results.utility_lost(row)) else ""),
         ("bytes per photo", matrix.thousands(row.bytes)),
         ("edge time ratio", matrix.decimals(row.edge_ratio)),
         ("photos x seeds", f"{group.photos} x {len(cells)}"),

@@ -9,7 +9,6 @@ from pathlib import Path
 from PIL import Image
 
 from splitleak.experiments.report.tables import matrix
-from splitleak.experiments.report.verdict import best_at_equal_utility
 from splitleak.experiments.results.group import DefenceRow, Group
 from splitleak.experiments.results.record import Record
 from splitleak.experiments.results.results import Results
@@ -81,10 +80,10 @@ def glance(run: Path, results: Results) -> tuple[Picture, ...]:
     """The photo, and what the strongest attack makes of it: undefended, behind the best defence, knowing nothing."""
     if not (run / "targets.png").exists() or results.undefended is None:
         return ()
-    best, floor = best_at_equal_utility(results), results.undefended.floor
+    best, floor = results.best, results.undefended.floor
     shown = [("rebuilt, undefended", results.undefended, results.undefended.strongest("psnr"))]
-    if best is not None:
-        shown.append((f"rebuilt behind {best.defence.label}", best, best.strongest("psnr")))
+    if best is not None and best.row is not None:
+        shown.append((f"rebuilt behind {best.row.defence.label}", best.row, best.row.strongest("psnr")))
     if floor is not None:
         shown.append(("knowing nothing", results.undefended, floor))
     found = [Picture("the photo", "as the device sees it", _first(run / "targets.png"))]

@@ -179,7 +179,8 @@ def _render(run: Path, results: Results, curves: Sequence[_Curve], figures: Mapp
         attacks=attacks,
         attack_lines=_marked(attacks.lines, [bool(line[-1]) for line in attacks.lines]) if attacks else [],
         matched_headings=matched.headings(results),
-        yardstick=matched.yardstick(results),
+        matched_caption=matched.caption(results),
+        common=list(results.common_flags),
         matched=list(
             zip(matched.lines(results, equal), (matched.doubtful(results, row) for row in equal), strict=True)
         ),

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from splitleak.experiments.judge.rules import MAY_LOSE
 from splitleak.experiments.judge.statistics.interval import Interval
-from splitleak.experiments.judge.statistics.matched import needed
 from splitleak.experiments.report.tables import matrix
+from splitleak.experiments.report.tables.matched import points_lost
 from splitleak.experiments.report.tables.table import FLAG
 from splitleak.experiments.results.group import DefenceRow, Group
 from splitleak.experiments.results.results import Results
@@ -20,17 +19,8 @@ def verdict(results: Results) -> str:
     strongest = results.undefended.strongest("psnr") if results.undefended else None
     if strongest is None:
         return f"Nothing was measured without a defence to compare with; {_least(results.rows)}."
-    return f"Undefended, {_rebuilds(results, strongest)}; {_best_defence(results, strongest.scores['psnr'])}."
-
-
-def best_at_equal_utility(results: Results) -> DefenceRow | None:
-    """The setting that leaks least of those that keep the utility, see ``MAY_LOSE``; None where none does."""
-    reference = results.undefended
-    if reference is None or reference.utility is None:
-        return None
-    least = needed(reference.utility.mean, MAY_LOSE[-1])
-    equal = [row for row in _defended(results) if row.utility and row.utility.mean >= least]
-    return min(equal, key=_leakage, default=None)
+    common = f" {FLAG} Throughout: {', '.join(results.common_flags)}." if results.common_flags else ""
+    return f"Undefended, {_rebuilds(results, strongest)}; {_best_defence(results)}.{common}"
 
 
 def _defended(results: Results) -> list[DefenceRow]:
@@ -56,28 +46,44 @@ def _rebuilds(results: Results, strongest: Group) -> str:
     return f"{who} rebuilds the photo at {matrix.ranged('psnr', strongest.scores['psnr'])}{known}{doubt}"
 
 
-def _best_defence(results: Results, undefended: Interval) -> str:
-    """The setting that leaks least among those that keep the utility, if it leaks clearly less than none."""
+def _best_defence(results: Results) -> str:
+    """The first of the ranking, if it leaks clearly less than none."""
     rows, reference = _defended(results), results.undefended
     if not rows:
         return "no defence was measured"
-    if reference is None or reference.utility is None:
+    if reference is None or reference.utility is None or not results.ranking:
         return _least(rows)
     settings = f"{len(rows)} defence setting{'s' if len(rows) > 1 else ''}"
     kept = f"{results.utility_name} ({100 * reference.utility.mean:.1f} %)"
-    points = f"{100 * MAY_LOSE[-1]:g} points of the undefended {kept}"
-    best = best_at_equal_utility(results)
-    if best is None or best.utility is None:
+    points = f"{points_lost(results.may_lose[-1])} of the undefended {kept}"
+    best = results.best
+    if best is None or best.row is None or best.row.utility is None:
         return f"none of the {settings} stays within {points}"
-    score = _leakage(best)
-    if score.high >= undefended.low:
-        return f"none of the {settings} leaks clearly less and stays within {points}"
-    strongest = best.strongest("psnr")
+    gain = best.place.gain
+    if gain is None or gain.difference.high >= 0:
+        seen = "" if gain is None else f" (from {matrix.number('psnr', gain.seen)} less on it could)"
+        return (
+            f"none of the {settings} leaks clearly less and stays within {points}: the least that does, "
+            f"{best.row.defence.label}, cannot be told apart from none{seen}"
+        )
+    lost = results.utility_lost(best.row)
     return (
-        f"of the {settings}, {best.defence.label} leaks least within {points}: "
-        f"{matrix.ranged('psnr', score)} at {matrix.percent(best.utility)}{_left(results, best)}"
-        f"{_doubt(results, best, strongest)}"
+        f"of the {settings}, {best.row.defence.label} leaks least within {points}: "
+        f"{matrix.ranged('psnr', best.place.leakage)} at {matrix.percent(best.row.utility)}"
+        f"{f' ({matrix.points(lost)} points)' if lost else ''}{_left(results, best.row)}"
+        f"{_doubt(results, best.row, best.row.strongest('psnr'))}{_equals(results)}"
     )
+
+
+def _equals(results: Results) -> str:
+    """How many other defences may be as good as the best, and what difference would have been seen."""
+    behind = [place.place.behind for place in results.ranking if place.place.behind]
+    equal = [one for one in behind if not one.clear]
+    if not equal:
+        return ""
+    most = max(one.seen for one in equal)
+    others = "1 other defence" if len(equal) == 1 else f"{len(equal)} other defences"
+    return f"; {others} cannot be told apart from it (from {matrix.number('psnr', most)} on it could)"
 
 
 def _left(results: Results, row: DefenceRow) -> str:

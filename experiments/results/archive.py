@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from splitleak.experiments.judge.scores import SIMILARITY, TAR, TASK_ACCURACY
+from splitleak.experiments.judge.metrics.identity import TAR
+from splitleak.experiments.judge.scores import SIMILARITY, TASK_ACCURACY
 from splitleak.experiments.results.load import (
     CELLS,
     Stored,
@@ -75,7 +76,7 @@ def read_archive(path: Path) -> dict[str, Archived]:
         try:
             records = {name: Stored(record, whole=True) for name, record in _records(run).items()}
             keys = _keys(run)
-            results = results_of({name: records.get(name) for name in keys}, keys)
+            results = results_of({name: records.get(name) for name in keys}, keys, run["plan"])
         except (KeyError, TypeError, ValueError) as error:
             raise _no_archive(path, error) from error
         found[run["name"]] = Archived(run["name"], run["plan"], results)

@@ -6,19 +6,38 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
-from splitleak.experiments.judge.statistics.interval import Array, Interval, interval
+from splitleak.experiments.judge.metrics.identity import PERSONAL, person_means
+from splitleak.experiments.judge.statistics.different import Sample
+from splitleak.experiments.judge.statistics.interval import Array, Interval, interval, most_exposed
 from splitleak.experiments.judge.statistics.matched import Setting
 from splitleak.experiments.planning.names import STRONGEST
 from splitleak.experiments.results.metrics import LEAKAGE_METRICS, SHOWN_METRICS
-from splitleak.experiments.results.record import DefenceSetting, Record
+from splitleak.experiments.results.record import DefenceSetting, Record, Score
+
+Scored = Sequence[tuple[Record, Score]]
+"""A score of some cells, each with its cell."""
+EXPOSED = "_most_exposed"
+"""How the name of a metric's mean over the photos that leak most ends."""
 
 
-def _pool(rows: Sequence[Sequence[float]]) -> Interval:
-    """Mean and interval over (seeds, images)."""
-    if len({len(row) for row in rows}) > 1:
+def _sample(scored: Scored, personal: bool = False) -> Sample:
+    """Values (seeds, images) with the groups of the images, which all seeds share; or of people (``personal``), each
+    counted once where it was stored who is on which image."""
+    if len({len(score.values) for _, score in scored}) > 1:
         raise ValueError("the seeds of a cell were scored on different numbers of images; they cannot be pooled")
-    return interval(rows)
+    record, score = scored[0]
+    values, groups = np.array([one.values for _, one in scored], dtype=float), record.people(score)
+    if not personal or groups is None or record.groups is None:
+        return Sample(values, groups)
+    people = torch.tensor(groups)
+    return Sample(person_means(torch.from_numpy(values), people).numpy(), people.unique().numpy())
+
+
+def _pool(scored: Scored, personal: bool = False) -> Interval:
+    """Mean and interval over seeds and images, or people."""
+    return interval(*_sample(scored, personal))
 
 
 def _sum(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
@@ -82,19 +101,30 @@ class Group:
         """Each metric over all seeds and images, shown or not, and of the suite the oracle's."""
         found = {metric: self.scores.get(metric) or self.pooled(metric) for metric in self.metrics}
         found |= {f"oracle_{metric}": score for metric, score in self.oracle.items()}
+        found |= {f"{metric}{EXPOSED}": self.most_exposed(metric) for metric in LEAKAGE_METRICS}
         return {metric: score for metric, score in found.items() if score is not None}
 
     def pooled(self, metric: str, first: int | None = None) -> Interval | None:
         """A metric over all seeds and images that were measured, or over each seed's ``first`` images."""
-        rows = [cell.metrics[metric].values[:first] for cell in self.finished if metric in cell.metrics]
-        return _pool(rows) if rows else None
+        scored = [(cell, cell.metrics[metric]) for cell in self.finished if metric in cell.metrics]
+        if first is not None:
+            scored = [(cell, score.model_copy(update={"values": score.values[:first]})) for cell, score in scored]
+        return _pool(scored, metric in PERSONAL) if scored else None
+
+    def most_exposed(self, metric: str) -> Interval | None:
+        """The mean over the tenth of the images that leak most, over all seeds; None where not measured."""
+        sample = self.sample(metric)
+        return None if sample is None else most_exposed(*sample)
 
     @cached_property
     def oracle(self) -> Mapping[str, Interval]:
         """Of the suite: each metric had the true photo chosen among the attacks; empty for a single attack."""
         names = dict.fromkeys(name for cell in self.finished for name in cell.oracle)
         return {
-            name: _pool([cell.oracle[name].values for cell in self.finished if name in cell.oracle]) for name in names
+            name: _pool(
+                [(cell, cell.oracle[name]) for cell in self.finished if name in cell.oracle], name in PERSONAL
+            )
+            for name in names
         }
 
     @property
@@ -102,10 +132,15 @@ class Group:
         """Of the suite: how many photos went to each attack, over all seeds, the most first."""
         return _sum(cell.chosen for cell in self.finished)
 
+    def chosen_for(self, metric: str) -> Mapping[str, int]:
+        """Like ``chosen``, by an adversary who is after something else, such as structure or people; empty where the
+        suite made no choice for it."""
+        return _sum(cell.chosen_for.get(metric, {}) for cell in self.finished)
+
     @property
     def chosen_for_ssim(self) -> Mapping[str, int]:
-        """Like ``chosen``, by an adversary who is after structure; empty where the suite chose for PSNR alone."""
-        return _sum(cell.chosen_for.get("ssim", {}) for cell in self.finished)
+        """By an adversary who is after structure."""
+        return self.chosen_for("ssim")
 
     @property
     def threat(self) -> tuple[bool, int]:
@@ -114,9 +149,17 @@ class Group:
 
     def table(self, metric: str, control: str | None = None) -> Array | None:
         """A metric by seed and photo, (seeds, k): of the attack, or of a control of it; None where not measured."""
-        found = [cell.metrics if control is None else cell.controls.get(control, {}) for cell in self.finished]
-        rows = [scores[metric].values for scores in found if metric in scores]
-        return np.array(rows) if rows and len({len(row) for row in rows}) == 1 else None
+        sample = self.sample(metric, control)
+        return None if sample is None else sample.values
+
+    def sample(self, metric: str, control: str | None = None) -> Sample | None:
+        """Like ``table``, with the groups of the photos."""
+        found = [
+            (cell, cell.metrics if control is None else cell.controls.get(control, {})) for cell in self.finished
+        ]
+        scored = [(cell, scores[metric]) for cell, scores in found if metric in scores]
+        alike = len({len(score.values) for _, score in scored}) == 1
+        return _sample(scored, metric in PERSONAL) if alike else None
 
     def reference(self, metric: str, name: str) -> float | None:
         """What a score is to be compared with, "chance" or "ceiling" (the photo itself): the mean over seeds."""
@@ -142,8 +185,13 @@ class DefenceRow:
     @cached_property
     def utility(self) -> Interval | None:
         """Over all seeds and images, a share in [0, 1]."""
-        rows = [cell.utility.values for cell in self.by_seed if cell.utility]
-        return _pool(rows) if rows else None
+        return interval(*self.useful) if self.useful else None
+
+    @cached_property
+    def useful(self) -> Sample | None:
+        """Whether the cloud is right, by seed and photo; None where that is unknown."""
+        scored = [(cell, cell.utility) for cell in self.by_seed if cell.utility]
+        return _sample(scored) if scored else None
 
     def average(self, read: Callable[[Record], float | None]) -> float | None:
         """The mean over seeds of what ``read`` finds in a cell."""
@@ -167,11 +215,14 @@ class DefenceRow:
     def setting(self, metric: str) -> Setting | None:
         """Utility and leakage under the strongest attack, by seed and photo; None where either is missing."""
         strongest = self.strongest(metric)
-        leakage = strongest.table(metric) if strongest else None
+        leakage = strongest.sample(metric) if strongest else None
         if strongest is None or leakage is None:
             return None
-        utility = [cell.utility.values for cell in strongest.finished if cell.utility]
-        return Setting(np.array(utility, dtype=float), leakage) if len(utility) == len(leakage) else None
+        scored = [(cell, cell.utility) for cell in strongest.finished if cell.utility]
+        if len(scored) != len(leakage.values):
+            return None
+        utility = _sample(scored)
+        return Setting(utility.values, leakage.values, utility.groups, leakage.groups)
 
     @property
     def floor(self) -> Group | None:
@@ -181,10 +232,15 @@ class DefenceRow:
     def strongest(self, metric: str) -> Group | None:
         """The suite's choice; where a plan has no suite, the attack with the highest mean, floors apart.
 
-        The suite chooses among attacks that rebuild: those that tell something else of the photo stand beside it. Of
-        several threats the one that leaks most, of equals the one that the plan names first.
+        Of several threats the one that leaks most, of equals the one that the plan names first. What is no likeness
+        of pictures, such as who is on them, never follows the scores themselves: the suite counts where it chose on
+        other people, else the first attack that aims at it, else the suite or the first attack; under the threat that
+        knows most.
         """
         groups = [group for group in self.groups.values() if not group.floor and metric in group.scores]
-        chosen = [group for group in groups if group.suite or LEAKAGE_METRICS[0] not in group.scores]
-        competing = chosen if any(group.suite for group in groups) else groups
-        return max(competing, key=lambda group: group.scores[metric].mean, default=None)
+        suites = [group for group in groups if group.suite]
+        if metric in LEAKAGE_METRICS:
+            return max(suites or groups, key=lambda group: group.scores[metric].mean, default=None)
+        chosen = [group for group in suites if group.chosen_for(metric)]
+        aimed = [group for group in groups if LEAKAGE_METRICS[0] not in group.scores]
+        return max(chosen or aimed or suites or groups, key=lambda group: group.threat, default=None)

@@ -1,6 +1,7 @@
 """A run's stored records: which are its own, which are stale, and which are not as they were written."""
 
 import json
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from splitleak.experiments.planning.tables import MAY_LOSE
 from splitleak.experiments.results.record import Record, migrate
 from splitleak.experiments.results.results import Results
 from splitleak.experiments.store.integrity import file_digest, replace_if_other, write_atomically
@@ -111,11 +113,12 @@ def load_results(run: Path, ids: Sequence[str] | None = None) -> Results:
     """
     keys = cell_keys(run)
     found = {identifier: read_record(run, identifier) for identifier in (keys if ids is None else ids)}
-    return results_of(found, keys)
+    plan = run / "plan.toml"
+    return results_of(found, keys, plan.read_text(encoding="utf-8") if plan.is_file() else "")
 
 
-def results_of(found: Mapping[str, Stored | None], keys: Mapping[str, str | None]) -> Results:
-    """Sort records by id into those of their keys, and the others."""
+def results_of(found: Mapping[str, Stored | None], keys: Mapping[str, str | None], plan: str) -> Results:
+    """Sort records by id into those of their keys, and the others; ``plan``: the text of the run's plan."""
     stored = {identifier: one for identifier, one in found.items() if one is not None}
     damaged = {identifier for identifier, one in stored.items() if not one.whole}
     stale = {name for name, one in stored.items() if keys.get(name) not in (None, one.record.key)} - damaged
@@ -124,7 +127,16 @@ def results_of(found: Mapping[str, Stored | None], keys: Mapping[str, str | None
         missing=tuple(identifier for identifier, one in found.items() if one is None),
         stale=_records(stored[name] for name in found if name in stale),
         damaged=_records(stored[name] for name in found if name in damaged),
+        may_lose=_may_lose(plan),
     )
+
+
+def _may_lose(plan: str) -> tuple[float, ...]:
+    """What a plan's text says that a defence may cost; its plugins need not be here."""
+    try:
+        return tuple(tomllib.loads(plan).get("judge", {}).get("may_lose", MAY_LOSE))
+    except tomllib.TOMLDecodeError:  # changed by hand since: the numbers are there all the same
+        return MAY_LOSE
 
 
 def _records(stored: Iterable[Stored]) -> tuple[Record, ...]:

@@ -69,19 +69,30 @@ class AttackSetting(_Part):
 
 
 class Score(_Part):
-    """A metric of one cell: its mean and 95 % interval over the images, and the value of each image."""
+    """A metric of one cell: its mean and 95 % interval over the images, and the value of each image.
+
+    ``counted``: the positions of the images that count, None where all do.
+    """
 
     mean: float
     low: float
     high: float
     values: tuple[float, ...]
+    counted: tuple[int, ...] | None = None
 
 
 class Utility(Score):
-    """What the cloud still gets: a share in [0, 1], ``chance`` is that of guessing."""
+    """What the cloud still gets: a share in [0, 1], ``chance`` is that of guessing.
+
+    ``part``: the photos on which it was measured; ``photos``: a digest of them; ``groups``: of each an anonymous
+    number, which photos of one person share, with those of the targets. None: not stored, or those of the targets.
+    """
 
     metric: str = "accuracy"
     chance: float | None = None
+    part: str = "target"
+    photos: str | None = None
+    groups: tuple[int, ...] | None = None
 
 
 class EdgeTime(_Part):
@@ -133,7 +144,8 @@ class Record(_Part):
     """One victim x defence setting x attack setting x seed. One without a measurement lacks what has a default.
 
     ``schema_version``: of this file. ``reason``: one line on why it does not apply. ``traceback``: of a failure.
-    ``n``: how many photos were scored, the first of the target part; ``targets``: a digest of that whole part.
+    ``n``: how many photos were scored, the first of the target part; ``targets``: a digest of that whole part;
+    ``groups``: of each of its photos an anonymous number, the same for photos of one person, None where not stored.
     ``history``: of fitting the attack, one row of numbers for each step or epoch; ``training``: the victim's and the
     defence's. ``made``: with what its stages were computed. ``archived``: read from an archive, whose numbers of
     single photos are rounded, so that it counts as no result of a plan.
@@ -162,6 +174,7 @@ class Record(_Part):
     chosen_for: dict[str, dict[str, int]] = {}
     utility: Utility | None = None
     targets: str | None = None
+    groups: tuple[int, ...] | None = None
     bytes: float | None = None
     edge: EdgeTime | None = None
     guarantees: tuple[GuaranteeStatement, ...] = ()
@@ -196,6 +209,17 @@ class Record(_Part):
     def column(self) -> str:
         """The attack as the matrix names it."""
         return Threat(self.adaptive, self.sends).column(self.attack.label)
+
+    def people(self, score: Score) -> tuple[int, ...] | None:
+        """The group of each image that a score counts; None where groups were not stored.
+
+        Where they were not, but some images do not count, each counted one has its position as its number: so that
+        scores that count different ones are not taken for those of the same photos.
+        """
+        groups = score.groups if isinstance(score, Utility) and score.groups is not None else self.groups
+        if score.counted is None:
+            return None if groups is None else groups[: len(score.values)]
+        return score.counted if groups is None else tuple(groups[photo] for photo in score.counted)
 
     def epsilon(self, protects: Literal["training", "query"]) -> tuple[float, float]:
         """The smallest epsilon that is proved, with its delta; infinity where none is."""

@@ -2,14 +2,17 @@
 
 from torch import Tensor
 
+from splitleak.experiments.judge.statistics.groups import counted_photos
 from splitleak.experiments.judge.statistics.interval import interval
 from splitleak.experiments.run.run import Run
 from splitleak.experiments.stages.data import Data
 from splitleak.experiments.stages.uncut import UncutStage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.cuts import WAYS, Cut
+from splitleak.victims.data.parts import TEST
 from splitleak.victims.models import CLASSES_WITHOUT_TASK, SCRATCH, Network
 
+ORDER = ("train", "validation", "auxiliary", "target", TEST)
 MOST = 12
 """Classes that are listed; of more, the first and the last."""
 
@@ -31,11 +34,12 @@ def loaded(run: Run, data: Data) -> list[str]:
 
 def accuracy_of_uncut(stage: UncutStage, store: Store) -> str:
     """The uncut network's accuracy in words, and whether it is no better than a guess."""
-    facts = stage.load(store)
-    share, chance = interval(facts["values"]), facts["chance"]
+    facts, data = stage.load(store), stage.victim.data.load(store)
+    groups = data.groups[facts["part"]]
+    share, chance = interval(facts["values"], groups), facts["chance"]
     text = (
         f"uncut network, seed {stage.victim.seed}: {share.mean:.1%} [{share.low:.1%}, {share.high:.1%}] of "
-        f"{len(facts['values'])} target photos are right; always the commonest class would be {chance:.1%}"
+        f"{counted_photos(groups)} ({facts['part']}) are right; always the commonest class would be {chance:.1%}"
     )
     doubt = "; that is no better than a guess, so no defence can cost it anything" if share.low <= chance else ""
     return text + doubt
@@ -46,7 +50,7 @@ def _parts(data: Data) -> str:
         people = "" if data.identities is None else _people(data.identities[name])
         return f"{name} {len(images):,}{people}"
 
-    return ", ".join(part(name, data.images[name]) for name in ("train", "validation", "auxiliary", "target"))
+    return ", ".join(part(name, data.images[name]) for name in ORDER if name in data.images)
 
 
 def _people(identities: Tensor) -> str:
@@ -57,13 +61,13 @@ def _people(identities: Tensor) -> str:
 
 def _classes(data: Data) -> str:
     assert data.labels is not None
-    counts = data.labels["target"].bincount(minlength=len(data.classes)).tolist()
+    counts = data.labels[data.measured].bincount(minlength=len(data.classes)).tolist()
     listed = [
         f"{index} {name} ({count})" for index, (name, count) in enumerate(zip(data.classes, counts, strict=True))
     ]
     if len(listed) > MOST:
         listed = [*listed[: MOST // 2], "...", *listed[-MOST // 2 :]]
-    return ", ".join(listed) + " target photos"
+    return f"{', '.join(listed)} {data.measured} photos"
 
 
 def _network(model: str, cut: Cut) -> str:

@@ -11,14 +11,14 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from splitleak.attacks.base import Attack, Reconstruction, Staged, knowledge_of
+from splitleak.attacks.base import Attack, Linkage, Reconstruction, Staged, knowledge_of
 from splitleak.attacks.declared import as_declared
 from splitleak.attacks.knowledge import BlackBox, QueryFree, WhiteBox
 from splitleak.experiments.planning.threat import Threat
 from splitleak.experiments.stages.arrays import load_array, save_array, streamed, write_array
 from splitleak.experiments.stages.inside import Opened
 from splitleak.experiments.stages.memory import StoredMemory
-from splitleak.experiments.stages.protect import ProtectStage
+from splitleak.experiments.stages.protect import DRAWS, ProtectStage
 from splitleak.experiments.stages.victim import NetworkStage
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
@@ -28,8 +28,6 @@ from splitleak.victims.tensors import BATCH, check_images, to_bytes, to_float
 RANKED, RANKED_SEARCHES = 128, 32
 """Photos of the validation part that a reconstruction attack rebuilds too, to rank attacks by; fewer where each photo
 is a search of its own. Over 32 photos two attacks that differ by 0.3 dB were often ranked the wrong way round."""
-DRAWS = 3
-"""Interceptions that are answered where the edge is random: the luck of a single one would read as an effect."""
 SHUFFLED = 16
 """Releases of other photos that an attack answers for which each photo is a search of its own."""
 RESIDENT = 4
@@ -113,13 +111,12 @@ class AttackStage(Stage):
             write_array(_drawn(folder, 0), self._answers(answer, knows.intercepted, store.device))
             done, logged = time.perf_counter(), len(history)
             again = self._redrawn(knows.intercepted, store)
-            answered = [] if self.attack.per_image else again  # a search anew for each would cost too much
-            for draw, releases in enumerate(answered, 1):
+            for draw, releases in enumerate(again, 1):
                 write_array(_drawn(folder, draw), self._answers(answer, releases, store.device))
             others = self._others(len(knows.intercepted))
             write_array(folder / "shuffled.npy", self._answers(answer, knows.intercepted, store.device, others))
-            if self.ranks:
-                known = self.intercepted("validation", store)[: self._ranked]
+            if self.ranks or self.links:
+                known = self.intercepted("validation", store)[: self._ranked if self.ranks else None]
                 write_array(folder / "validation.npy", self._answers(answer, known, store.device))
             opened = Opened.of(knows.intercepted[:1], _stages(answer, knows.intercepted[:1]))
         if opened:
@@ -129,7 +126,7 @@ class AttackStage(Stage):
             "queries": knows.queries if isinstance(knows, BlackBox) else None,
             "seconds": {"fit": fitted - start + knows.seconds_recalled, "reconstruct": done - fitted},
             "history": history[:logged],
-            "draws": 1 + len(answered),
+            "draws": 1 + len(again),
             "random": len(again) > 0,
             "gradient": gradient_through(knows) if isinstance(knows, WhiteBox) else None,
             "inside": {"release": opened.release, "stages": opened.shapes} if opened else None,
@@ -152,11 +149,15 @@ class AttackStage(Stage):
         """Whether it competes for the strongest reconstruction."""
         return isinstance(self.attack, Reconstruction) and not self.attack.floor
 
+    @property
+    def links(self) -> bool:
+        """Whether it tells which photos show the same person."""
+        return isinstance(self.attack, Linkage)
+
     def expected_bytes(self) -> int:
         """Of an attack that ``ranks``: the reconstructions of all interceptions and of the control."""
         data = self.protect.victim.data
-        draws = 1 if self.attack.per_image else DRAWS
-        return data.image_bytes((draws + 1) * (self.targets or data.sizes.target) + self._ranked) if self.ranks else 0
+        return data.image_bytes((DRAWS + 1) * (self.targets or data.sizes.target) + self._ranked) if self.ranks else 0
 
     @property
     def _ranked(self) -> int:
@@ -171,7 +172,8 @@ class AttackStage(Stage):
         return load_array(store.folder(self) / "shuffled.npy")
 
     def load_validation(self, store: Store) -> Tensor:
-        """Of an attack that ``ranks``: the first photos of the validation part rebuilt, uint8."""
+        """Of an attack that ``ranks`` the first photos of the validation part rebuilt, uint8; of one that links the
+        embeddings of all of them: on these people it is chosen which attack counts for identity."""
         return load_array(store.folder(self) / "validation.npy")
 
     def load_inside(self, store: Store) -> dict[str, Tensor]:

@@ -4,18 +4,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from splitleak.experiments.judge.statistics.groups import groups_of
 from splitleak.experiments.stages.arrays import ArrayFile, MirroredFile, load_array
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.data.base import Source
 from splitleak.victims.data.loading import LoadedParts, load_parts
-from splitleak.victims.data.parts import PartSizes
+from splitleak.victims.data.parts import TEST, PartSizes, divide
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,22 @@ class Data:
     def labels(self) -> Mapping[str, Tensor] | None:
         """The task's, by part; None without a task."""
         return None if self.task is None else {part: of[self.task] for part, of in self.attributes.items()}
+
+    @cached_property
+    def groups(self) -> Mapping[str, tuple[int, ...]]:
+        """Of each photo on which something is measured, by part, an anonymous number: the same where the same person
+        is known to be on it, or where its content is the same; one of whom nobody knows is of somebody else."""
+        parts = [part for part in ("target", TEST) if part in self.images]
+        hashes = [code for part in parts for code in self.manifest["parts"][part]["hashes"]]
+        people = [person for part in parts for person in (self.identities[part].tolist() if self.identities else ())]
+        known = [None if person < 0 else person for person in people]
+        numbers = iter(groups_of(hashes, known) if known else groups_of(hashes))
+        return {part: tuple(islice(numbers, len(self.images[part]))) for part in parts}
+
+    @property
+    def measured(self) -> str:
+        """The part on which utility is measured: of photos that nobody attacks, where there are any."""
+        return TEST if TEST in self.images else "target"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -94,9 +112,8 @@ class DataStage(Stage):
 
     def expected_bytes(self) -> int:
         """The photos."""
-        sizes = self.sizes
-        auxiliary = sizes.auxiliary * (1 + self.mirror)
-        return self.image_bytes(sizes.train + auxiliary + sizes.validation + sizes.target)
+        chosen = divide(self.source.catalog(), self.sizes, self.task, self.seed).indices
+        return self.image_bytes(sum(map(len, chosen.values())) + self.mirror * self.sizes.auxiliary)
 
     def load(self, store: Store) -> Data:
         """The parts, their photos memory-mapped."""

@@ -32,7 +32,7 @@ ONNX_FILE = "ONNX file of a face embedder"
 
 @dataclass(frozen=True)
 class EmbedderStage(Stage):
-    """Makes the embedder ready and embeds the true target photos, once for all cells of a plan.
+    """Makes the embedder ready and embeds the true photos, once for all cells of a plan.
 
     ``crop``: the side of the central square that it is shown, as a share of the photo's. ``device``: the type of what
     it runs on.
@@ -53,13 +53,19 @@ class EmbedderStage(Stage):
         """The embedder."""
 
     def compute(self, folder: Path, store: Store) -> None:
-        """What ``prepare`` writes, and targets.npy (float32 (n, d))."""
+        """What ``prepare`` writes, targets.npy and validation.npy (float32 (n, d))."""
         self.prepare(folder, store)
-        save_array(folder / "targets.npy", self._embedded(self.open(folder, store), self._images("target", store)))
+        embed = self.open(folder, store)
+        save_array(folder / "targets.npy", self._embedded(embed, self._images("target", store)))
+        save_array(folder / "validation.npy", self._embedded(embed, self._images("validation", store)))
 
     def targets(self, store: Store) -> Tensor:
         """Embeddings of the true target photos, float32 (n, d)."""
         return load_array(store.folder(self) / "targets.npy")
+
+    def validation(self, store: Store) -> Tensor:
+        """Of the true validation photos: on their people it is chosen which attack counts for identity."""
+        return load_array(store.folder(self) / "validation.npy")
 
     def embed(self, images: Tensor, store: Store) -> Tensor:
         """Embeddings of other images, uint8 (n, 3, h, w) -> float32 (n, d)."""

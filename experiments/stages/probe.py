@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from splitleak.defenses.base import Guarantee
+from splitleak.experiments.judge.metrics.epsilon import audited_epsilon
 from splitleak.experiments.stages.attack import EdgeDevice
 from splitleak.experiments.stages.protect import ProtectStage
 from splitleak.experiments.store.key import Stage
@@ -29,12 +30,15 @@ class Probe:
 
     ``absent``: what is sent is bit for bit what the undefended device sends. ``frozen``: noise is claimed, but two
     sends of a photo are the same, or what is added is the same for all photos. ``unbounded``: an epsilon is claimed
-    for a query, but what is sent moves as far as the features do.
+    for a query, but what is sent moves as far as the features do. ``epsilon_at_least``: what an adversary proves
+    about an epsilon that is claimed for a query, see ``audited_epsilon``; above the claim, the claim is false. None
+    where none is claimed.
     """
 
     absent: bool = False
     frozen: bool = False
     unbounded: bool = False
+    epsilon_at_least: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class ProbeStage(Stage):
                 absent=same(first, undefended),
                 frozen=claims_noise(guarantee) and (same(first, second) or one_shift(first, features)),
                 unbounded=claims_epsilon(guarantee) and unbounded(device.model.channel.send, features),
+                epsilon_at_least=audited(device.model.channel.send, features, guarantee),
             )
         (folder / "probe.json").write_text(json.dumps(asdict(probe)))
 
@@ -68,6 +73,14 @@ class ProbeStage(Stage):
 def claims_epsilon(guarantee: Guarantee | None) -> bool:
     """Whether something is said to be proved of one query."""
     return guarantee is not None and guarantee.protects == "query" and math.isfinite(guarantee.epsilon)
+
+
+def audited(send: Callable[[Tensor], Tensor], features: Tensor, guarantee: Guarantee | None) -> float | None:
+    """A lower bound on the epsilon of one query, from sends of the first of features (n, ...), if one is claimed."""
+    if guarantee is None or not claims_epsilon(guarantee):
+        return None
+    gaussian = guarantee.noise_std is not None and guarantee.delta > 0
+    return audited_epsilon(send, features[:1], guarantee.delta, gaussian)
 
 
 def claims_noise(guarantee: Guarantee | None) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from splitleak.defenses.base import Calibration, CalibrationBatch, Defense, Guarantee, Perturbation
-from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit, predict
+from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit
 from splitleak.experiments.stages.data import Data
 from splitleak.experiments.stages.victim import FeaturesStage, NetworkStage, VictimStage, load_modules, save_modules
 from splitleak.experiments.store.store import Store
@@ -20,15 +20,18 @@ from splitleak.victims.cuts import Halves
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import CLASSES_WITHOUT_TASK
 from splitleak.victims.seeding import seeded
-from splitleak.victims.tensors import to_float
+from splitleak.victims.tensors import BATCH, to_float
 
+DRAWS = 3
+"""Sends of a photo that are scored, for utility as for leakage, where the device draws at random: the luck of a
+single one would read as an effect."""
 TIMED_REPEATS, WARM_UPS = 30, 5
 PACKED_SENDS = 16
 
 
 @dataclass(frozen=True)
 class ProtectStage(NetworkStage):
-    """A protected victim: trained weights, utility on the target part, bytes per image, edge time."""
+    """A protected victim: trained weights, utility, bytes per image, edge time."""
 
     label: ClassVar[str] = "protect"
 
@@ -63,7 +66,7 @@ class ProtectStage(NetworkStage):
             "history": history,
             "guarantees": [asdict(guarantee) for guarantee in guarantees],
             "utility": self._utility(model, data, store),
-            **self._cost(model, data.images["target"], store),
+            **self._cost(model, data.images[data.measured], store),
         }
         save_modules(folder / "weights.safetensors", model=model)
         (folder / "facts.json").write_text(json.dumps(facts))
@@ -167,11 +170,16 @@ class ProtectStage(NetworkStage):
     def _utility(self, model: SplitModel, data: Data, store: Store) -> dict[str, Any] | None:
         if data.labels is None:
             return None
-        labels = data.labels["target"]
+        labels, values = data.labels[data.measured], []
         with seeded("utility", self.seed):
-            correct = predict(model, data.images["target"], store.device) == labels
-        chance = float(labels.bincount().max() / len(labels))
-        return {"metric": "accuracy", "values": correct.int().tolist(), "chance": chance}
+            for images, right in zip(data.images[data.measured].split(BATCH), labels.split(BATCH), strict=True):
+                values += (decisions(model, to_float(images.to(store.device))) == right).double().mean(0).tolist()
+        return {
+            "metric": "accuracy",
+            "values": [round(value, 6) for value in values],
+            "chance": float(labels.bincount().max() / len(labels)),
+            "part": data.measured,
+        }
 
     def _cost(self, model: SplitModel, images: Tensor, store: Store) -> dict[str, Any]:
         """Bytes of a packed release (mean over some) and the edge's time for one image, beside no defence's."""
@@ -184,6 +192,25 @@ class ProtectStage(NetworkStage):
             "bytes": statistics.mean(sizes),
             "edge": {"milliseconds": 1000 * statistics.median(defended), "ratio": _ratio(defended, plain)},
         }
+
+
+@torch.no_grad()
+def decisions(model: SplitModel, images: Tensor) -> Tensor:
+    """Class of each image (n, 3, h, w), int64 (draws, n) on the CPU: one draw where the device draws nothing."""
+
+    def features() -> Tensor:
+        return model.features(images)
+
+    def decided(release: Tensor) -> Tensor:
+        decision: Tensor = model.tail(model.channel.receive(release)).argmax(1).cpu()
+        return decision
+
+    encoded = features()
+    first, again = model.channel.send(encoded), model.channel.send(features() if model.perturbs else encoded)
+    if torch.equal(first, again):
+        return decided(first)[None]
+    further = (model.channel.send(features() if model.perturbs else encoded) for _ in range(DRAWS - 2))
+    return torch.stack([decided(release) for release in (first, again, *further)])
 
 
 def _interleaved(*actions: Callable[[], object]) -> list[list[float]]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -11,10 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from splitleak.experiments.judge.metrics.perceptual import LPIPS, lpips
 from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for, mse, score, ssim
+from splitleak.experiments.judge.rules import CHOSEN
 from splitleak.experiments.stages.arrays import load_array, write_array
 from splitleak.experiments.stages.attack import AttackStage, EdgeDevice
-from splitleak.experiments.store.key import Stage
+from splitleak.experiments.store.key import ELSEWHERE, Stage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import BATCH, to_float
@@ -26,7 +28,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 ERRORS: Mapping[str, Metric] = {"psnr": mse, "ssim": lambda images, rebuilt: 1 - ssim(images, rebuilt)}
-"""By the metric that a choice is to raise: the error that it lowers, (images, reconstructions) -> (n,), 0 at best."""
+"""By the metric that a choice is for: the error that it lowers, (images, reconstructions) -> (n,), 0 at best."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +41,39 @@ class StrongestStage(Stage):
     photo goes to the attack that was best there, unless another one's predicted error is lower by more than such
     predictions were wrong. Feature loss alone would not do: an attack that minimises it outright has the least of
     all and may have the worst picture. An adversary who is after structure chooses otherwise than one who is after
-    pixels, so there is one choice for each of ``ERRORS``; images too small for SSIM have the other alone.
+    pixels, so there is one choice for each of ``errors``.
+
+    A suite is stated on the photos that all its members tried. A search that tries few of them is a member where it
+    is worth that, see ``members``. ``lpips``: the file of its backbone, where the plan gives one.
     """
 
     label: ClassVar[str] = "strongest"
 
     attacks: tuple[AttackStage, ...]
+    lpips: str | None = field(default=None, metadata=ELSEWHERE)
+    lpips_fingerprint: str | None = None
+
+    @property
+    def errors(self) -> Mapping[str, Metric]:
+        """By the metric that a choice is for: the error that it lowers; of small images without SSIM."""
+        known = metrics_for(self.attacks[0].protect.victim.data.size)
+        errors = {metric: error for metric, error in ERRORS.items() if metric in known}
+        return errors | ({LPIPS: lpips(self.lpips)} if self.lpips else {})
 
     def compute(self, folder: Path, store: Store) -> None:
         """For each metric and draw METRIC-DRAW.npy, uint8; choice.json: by metric the attacks of the first draw."""
-        size = self.attacks[0].protect.images("target", store).shape[-1]
         first: dict[str, list[int]] = {}
+        suite: tuple[int, ...] = ()
         for draw in range(self.draws(store)):
             tried = _FeatureCheck.of(self.attacks[0], store, draw).tried(self.attacks, store)
-            made = [attack.load(store, draw) for attack in self.attacks]
-            for metric in (metric for metric in ERRORS if metric in metrics_for(size)):
-                choice = choose([one.prediction(ERRORS[metric]) for one in tried])
+            made, counts = (
+                [attack.load(store, draw) for attack in self.attacks],
+                [len(one.target_loss) for one in tried],
+            )
+            predicted = {metric: [one.prediction(error) for one in tried] for metric, error in self.errors.items()}
+            suite = suite or members([choose(of) for of in predicted.values()], counts)
+            for metric, of in predicted.items():
+                choice = np.array(suite)[choose([of[k] for k in suite])][: min(counts[k] for k in suite)]
                 write_array(_drawn(folder, metric, draw), picked(made, torch.from_numpy(choice)))
                 first.setdefault(metric, choice.tolist())
         (folder / "choice.json").write_text(json.dumps(first))
@@ -64,7 +83,8 @@ class StrongestStage(Stage):
         return min(int(attack.log(store)["draws"]) for attack in self.attacks)
 
     def load(self, store: Store, draw: int = 0) -> dict[str, Tensor]:
-        """Of one interception, by the metric that they were chosen for: images, uint8 (n, 3, h, w)."""
+        """Of one interception, by the metric that they were chosen for: images, uint8 (n, 3, h, w), of the first n
+        photos, which all members tried."""
         folder = store.folder(self)
         return {metric: load_array(_drawn(folder, metric, draw)) for metric in self.choice(store)}
 
@@ -131,6 +151,24 @@ def choose(predictions: Sequence[Prediction]) -> npt.NDArray[np.int64]:
     gain = expected[usual, photos] - expected[promising, photos]
     choice: npt.NDArray[np.int64] = np.where(gain > doubt[promising, usual], promising, usual)
     return choice
+
+
+def members(choices: Sequence[npt.NDArray[np.int64]], tried: Sequence[int]) -> tuple[int, ...]:
+    """Positions of the attacks of which a suite is made.
+
+    One that tried some of the photos only holds the suite to these. It is worth that where a choice leaves it a tenth
+    of them; an adversary who sees, without any truth, that it hardly ever helps leaves it out.
+
+    Args:
+        choices: by metric, for each photo the position of its attack.
+        tried: of each attack how many photos.
+    """
+    most = max(tried)
+    return tuple(
+        k
+        for k, count in enumerate(tried)
+        if count == most or any((choice[:count] == k).mean() >= CHOSEN for choice in choices)
+    )
 
 
 def _ranking(made: Sequence[Numbers]) -> Numbers:

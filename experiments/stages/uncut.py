@@ -1,4 +1,4 @@
-"""What the uncut network itself makes of the target photos: the truth that every defence starts from."""
+"""What the uncut network itself makes of photos whose class is known: the truth that every defence starts from."""
 
 import json
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class UncutStage(Stage):
         """
         data = self.victim.data.load(store)
         assert data.labels is not None, "nothing to be right about"
-        images, labels = data.images["target"], data.labels["target"]
+        images, labels = data.images[data.measured], data.labels[data.measured]
         model, network = self.victim.load(store), self.victim.uncut(store)
         halves = _outputs(lambda photos: model.tail(model.encoder(photos)), images, store)
         if network is not None:
@@ -45,18 +45,19 @@ class UncutStage(Stage):
             if (off := apart(halves, own)) > SAME:
                 raise InvalidInputError(
                     f"{self.victim.model} cut at {self.victim.cut} computes something else than the uncut network: "
-                    f"on the target photos its outputs are off by {off:.1%} of the largest"
+                    f"on the {data.measured} photos its outputs are off by {off:.1%} of the largest"
                 )
             halves = own
         facts = {
             "metric": "accuracy",
             "values": (halves.argmax(1) == labels).int().tolist(),
             "chance": float(labels.bincount().max() / len(labels)),
+            "part": data.measured,
         }
         (folder / "uncut.json").write_text(json.dumps(facts))
 
     def load(self, store: Store) -> dict[str, Any]:
-        """metric; values: whether it is right, for each target photo; chance: the share of the commonest class."""
+        """metric; values: whether it is right, by photo of the part; chance: the share of the commonest class."""
         facts: dict[str, Any] = json.loads((store.folder(self) / "uncut.json").read_text())
         return facts
 

@@ -87,7 +87,9 @@ class _Exporter:
                 self.client.log_artifact(parent.info.run_id, str(file))
         written = 0
         for cell in results.cells:
-            written += self._cell(cell, results.raised(cell.defence, cell.column), folder, parent.info.run_id)
+            written += self._cell(
+                cell, results.every_flag.get((cell.defence.label, cell.column), ()), folder, parent.info.run_id
+            )
         self.client.set_terminated(parent.info.run_id)
         return Exported(written, len(results.cells) - written)
 

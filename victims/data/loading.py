@@ -1,4 +1,4 @@
-"""Decodes the photos of the four parts, and makes sure that these share nothing."""
+"""Decodes the photos of the parts, and makes sure that these share nothing."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +11,6 @@ from torch import Tensor
 from splitleak.victims.data.base import Catalog, Source
 from splitleak.victims.data.notes import counted, listed
 from splitleak.victims.data.parts import (
-    PRECEDENCE,
     Distinct,
     Division,
     Parts,
@@ -60,7 +59,7 @@ class InMemory:
 
 @dataclass(frozen=True)
 class LoadedParts:
-    """The four parts, decoded.
+    """The parts, decoded.
 
     ``images``: part -> uint8 (k, 3, size, size). ``labels``: part -> attribute -> int64 (k,), -1 where unknown;
     ``classes``: attribute -> what its values mean. ``identities``: part -> int64 (k,), -1 where unknown, or None
@@ -85,10 +84,11 @@ class _Reading:
     corrupt: dict[str, list[str]] = field(default_factory=dict)
     remarks: Counter[str] = field(default_factory=Counter)
 
-    def fill(self, part: str, count: int, turn: Turn, shelf: Shelf) -> Tensor:
+    def fill(self, part: str, count: int, turn: Turn, shelf: Shelf, open_end: bool = False) -> Tensor:
         """Put photos on a part's shelf until there are ``count`` or no more to take; returns which, int64 (k,).
 
         One that is unreadable, or a copy of a photo in a part of higher precedence, leaves its place to the next.
+        ``open_end``: the part takes what there is, and no number was asked for.
 
         Raises:
             InvalidInputError: the part stays too small.
@@ -106,7 +106,8 @@ class _Reading:
             kept = readable[torch.tensor(self.distinct.positions[part], dtype=torch.int64)]
             if len(kept) == count or not turn.left:
                 break
-        self._check(part, len(kept), count)
+        if not open_end:
+            self._check(part, len(kept), count)
         return kept
 
     def _check(self, part: str, found: int, count: int) -> None:
@@ -125,12 +126,12 @@ class _Reading:
         yield from self.catalog.notes
         for remark, count in sorted(self.remarks.items()):
             yield f"{counted(count, 'photo')} {remark}"
-        if lost := [name for part in PRECEDENCE for name in self.corrupt[part]]:
+        if lost := [name for names in self.corrupt.values() for name in names]:
             yield f"left out {counted(len(lost), 'unreadable photo')}: {listed(lost)}"
         if dropped := {part: count for part, count in self.distinct.dropped.items() if count}:
             where = ", ".join(f"{part} {count}" for part, count in dropped.items())
             yield f"left out {counted(sum(dropped.values()), 'photo')} as copies of photos in other parts: {where}"
-        if repeated := {part: count for part in PRECEDENCE if (count := self.distinct.repeated(part))}:
+        if repeated := {part: count for part in self.corrupt if (count := self.distinct.repeated(part))}:
             where = ", ".join(f"{part} {count}" for part, count in repeated.items())
             yield f"{counted(sum(repeated.values()), 'photo')} repeat another one of their part: {where}"
 
@@ -155,12 +156,14 @@ def load_parts(
         OverlapError: a bug let two parts share something.
     """
     catalog = source.catalog()
-    divide(catalog, sizes, task, seed)  # what cannot be is refused before anything is decoded
-    division, reading = Division(catalog, task, seed), _Reading(source, size, catalog)
+    planned = divide(catalog, sizes, task, seed)  # what cannot be is refused before anything is decoded
+    division = Division(catalog, task, seed, sizes.photos_per_person)
+    reading = _Reading(source, size, catalog)
     images, indices = {}, {}
-    for part in PRECEDENCE:
+    for part, photos in planned.indices.items():
         shelved = shelf(part)
-        indices[part] = reading.fill(part, getattr(sizes, part), division.turn(part), shelved)
+        open_end = getattr(sizes, part) is None
+        indices[part] = reading.fill(part, len(photos), division.turn(part), shelved, open_end)
         images[part] = shelved.tensor()
     parts = Parts(indices)
     refuse_overlap(parts.indices, catalog.identity, reading.distinct.hashes)

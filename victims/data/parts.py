@@ -1,4 +1,4 @@
-"""Divides a data set into train, auxiliary, validation and target, and guards that they stay disjoint."""
+"""Divides a data set into train, auxiliary, validation, target and test, and guards that they stay disjoint."""
 
 import hashlib
 import json
@@ -21,6 +21,10 @@ Indices = npt.NDArray[np.int64]
 
 PRECEDENCE = ("target", "validation", "auxiliary", "train")
 """The order in which parts are filled, and in which they keep a photo that several of them contain."""
+TEST = "test"
+"""The part on which utility is measured; it is filled last, from what the others leave."""
+PHOTOS_PER_PERSON = 4
+"""In one part, at most: further ones tell about that person, and little about people."""
 
 HASH_BYTES = 16
 
@@ -37,11 +41,26 @@ class PartSizes(Settings):
     auxiliary: Annotated[int, Ge(1), doc("photos that the attacker trains on")]
     validation: Annotated[int, Ge(1), doc("photos for model selection, on both sides")]
     target: Annotated[int, Ge(1), doc("photos whose reconstructions are scored; nobody trains on them")]
+    test: Annotated[
+        int | None, Ge(0), doc("photos on which utility is measured; 0: on the target photos; none: all others")
+    ] = 0
+    photos_per_person: Annotated[
+        int, Ge(0), doc("of each person in a part, at most, where people are known; 0: no limit")
+    ] = PHOTOS_PER_PERSON
 
     @property
     def total(self) -> int:
-        """Of all parts."""
-        return self.train + self.auxiliary + self.validation + self.target
+        """Of all parts, as far as that is said."""
+        return self.train + self.auxiliary + self.validation + self.target + (self.test or 0)
+
+    def wanted(self, part: str, left: int) -> int:
+        """How many photos a part gets, of so many that are left for it.
+
+        A test part of all others is there where they are at least as many as the targets: a smaller one would tell
+        less than these do.
+        """
+        size: int | None = getattr(self, part)
+        return size if size is not None else left * (left >= self.target)
 
 
 @dataclass(frozen=True)
@@ -86,9 +105,11 @@ class Parts:
 def divide(catalog: Catalog, sizes: PartSizes, task: str | None, seed: int) -> Parts:
     """Choose the photos of each part at random; the same seed gives the same parts.
 
-    - Each part has exactly the size asked for, and no photo is in two parts.
+    - Each part has exactly the size asked for, and no photo is in two parts. The test part, where its size is left
+      open, has all labelled photos that remain (see ``PartSizes.wanted``); without a task there is none.
     - A person is in one part only. Photos of unknown identity stand for themselves. A part takes whole
-      persons until it is full; what is left of the last one is not used anywhere.
+      persons until it is full; what is left of the last one is not used anywhere. At most
+      ``sizes.photos_per_person`` photos of a person, drawn at random, are in a part.
     - The authors' split holds: target photos go to target only, validation ones to validation only, train
       ones to train or auxiliary, free ones anywhere. Where the authors fixed no target photos at all (or no
       validation photos), train photos fill that part too. A part takes the photos that fit the fewest parts
@@ -104,38 +125,44 @@ def divide(catalog: Catalog, sizes: PartSizes, task: str | None, seed: int) -> P
     Raises:
         InvalidInputError: unknown task, or too few photos.
     """
-    division = Division(catalog, task, seed)
+    division = Division(catalog, task, seed, sizes.photos_per_person)
     chosen: dict[str, Tensor] = {}
-    for part in PRECEDENCE:
+    for part in division.parts:
         turn = division.turn(part)
-        size: int = getattr(sizes, part)
+        size = sizes.wanted(part, turn.left)
         if turn.left < size:
             raise _too_few(catalog, sizes, task, part, turn.left)
-        chosen[part] = turn.take(size)
+        if size or part != TEST:
+            chosen[part] = turn.take(size)
     return Parts(chosen)
 
 
 class Division:
-    """A catalogue's photos as they are handed out to the parts, which take their turn in the order of PRECEDENCE.
+    """A catalogue's photos as they are handed out to the parts, which take their turn in the order of ``parts``.
 
     Raises:
         InvalidInputError: unknown task.
     """
 
-    def __init__(self, catalog: Catalog, task: str | None, seed: int) -> None:
+    def __init__(self, catalog: Catalog, task: str | None, seed: int, photos_per_person: int = 0) -> None:
         count = len(catalog)
-        self.seed = seed
+        self.seed, self.photos_per_person = seed, photos_per_person
+        self.parts = PRECEDENCE if task is None else (*PRECEDENCE, TEST)
         self.labels = np.zeros(count, np.int64) if task is None else catalog.task(task).values.numpy()
         self.units = _units(catalog)
         self.fits = _fits(catalog) & (self.labels >= 0)
-        self.freedom: Indices = np.sum([np.bincount(self.units, weights=row) > 0 for row in self.fits], axis=0)
+        held = [np.bincount(self.units, weights=row) > 0 for row in self.fits[: len(PRECEDENCE)]]
+        self.freedom: Indices = np.sum(held, axis=0)  # the test part takes what is left, whatever that is
         self.free = np.ones(count, bool)
 
     def turn(self, part: str) -> "Turn":
         """The part's turn, once those before it have had theirs."""
-        position = PRECEDENCE.index(part)
+        position = self.parts.index(part)
         generator = np.random.default_rng((self.seed, position))
         candidates = np.flatnonzero(self.fits[position] & self.free)
+        if self.photos_per_person:
+            drawn = np.random.default_rng((self.seed, position, self.photos_per_person)).permutation(candidates)
+            candidates = np.sort(drawn[_repeat(self.units[drawn]) < self.photos_per_person])
         return Turn(self, _order(candidates, self.units, self.labels, self.freedom, generator), generator)
 
 
@@ -158,6 +185,15 @@ class Turn:
         return torch.from_numpy(self._generator.permutation(taken))
 
 
+def _repeat(units: Indices) -> Indices:
+    """Of each of these how many of the same unit come before it."""
+    order = np.argsort(units, kind="stable")
+    _, first = np.unique(units[order], return_index=True)
+    repeat = np.empty(len(units), np.int64)
+    repeat[order] = np.arange(len(units)) - np.repeat(first, np.diff([*first, len(units)]))
+    return repeat
+
+
 def _units(catalog: Catalog) -> Indices:
     """The number of the unit that each photo moves with: its person, or itself where that is unknown."""
     count = len(catalog)
@@ -170,16 +206,20 @@ def _units(catalog: Catalog) -> Indices:
 
 
 def _fits(catalog: Catalog) -> npt.NDArray[np.bool_]:
-    """Bool (4, n): whether the authors' split lets each photo go to each part, in the order of PRECEDENCE."""
+    """Bool (5, n): whether the authors' split lets each photo go to each part of PRECEDENCE, and to TEST.
+
+    Utility is measured where leakage is: on photos that the authors let nobody train on.
+    """
     if catalog.split is None:
-        return np.ones((len(PRECEDENCE), len(catalog)), bool)
+        return np.ones((len(PRECEDENCE) + 1, len(catalog)), bool)
     split = np.array(catalog.split)
     allowed = {part: {part, ""} for part in PRECEDENCE}
     allowed["auxiliary"] = {"train", ""}
     for part in ("target", "validation"):
         if part not in catalog.split:
             allowed[part].add("train")
-    return np.stack([np.isin(split, list(allowed[part])) for part in PRECEDENCE])
+    allowed[TEST] = allowed["target"]
+    return np.stack([np.isin(split, list(allowed[part])) for part in (*PRECEDENCE, TEST)])
 
 
 def _order(
@@ -216,7 +256,8 @@ def _commonest(unit: Indices, labels: Indices) -> Indices:
 
 
 def _too_few(catalog: Catalog, sizes: PartSizes, task: str | None, part: str, found: int) -> InvalidInputError:
-    needed = ", ".join(f"{name} {size}" for name, size in sizes.to_mapping().items())
+    asked = [*reversed(PRECEDENCE), *([TEST] if sizes.test else [])]
+    needed = ", ".join(f"{name} {getattr(sizes, name)}" for name in asked)
     there = f"{len(catalog)} photos"
     if catalog.split is not None:
         kinds = [f"{name or 'free'} {catalog.split.count(name)}" for name in ("train", "validation", "target", "")]

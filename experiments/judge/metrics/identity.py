@@ -7,6 +7,10 @@ from torch import Tensor
 
 from splitleak.experiments.judge.rules import FAR
 
+RANK_1, TAR = "rank1", "tar_at_far_1"
+PERSONAL = (RANK_1, TAR)
+"""Whose mean counts each person once (macro), see ``person_means``; their values are of photos."""
+
 
 @dataclass(frozen=True)
 class Comparisons:
@@ -86,6 +90,63 @@ def true_accepts(comparisons: Comparisons, far: float = FAR) -> Tensor:
     nearer, tied = comparisons.distances < threshold, comparisons.distances == threshold
     accepted = nearer.double() + tied.double() * ((far - below) / at)
     return _share(accepted * comparisons.genuine, comparisons.genuine).where(comparisons.counted, torch.nan)
+
+
+def person_means(values: Tensor, people: Tensor) -> Tensor:
+    """Each person's mean over the photos that count, float64 (..., people), in order of the people's numbers.
+
+    Their plain mean counts each person once, however many photos there are (macro); its interval resamples people,
+    each of whom is one value here. Where one man was on every fourth photo, 43 % of the photos were 15 % of the
+    people.
+
+    Args:
+        values: (..., n), not a number where a photo does not count, for one row as for all.
+        people: int64 (n,) who is on each photo, or any number that photos of one person share.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    if values.shape[-1:] != people.shape:
+        raise ValueError(f"values {tuple(values.shape)} of photos of {tuple(people.shape)} people")
+    known = ~values.isnan().flatten(0, -2).any(0) if values.ndim > 1 else ~values.isnan()
+    _, person, counts = people[known].unique(return_inverse=True, return_counts=True)
+    means = torch.zeros(*values.shape[:-1], len(counts), dtype=torch.float64)
+    means.index_add_(-1, person, values[..., known].double()).div_(counts)
+    return means
+
+
+def person_shares(comparisons: Comparisons, people: Tensor) -> Tensor:
+    """What each probe weighs where every person weighs the same, float64 (m,) of sum 1; ``people``: int64 (m,)."""
+    shares = torch.zeros(len(people), dtype=torch.float64)
+    _, person, counts = people[comparisons.counted].unique(return_inverse=True, return_counts=True)
+    shares[comparisons.counted] = 1 / (len(counts) * counts[person].double())
+    return shares
+
+
+def constant_rank_1(comparisons: Comparisons, shares: Tensor) -> float:
+    """The mean rank-1 of the best answer that is the same for all probes: it names whoever weighs most.
+
+    Two probes of one person cannot both name the other unless the answer names that person, so this is a floor beside
+    chance for whoever never looked. ``shares``: of each probe, (m,), such as ``person_shares``.
+    """
+    own = torch.eye(*comparisons.genuine.shape, dtype=torch.bool)  # where it names the photo itself, another is next
+    return float((shares @ (comparisons.genuine | own).double()).max())
+
+
+def constant_true_accepts(comparisons: Comparisons, shares: Tensor, far: float = FAR) -> float:
+    """The mean true accept rate at ``far`` of the best answer that is the same for all probes.
+
+    Such an answer puts the gallery in one order, and a threshold accepts its first items for everybody. Each item
+    brings the genuine pairs and the impostors of its column: best is the order of most genuine for an impostor
+    (Dantzig's fractional knapsack, Operations Research 1957), the last item accepted in part.
+    """
+    genuine = comparisons.genuine.double()
+    gains = shares @ (genuine / genuine.sum(1, keepdim=True).clamp_min(1))
+    costs = comparisons.impostor.double().sum(0)
+    order = (costs / gains).argsort()[: int((gains > 0).sum())]  # no gain: infinitely dear, or not a number
+    spent = costs[order].cumsum(0)
+    left = far * costs.sum() - (spent - costs[order])
+    return float((gains[order] * (left / costs[order]).clamp(0, 1)).sum())
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:

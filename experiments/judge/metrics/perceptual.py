@@ -14,6 +14,8 @@ from splitleak.experiments.judge.metrics.pictures import Metric
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.weights import read_weights
 
+LPIPS = "lpips"
+"""The metric's name in records."""
 BACKBONES = {"alex": "AlexNet", "vgg": "VGG-16", "squeeze": "SqueezeNet 1.1"}
 """Those whose linear heads torchmetrics ships."""
 

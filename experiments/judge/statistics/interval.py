@@ -1,6 +1,6 @@
-"""Intervals by the bootstrap over photos and seeds."""
+"""Intervals by the bootstrap over people and seeds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from splitleak.experiments.judge.rules import LEVEL
+from splitleak.experiments.judge.rules import EXPOSED, LEVEL
+from splitleak.experiments.judge.statistics.groups import Groups, Sizes, numbered, totals
 
 Array = npt.NDArray[np.float64]
 
@@ -25,16 +26,19 @@ class Interval(NamedTuple):
     high: float
 
 
-def interval(values: npt.ArrayLike, resamples: int = RESAMPLES) -> Interval:
+def interval(values: npt.ArrayLike, groups: npt.ArrayLike | None = None, resamples: int = RESAMPLES) -> Interval:
     """Mean of values (n,) or (seeds, n) and its bootstrap interval, see ``resampled``.
 
+    Args:
+        values: of photos, under one seed or several.
+        groups: who is on each photo, (n,) numbers from 0 or more; None: each photo is of somebody else.
+        resamples: of the bootstrap.
+
     Raises:
-        ValueError: no values, or values that are not finite.
+        ValueError: no values, values that are not finite, or photos without a group.
     """
-    table = np.atleast_2d(np.asarray(values, dtype=float))
-    if not table.size or not np.isfinite(table).all():
-        raise ValueError("an interval needs finite values")
-    return around(float(table.mean()), resampled([table], resamples)[0])
+    table = _table(values)
+    return around(float(table.mean()), resampled([table], [groups], resamples)[0])
 
 
 def around(mean: float, resamples: Array) -> Interval:
@@ -43,73 +47,103 @@ def around(mean: float, resamples: Array) -> Interval:
     return Interval(mean, float(low), float(high))
 
 
-def resampled(tables: Sequence[Array], resamples: int = RESAMPLES) -> Array:
+def most_exposed(values: npt.ArrayLike, groups: npt.ArrayLike | None = None, resamples: int = RESAMPLES) -> Interval:
+    """The mean of the tenth of the photos with the highest values, with its interval, see ``interval``.
+
+    Photos are ordered by their means over the seeds, anew in each resample by the weights that they have there; the
+    tenth of few photos holds one of them in part.
+    """
+    table = _table(values)
+    photos = table.mean(0)
+    order = photos.argsort()[::-1]
+    ranked, owner = photos[order] - photos.mean(), numbered(groups, len(photos))[order]
+
+    def tail(weights: Array) -> Array:
+        """Of weights (k, groups) of the groups, (k,)."""
+        each = weights[:, owner]
+        whole = EXPOSED * each.sum(1, keepdims=True)
+        inside = np.clip(whole - (each.cumsum(1) - each), 0, each)
+        of: Array = (inside @ ranked) / inside.sum(1)
+        return of
+
+    count = int(owner.max()) + 1
+    base = float(photos.mean())  # of deviations: equal values stay exactly equal
+    mean = base + float(tail(np.ones((1, count)))[0])
+    drawn = base + np.concatenate([tail(weights) for weights in _group_weights(count, resamples)])
+    exposed = table[:, order[: max(1, round(EXPOSED * len(photos)))]].mean(1)
+    moved = _seed_weights(len(table), resamples) @ (exposed - exposed.mean())
+    return around(mean, mean + _small_sample(numbered(groups, len(photos))) * (drawn - mean) + moved)
+
+
+def _table(values: npt.ArrayLike) -> Array:
+    table = np.atleast_2d(np.asarray(values, dtype=float))
+    if not table.size or not np.isfinite(table).all():
+        raise ValueError("an interval needs finite values")
+    return table
+
+
+def resampled(
+    tables: Sequence[Array], groups: Sequence[npt.ArrayLike | None] | None = None, resamples: int = RESAMPLES
+) -> Array:
     """The mean of each table in each resample, (tables, resamples); all tables see the same draws.
 
-    Photos and seeds are crossed: a photo that is hard is so in every seed. Photos get the weights of the Bayesian
-    bootstrap (Rubin, Annals of Statistics 1981). Seeds are few, and resampling three of them would understate their
-    spread: their mean moves by s / sqrt(seeds) * t instead, with t Student's with seeds - 1 degrees of freedom and s
-    the standard deviation of the seeds' effects, which is that of their means less what the photos already account
-    for (the residual of a two-way analysis of variance). With one seed the interval is about that seed. The draws are
-    fixed: the same values, the same answer.
+    People and seeds are crossed: a photo that is hard is so in every seed, and the photos of one person are hard
+    together. People get the weights of the Bayesian bootstrap (Rubin, Annals of Statistics 1981), one for all photos
+    of a person, and a mean is the ratio of what is weighted there. Seeds are few, and resampling three of them would
+    understate their spread: their mean moves by s / sqrt(seeds) * t instead, with s the standard deviation of their
+    means and t Student's with seeds - 1 degrees of freedom. What the seeds' means owe to the photos is in both:
+    taking it out of s would make the interval too narrow where few seeds agree by luck. With one seed the interval is
+    about that seed. The draws are fixed: the same values, the same answer.
 
     Args:
-        tables: (seeds, m) each, values of the first m of the same photos under the same seeds.
+        tables: (seeds, m) each, values of photos under the same seeds.
+        groups: of each table the group of each of its photos, the same numbers for the same people; None: the m
+            photos are of as many people, the same in all tables.
         resamples: how many.
 
     Raises:
-        ValueError: the tables differ in their seeds.
+        ValueError: the tables differ in their seeds, or photos have no group.
     """
-    seeds = {len(table) for table in tables}
-    if len(seeds) > 1:
+    if len({len(table) for table in tables}) > 1:
         raise ValueError("tables can be resampled together where they have the same seeds")
-    photos = max(table.shape[1] for table in tables)
-    seed_weights = _seed_weights(seeds.pop(), resamples)
-    moved = [table.mean() + seed_weights @ (_seed_share(table) * table.mean(1)) for table in tables]
-    parts = []
-    for weights in _photo_weights(photos, resamples):
-        means = []
-        for table in tables:
-            first, deviation = weights[:, : table.shape[1]], (table - table.mean()).mean(0)
-            means.append(
-                _small_sample(table.shape[1]) * (first @ deviation) / first.sum(1)
-            )  # of deviations: equal values stay exactly equal
-        parts.append(np.stack(means))
+    known = groups if groups is not None else [None] * len(tables)
+    owners = [numbered(group, table.shape[1]) for table, group in zip(tables, known, strict=True)]
+    count = 1 + max(int(owner.max()) for owner in owners)
+    seed_weights = _seed_weights(len(tables[0]), resamples)
+    moved = [table.mean() + seed_weights @ (table.mean(1) - table.mean()) for table in tables]
+    read = [_mean_deviation(table, owner, count) for table, owner in zip(tables, owners, strict=True)]
+    parts = [np.stack([deviation(weights) for deviation in read]) for weights in _group_weights(count, resamples)]
     means_drawn: Array = np.concatenate(parts, axis=1) + np.stack(moved)
     return means_drawn
 
 
-def _small_sample(photos: int) -> float:
-    """By what the bootstrap of so many photos is too narrow: variance over n + 1 instead of n - 1, normal tails."""
-    if photos == 1:
+def _mean_deviation(table: Array, owner: Groups, count: int) -> Callable[[Array], Array]:
+    """From weights (k, groups) to how far the mean is from that of equal weights, (k,)."""
+    deviation = table.mean(0) - table.mean()  # equal values stay exactly equal
+    summed, photos = totals(deviation, owner, count), totals(np.ones(len(owner)), owner, count)
+    wider = _small_sample(owner)
+    return lambda weights: wider * (weights @ summed) / (weights @ photos)
+
+
+def _small_sample(owner: Groups) -> float:
+    """By what the bootstrap of these groups is too narrow: variance over n + 1 instead of n - 1, normal tails."""
+    if len(owner) == 1:
         return 1.0
-    quantile = (1 + LEVEL) / 2
-    student = float(stats.t.ppf(quantile, photos - 1) / stats.norm.ppf(quantile))
-    return student * float(np.sqrt((photos + 1) / (photos - 1)))
+    sizes, quantile = Sizes.of(owner), (1 + LEVEL) / 2
+    student = float(stats.t.ppf(quantile, sizes.freedom) / stats.norm.ppf(quantile))
+    return student * float(np.sqrt((1 + sizes.shares) / sizes.understated))
 
 
-def _seed_share(table: Array) -> float:
-    """Square root of the share of the variance of seed means that is the seeds' own."""
-    seeds, photos = table.shape
-    if seeds == 1 or photos == 1:
-        return 1.0
-    by_seed = table.mean(1, keepdims=True)
-    residual = table - by_seed - table.mean(0) + table.mean()
-    noise = np.square(residual).sum() / ((seeds - 1) * (photos - 1)) / photos
-    # what exceeds the noise by chance is cut off at 0 only from below: taking the noise twice makes up for it
-    return float(np.sqrt(max(0.0, 1 - 2 * noise / max(float(by_seed.var(ddof=1)), 1e-300))))
-
-
-def _photo_weights(photos: int, resamples: int) -> Iterator[Array]:
-    """Weights (k, photos) of the resamples, k at a time, not yet of sum 1: those of fewer photos are their first."""
-    size = max(1, CHUNK // photos)
+def _group_weights(count: int, resamples: int) -> Iterator[Array]:
+    """Weights (k, count) of the resamples, k at a time, not yet of sum 1."""
+    size = max(1, CHUNK // count)
     for first in range(0, resamples, size):
-        yield _exponential(photos, first, min(size, resamples - first))
+        yield _exponential(count, first, min(size, resamples - first))
 
 
 @lru_cache(maxsize=4)
-def _exponential(photos: int, first: int, count: int) -> Array:
-    return np.random.default_rng([0, first, photos]).standard_exponential((count, photos))
+def _exponential(groups: int, first: int, count: int) -> Array:
+    return np.random.default_rng([0, first, groups]).standard_exponential((count, groups))
 
 
 @lru_cache(maxsize=4)
@@ -122,15 +156,3 @@ def _seed_weights(seeds: int, resamples: int) -> Array:
     spread = np.sqrt(seeds * random.chisquare(seeds - 1, (resamples, 1)))
     weights: Array = (normal - normal.mean(1, keepdims=True)) / spread
     return weights
-
-
-def difference(first: Array, second: Array, resamples: int = RESAMPLES) -> Interval:
-    """Mean of ``first`` less that of ``second`` over the photos that both have, with its paired interval.
-
-    Args:
-        first: (seeds, m).
-        second: (seeds, k), of the same photos from the first on.
-        resamples: of the bootstrap.
-    """
-    shared = min(first.shape[1], second.shape[1])
-    return interval(first[:, :shared] - second[:, :shared], resamples)

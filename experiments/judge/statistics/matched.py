@@ -1,78 +1,101 @@
-"""Defences compared at equal utility: what is left to the attacker when so much of the task is given up."""
+"""Defences compared at equal utility: what each leaves to the attacker when so much of the task may be given up."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
+import numpy.typing as npt
 
-from splitleak.experiments.judge.statistics.interval import RESAMPLES, Array, Interval, around, resampled
-
-Value = TypeVar("Value", float, Array)
+from splitleak.experiments.judge.statistics.different import Change, Sample, behind, different
+from splitleak.experiments.judge.statistics.interval import RESAMPLES, Array, Interval, interval
 
 
 class Setting(NamedTuple):
-    """One point of a tradeoff curve.
+    """One setting of a defence.
 
-    ``utility``: (seeds, n). ``leakage``: (seeds, m), of the first m of the same photos.
+    ``utility``: (seeds, n). ``leakage``: (seeds, m), by default of the first m of the same photos. ``groups``: who is
+    on each of the n photos, (n,); ``leakage_groups``: on each of the m, where they are not the first.
     """
 
     utility: Array
     leakage: Array
+    groups: npt.ArrayLike | None = None
+    leakage_groups: npt.ArrayLike | None = None
+
+    @property
+    def useful(self) -> Sample:
+        """Its utility with the groups of its photos."""
+        return Sample(self.utility, self.groups)
+
+    @property
+    def leaking(self) -> Sample:
+        """Its leakage with the groups of its photos."""
+        return Sample(self.leakage, self.groups if self.leakage_groups is None else self.leakage_groups)
 
 
 ROUNDING = 1e-9
 """A utility that misses what is needed by less, which means of floats do, does not miss it."""
 
 
-def needed(reference: Value, lost: float) -> Value:
+def needed(reference: float, lost: float) -> float:
     """The least utility of a setting that loses at most ``lost`` of the reference's."""
     return reference - lost - ROUNDING
 
 
-def leakage_at(lost: float, reference: Setting, curve: Sequence[Setting], resamples: int = RESAMPLES) -> Interval:
-    """The least leakage on a curve that loses at most ``lost`` of the reference's utility, with its 95 % interval.
+@dataclass(frozen=True)
+class Place:
+    """A family in a ranking. ``family``: its position among those given; ``setting``: of its setting among its own.
 
-    Takes what ``least_leakage`` takes, and raises what it raises.
+    ``leakage``: of that setting, with its interval. ``lost``: its utility less the reference's, in pairs. ``behind``:
+    its leakage less that of the best, simultaneous with all others; None for the best. ``gain``: likewise its
+    leakage less the reference's. All None where the family has no setting that is affordable.
     """
-    least = least_leakage(lost, reference, curve, resamples)
-    return around(float(least[0]), least[1:])
+
+    family: int
+    setting: int | None = None
+    leakage: Interval | None = None
+    lost: Change | None = None
+    behind: Change | None = None
+    gain: Change | None = None
 
 
-def least_leakage(lost: float, reference: Setting, curve: Sequence[Setting], resamples: int = RESAMPLES) -> Array:
-    """The least leakage on a curve that loses at most ``lost`` of the reference's utility, (1 + resamples,).
+def ranking(
+    reference: Setting, families: Sequence[Sequence[Setting]], lost: float, resamples: int = RESAMPLES
+) -> tuple[Place, ...]:
+    """Families by what their best affordable setting leaks, the least first; those that have none come last.
 
-    The first is that of the means. The curve joins neighbouring settings by straight lines: a utility that no setting
-    has is reached between two. In each bootstrap resample the same photos and seeds are drawn for the reference and
-    all settings, so that what they share (an easy photo) cancels; the draws depend on the number of photos and seeds
-    only, so that two curves measured on the same ones can be subtracted. Resamples in which nothing keeps
-    the utility count as the reference: a defence that cannot be afforded is not used.
+    Settings are those that were measured: of each family the one that leaks least among those whose mean utility is
+    at most ``lost`` below the reference's. What is between two settings nobody has measured.
 
     Args:
-        lost: a share, 0.01 for one point.
         reference: without a defence.
-        curve: in the order of the strength; several if they are to be joined.
+        families: of each the settings.
+        lost: a share, 0.01 for one point.
         resamples: of the bootstrap.
 
     Raises:
-        ValueError: the settings have not the same seeds and photos.
+        ValueError: the settings have not the same seeds, or fewer than two photos.
     """
-    every = [reference, *curve]
-    if len({setting.utility.shape for setting in every}) > 1 or len({len(setting.leakage) for setting in every}) > 1:
-        raise ValueError("settings can be compared where they were measured on the same photos and seeds")
-    tables = [values for column in zip(*every, strict=True) for values in column]
-    means = np.array([[values.mean()] for values in tables])
-    utility, leakage = np.split(np.hstack([means, resampled(tables, resamples)]), 2)
-    return _least(utility, leakage, lost)
-
-
-def _least(utility: Array, leakage: Array, lost: float) -> Array:
-    """Of each column of (settings, resamples), whose first row is the reference: the least leakage affordable."""
-    least_utility = needed(utility[0], lost)
-    found = np.where(utility >= least_utility, leakage, np.inf).min(0)  # the reference always is affordable
-    for weak in range(1, len(utility) - 1):
-        (u, v), (a, b) = utility[weak : weak + 2], leakage[weak : weak + 2]
-        crosses = (u - least_utility) * (v - least_utility) < 0
-        share = np.where(crosses, (u - least_utility) / np.where(crosses, u - v, 1), 0)
-        found = np.minimum(found, np.where(crosses, a + share * (b - a), np.inf))
-    least: Array = found
-    return least
+    least = needed(float(reference.utility.mean()), lost)
+    chosen: dict[int, int] = {}
+    for family, settings in enumerate(families):
+        affordable = [k for k, setting in enumerate(settings) if setting.utility.mean() >= least]
+        if affordable:
+            chosen[family] = min(affordable, key=lambda k: float(settings[k].leakage.mean()))
+    order = sorted(chosen, key=lambda family: float(families[family][chosen[family]].leakage.mean()))
+    best_first = [families[family][chosen[family]] for family in order]
+    samples = [setting.leaking for setting in (*best_first, reference)]
+    above = behind(samples, 0, resamples) if order else ()
+    below = behind(samples, len(order), resamples) if order else ()
+    places = [
+        Place(
+            family,
+            chosen[family],
+            interval(*setting.leaking, resamples=resamples),
+            different(reference.useful, setting.useful),
+            above[rank] if rank else None,
+            below[rank],
+        )
+        for rank, (family, setting) in enumerate(zip(order, best_first, strict=True))
+    ]
+    return (*places, *(Place(family) for family in range(len(families)) if family not in chosen))

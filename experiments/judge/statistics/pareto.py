@@ -4,15 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from splitleak.experiments.judge.rules import AGREE
 from splitleak.experiments.judge.statistics.interval import RESAMPLES, Array, Interval, around, resampled
 from splitleak.experiments.judge.statistics.matched import Setting
 
 
 def pareto(settings: Sequence[Setting], resamples: int = RESAMPLES) -> tuple[list[bool], list[float]]:
-    """Of each setting, whether it is in the Pareto set of the means, and the share of resamples in which it is.
+    """Of each setting, whether it is a member of the Pareto set, and the share of resamples in which it is.
 
     A setting is in the set when no other has at least its utility and at most its leakage, one of them strictly
-    better. In each resample all settings see the same photos and seeds.
+    better. A member is so by the means, and in at least half of the resamples. In each resample all settings see the
+    same people and seeds.
 
     Args:
         settings: utility (seeds, n) and leakage (seeds, m), of the same photos and seeds.
@@ -22,15 +24,17 @@ def pareto(settings: Sequence[Setting], resamples: int = RESAMPLES) -> tuple[lis
         ValueError: the settings have not the same seeds.
     """
     utility, leakage = _drawn(settings, resamples)
-    members = np.stack([_undominated(utility, leakage, index) for index in range(len(settings))])
-    return members[:, 0].tolist(), members[:, 1:].mean(1).tolist()
+    undominated = np.stack([_undominated(utility, leakage, index) for index in range(len(settings))])
+    shares = undominated[:, 1:].mean(1)
+    return (undominated[:, 0] & (shares >= AGREE)).tolist(), shares.tolist()
 
 
 def _drawn(settings: Sequence[Setting], resamples: int) -> tuple[Array, Array]:
     """Utility and leakage, (settings, 1 + resamples): the means, then the resamples."""
-    tables = [values for column in zip(*settings, strict=True) for values in column]
+    samples = [setting.useful for setting in settings] + [setting.leaking for setting in settings]
+    tables, groups = zip(*samples, strict=True)
     means = np.array([[values.mean()] for values in tables])
-    utility, leakage = np.split(np.hstack([means, resampled(tables, resamples)]), 2)
+    utility, leakage = np.split(np.hstack([means, resampled(tables, groups, resamples)]), 2)
     return utility, leakage
 
 

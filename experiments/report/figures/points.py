@@ -18,10 +18,10 @@ from matplotlib.transforms import Bbox
 
 from splitleak.experiments.judge.statistics.interval import Array, Interval
 from splitleak.experiments.report.figures.style import DPI, GREY, INK, MARKERS, PALETTE, PAPER, Style
-from splitleak.experiments.report.tables.matched import matched_rows
 from splitleak.experiments.report.tables.matrix import FORMATS
 from splitleak.experiments.results.metrics import LEAKAGE_METRICS, SHOWN_METRICS
-from splitleak.experiments.results.results import Family, Results
+from splitleak.experiments.results.ranked import Family
+from splitleak.experiments.results.results import Results
 
 WIDE, FEW_DECADES = 10, 50
 """Ratios of the largest and the smallest value: above it an axis is logarithmic, below it ticks between decades have
@@ -109,7 +109,7 @@ def looks(results: Results) -> dict[str, Look]:
     """
     families = [family for family in results.families if _measured(family)]
     if len(families) > len(PALETTE):
-        best = [row.family for row in matched_rows(results)]
+        best = [place.family for place in results.ranking]
         families = [*best, *(family for family in families if family not in best)]
     coloured = zip(PALETTE, MARKERS, strict=True)
     found = {family.label: Look(*look) for family, look in zip(families, coloured, strict=False)}

@@ -26,12 +26,15 @@ from splitleak.experiments.report.figures.points import (
     point_label,
 )
 from splitleak.experiments.report.figures.style import GREY, INK, SCREEN, Style
+from splitleak.experiments.report.tables.matched import points_lost
 from splitleak.experiments.report.tables.matrix import FORMATS, PARETO, number
 from splitleak.experiments.results.group import DefenceRow
 from splitleak.experiments.results.results import Results
 
 RING = 10.5
 """Around the marker of a member of the Pareto set, in points."""
+BEST = 14.0
+"""Around that of the best affordable setting."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ def vertical_scale(results: Results) -> Scale:
 def tradeoff(results: Results, metric: str, style: Style = SCREEN) -> Figure | None:
     """Leakage of the strongest attack against utility: a curve per defence, a point per strength.
 
-    Bars are 95 % intervals; rings are the Pareto set. None where no defence was measured.
+    Bars are 95 % intervals; rings are the Pareto set, a square the first of the ranking. Lines join what was measured
+    and promise nothing between. None where no defence was measured.
     """
     if not results.families:
         return None
@@ -91,7 +95,7 @@ def tradeoff(results: Results, metric: str, style: Style = SCREEN) -> Figure | N
         frame([axes], [drawn], 0.09)
         members = [rows[label] for label, (member, _) in results.pareto_sets[metric].items() if member]
         ringed = [(row, point) for row in members if (point := scale.point(results, row, metric))]
-        rings = _draw_rings(axes, [point for _, point in ringed])
+        rings = _draw_rings(axes, [point for _, point in ringed]) + _draw_best(axes, results, scale, metric)
         notes = _draw_baselines(axes, results, scale, metric, style) + _name_grey(axes, results, drawn, ringed)
         draw_legend(figure, drawn, style, *rings)
         figure.draw_without_rendering()
@@ -139,6 +143,25 @@ def _draw_rings(axes: Axes, members: list[Point]) -> list[tuple[Line2D, str]]:
         zorder=3.8,
     )
     return [(rings, PARETO)]
+
+
+def _draw_best(axes: Axes, results: Results, scale: Scale, metric: str) -> list[tuple[Line2D, str]]:
+    """A frame around the setting that leaks least of those that are affordable; what the legend says of it."""
+    places = results.rankings[metric, results.may_lose[-1]]
+    best = next((place.row for place in places if place.row), None)
+    point = scale.point(results, best, metric) if best and scale.utility else None
+    if best is None or point is None:
+        return []
+    (mark,) = axes.plot(
+        *point.place,
+        linestyle="",
+        marker="s",
+        markersize=BEST,
+        markerfacecolor="none",
+        markeredgecolor=INK,
+        zorder=3.9,
+    )
+    return [(mark, f"least within {points_lost(results.may_lose[-1])}: {best.defence.label}")]
 
 
 def _name_grey(

@@ -6,13 +6,16 @@ from rich.table import Table
 from rich.text import Text
 
 from splitleak.attacks.base import IMPLIED
+from splitleak.experiments.judge.rules import EXPOSED
 from splitleak.experiments.report.tables import matrix
-from splitleak.experiments.report.tables.table import TextTable
+from splitleak.experiments.report.tables.table import ABSENT, TextTable
 from splitleak.experiments.results.group import DefenceRow, Group, mean_of_known
 from splitleak.experiments.results.metrics import SHOWN_METRICS
 from splitleak.experiments.results.results import Results
 
 FLAGS = "flags"
+WORST = f"PSNR (dB), most exposed {EXPOSED:.0%}"
+"""Heading of the worst case: a mean hides whom it goes worst for."""
 
 
 def attack_table(results: Results) -> TextTable | None:
@@ -38,6 +41,7 @@ def attack_table(results: Results) -> TextTable | None:
         "knowledge",
         "n",
         *(_heading(metric, groups) for metric in metrics),
+        *([WORST] if "psnr" in metrics else []),
         *([f"PSNR (dB) of the first {shared}"] if differ else []),
         "queries",
         "seconds to fit",
@@ -56,11 +60,13 @@ def _heading(metric: str, groups: Sequence[Group]) -> str:
 def _line(group: Group, metrics: Sequence[str], shared: int | None) -> tuple[str, ...]:
     cells = group.finished
     first = [] if shared is None else [matrix.bare_range("psnr", group.pooled("psnr", shared))]
+    worst = [matrix.bare_range("psnr", group.most_exposed("psnr"))] if "psnr" in metrics else []
     return (
         group.column,
         ", ".join([cells[0].attack.knowledge, *(need for need in cells[0].attack.needs if need not in IMPLIED)]),
         str(group.photos),
         *(matrix.bare_range(metric, group.pooled(metric)) for metric in metrics),
+        *worst,
         *first,
         matrix.thousands(mean_of_known(cell.queries for cell in cells)),
         matrix.decimals(mean_of_known(cell.seconds.fit if cell.seconds else None for cell in cells), 1),
@@ -70,7 +76,9 @@ def _line(group: Group, metrics: Sequence[str], shared: int | None) -> tuple[str
 
 def _oracle_line(group: Group, metrics: Sequence[str], differ: bool) -> tuple[str, ...]:
     scores = (matrix.bare_range(metric, group.oracle.get(metric)) for metric in metrics)
-    return ("the best as the truth tells", "", str(group.photos), *scores, *([""] if differ else []), "", "", "", "")
+    worst = [ABSENT] if "psnr" in metrics else []
+    empty = ("",) * (4 + differ)
+    return ("the best as the truth tells", "", str(group.photos), *scores, *worst, *empty)
 
 
 def _caption(results: Results, row: DefenceRow) -> str:
@@ -79,7 +87,7 @@ def _caption(results: Results, row: DefenceRow) -> str:
     limits = [(group.column, limit) for group in row.groups.values() if (limit := group.reference("psnr", "ceiling"))]
     return " ".join(
         [
-            f"Against {row.defence.label}; {results.sample}; in brackets 95 % bootstrap intervals.",
+            f"Against {row.defence.label}; {results.resting}; in brackets 95 % bootstrap intervals.",
             *(
                 f"strongest chose{why}, without the truth: {matrix.named_counts(of)}."
                 for why, of in photos.items()

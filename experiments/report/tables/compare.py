@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from splitleak.experiments.judge.rules import FALSE_DISCOVERIES
-from splitleak.experiments.judge.statistics.different import Change, beyond_noise, change
+from splitleak.experiments.judge.statistics.different import Change, Sample, beyond_noise, different
 from splitleak.experiments.judge.statistics.interval import Array
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.results.frame import Scalar
@@ -28,6 +28,7 @@ Pair = tuple[Record, Record]
 UTILITY = "utility"
 Verdict = Literal["changed", "within noise", "identical", "too few photos"]
 VERDICTS: tuple[Verdict, ...] = ("changed", "within noise", "identical", "too few photos")
+People = tuple[int, ...] | None
 Pairing = Literal["paired", "different photos", "unknown photos"]
 
 
@@ -35,7 +36,8 @@ Pairing = Literal["paired", "different photos", "unknown photos"]
 class Scored:
     """What both runs measured of one setting, values (seeds, n) and (seeds, m) of the seeds that they share.
 
-    ``attack`` is empty for the utility, which no attack changes. ``form``: how the metric is written.
+    ``attack`` is empty for the utility, which no attack changes. ``form``: how the metric is written. ``people``: who
+    is on the photos of each, None where not stored.
     """
 
     defence: str
@@ -46,6 +48,7 @@ class Scored:
     pairing: Pairing
     first: Array
     second: Array
+    people: tuple[People, People] = (None, None)
 
     @property
     def identical(self) -> bool:
@@ -61,7 +64,8 @@ class Scored:
         """The second less the first; None of a single photo, which tells nothing about noise."""
         if min(self.photos) < 2:
             return None
-        return change(self.first, self.second, self.pairing == "paired")
+        first, second = Sample(self.first, self.people[0]), Sample(self.second, self.people[1])
+        return different(first, second, self.pairing == "paired")
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ class Comparison:
         lines = [f"{len(self.rows)} comparisons: {shown}"]
         unpaired = Counter(row.scored.pairing for row in self.rows if row.scored.pairing != "paired")
         lines += [f"{count} of them unpaired: {pairing}" for pairing, count in unpaired.items()]
+        lines += _unseen(self.rows)
         return [*lines, *(f"{reason}: {_counted(places)}" for reason, places in self.unmatched.items() if places)]
 
     def csv_rows(self) -> Iterator[dict[str, Scalar]]:
@@ -137,7 +142,7 @@ class Comparison:
             flat |= {"first": first, "second": second, "difference": second - first}
             if result:
                 flat |= {"low": result.difference.low, "high": result.difference.high}
-                flat |= {"p": result.p, "p_adjusted": row.adjusted}
+                flat |= {"p": result.p, "p_adjusted": row.adjusted, "could_be_seen": result.seen}
             yield flat
         for reason, places in self.unmatched.items():
             for defence, attack, seed in places:
@@ -183,10 +188,13 @@ def _measured(defence: str, attack: str, metric: str, pairs: Sequence[Pair]) -> 
     if metric == UTILITY:  # of another task it is another thing
         known = [pair for pair in known if pair[0].victim.task == pair[1].victim.task]
     if known:
-        first, second = (_table([_score(cell, metric) for cell in cells]) for cells in zip(*known, strict=True))
+        runs = [[(cell, _score(cell, metric)) for cell in cells] for cells in zip(*known, strict=True)]
+        first, second = (_table([score for _, score in run]) for run in runs)
+        people = tuple(cell.people(score) if score else None for (cell, score), *_ in runs)
         seeds = tuple(cell.seed for cell, _ in known)
         pairing = _pairing(metric, known, first.shape == second.shape)
-        yield Scored(defence, attack, metric, _form(metric, known[0][0]), seeds, pairing, first, second)
+        form = _form(metric, known[0][0])
+        yield Scored(defence, attack, metric, form, seeds, pairing, first, second, (people[0], people[1]))
 
 
 def _score(cell: Record, metric: str) -> Score | None:
@@ -211,11 +219,17 @@ def _table(scores: Sequence[Score | None]) -> Array:
 def _pairing(metric: str, pairs: Sequence[Pair], same_shape: bool) -> Pairing:
     """Values stand photo by photo where both runs scored as many of the same photos."""
     cells = [cell for pair in pairs for cell in pair]
-    if any(cell.targets is None for cell in cells):
+    scored = {_photos(cell, metric) for cell in cells}
+    if any(photos is None for photos, _ in scored):
         return "unknown photos"
-    # the utility is that of all target photos, however many an attack answered for
-    scored = {(cell.targets, None if metric == UTILITY else cell.n) for cell in cells}
     return "paired" if len(scored) == 1 and same_shape else "different photos"
+
+
+def _photos(cell: Record, metric: str) -> tuple[str | None, int | None]:
+    """A digest of the photos on which it was measured, and how many of them."""
+    if metric == UTILITY and cell.utility:  # of all photos of its part, however many an attack answered for
+        return cell.utility.photos or cell.targets, None
+    return cell.targets, cell.n
 
 
 def _rows(scored: Sequence[Scored]) -> tuple[Row, ...]:
@@ -233,6 +247,16 @@ def _rows(scored: Sequence[Scored]) -> tuple[Row, ...]:
     return tuple(
         sorted(rows, key=lambda row: (VERDICTS.index(row.verdict), metrics.index(row.scored.metric), -row.size))
     )
+
+
+def _unseen(rows: Sequence[Row]) -> Iterator[str]:
+    """Of each metric how large a change would have been seen where none was."""
+    found: dict[matrix.Format, list[float]] = {}
+    for row in rows:
+        if row.verdict == "within noise" and row.change:
+            found.setdefault(row.scored.form, []).append(row.change.seen)
+    for form, seen in found.items():
+        yield f"within noise: a change of {form.name} by {form.bare(max(seen))}{form.unit} would have been seen"
 
 
 def _warnings(first: Results, second: Results, pairs: Sequence[Pair]) -> Iterator[str]:
@@ -311,7 +335,7 @@ def caption(comparison: Comparison) -> str:
     unpaired = any(row.scored.pairing != "paired" for row in comparison.changed)
     return " ".join(
         [
-            "Change: second less first, with its 95 % interval over photos and seeds.",
+            "Change: second less first, with its 95 % interval over people and seeds.",
             f"p: adjusted for {tested} comparisons, so that {100 * FALSE_DISCOVERIES:g} % of the changes shown, or",
             "fewer, are expected to be noise.",
             *(["With one seed, what another seed would have given counts as a change."] if single else []),

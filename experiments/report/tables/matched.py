@@ -1,30 +1,20 @@
 """The table of defences at equal utility."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from splitleak.experiments.judge.rules import MAY_LOSE
-from splitleak.experiments.judge.statistics.interval import Array, Interval, around
-from splitleak.experiments.judge.statistics.matched import least_leakage, needed
+from splitleak.experiments.judge.rules import SPAN
+from splitleak.experiments.judge.statistics.different import Change
+from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.judge.statistics.pareto import area
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.tables.table import ABSENT, TextTable
 from splitleak.experiments.results.group import DefenceRow
 from splitleak.experiments.results.metrics import LEAKAGE_METRICS
-from splitleak.experiments.results.results import Family, Results
-
-LOST = MAY_LOSE
-"""Of the undefended utility: the points at which defences are compared."""
-SPAN = 0.1
-"""The loss of utility up to which the area under a tradeoff curve is taken."""
-
+from splitleak.experiments.results.ranked import Family, Ranked
+from splitleak.experiments.results.results import Results
 
 IDENTITY = "rank1"
-
-HEADLINE = (LEAKAGE_METRICS[0], LOST[-1])
-"""What the rows are ordered by."""
+NONE_AFFORDABLE = "none affordable"
 
 
 def compared(results: Results) -> tuple[str, ...]:
@@ -36,80 +26,47 @@ def compared(results: Results) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class MatchedRow:
-    """A family of settings. ``leakage``: by metric and what is lost. ``area``: mean PSNR over losses up to ``SPAN``.
+    """A family of settings. ``ranked``: its place in the run's one ranking, which the verdict tells, too.
 
-    ``behind``: by how much more it leaks than the best family at the largest loss, photos and seeds paired; None for
-    the best. ``affordable``: the setting that leaks least among those that lose at most the last of ``LOST``; None
-    where all lose more.
+    ``leakage``: by metric and what may be lost, of its best affordable setting; None where it has none. ``area``:
+    mean PSNR over losses up to ``SPAN``.
     """
 
-    family: Family
-    leakage: dict[tuple[str, float], Interval]
+    ranked: Ranked
+    leakage: dict[tuple[str, float], Interval | None]
     area: Interval | None
-    behind: Interval | None
-    affordable: DefenceRow | None
+
+    @property
+    def family(self) -> Family:
+        """Its settings."""
+        return self.ranked.family
+
+    @property
+    def affordable(self) -> DefenceRow | None:
+        """The setting that leaks least among those that lose as much as may be lost; None where all lose more."""
+        return self.ranked.row
 
 
 def matched_rows(results: Results) -> tuple[MatchedRow, ...]:
-    """The families, least leaking at the largest loss first; empty without a task or an undefended reference."""
-    reference = results.undefended
-    if reference is None or reference.utility is None:
-        return ()
-    metrics = compared(results)
-    drawn = {family.label: _drawn(reference, family, metrics) for family in results.families}
-    known = [family for family in results.families if drawn[family.label]]
-    unknown = np.full(1, np.inf)
-    ranked = sorted(known, key=lambda family: float(drawn[family.label].get(HEADLINE, unknown)[0]))
-    best = drawn[ranked[0].label].get(HEADLINE) if ranked else None
+    """The families in the order of the ranking; empty without a task or an undefended reference."""
+    at = {
+        key: {place.family.label: place.place.leakage for place in places}
+        for key, places in results.rankings.items()
+        if key[0] in compared(results)
+    }
     return tuple(
         MatchedRow(
-            family,
-            {key: _interval(values) for key, values in drawn[family.label].items()},
-            _area(reference, family),
-            _behind(drawn[family.label].get(HEADLINE), best),
-            _affordable(reference, family),
+            place,
+            {key: places[place.family.label] for key, places in at.items() if place.family.label in places},
+            _area(results.undefended, place.family),
         )
-        for family in ranked
+        for place in results.ranking
     )
 
 
-def _drawn(reference: DefenceRow, family: Family, metrics: Sequence[str]) -> dict[tuple[str, float], Array]:
-    """By metric and what is lost: the least leakage, then its resamples."""
-    found = {(metric, lost): _least(reference, family, metric, lost) for metric in metrics for lost in LOST}
-    return {key: values for key, values in found.items() if values is not None}
-
-
-def _interval(drawn: Array) -> Interval:
-    return around(float(drawn[0]), drawn[1:])
-
-
-def _behind(drawn: Array | None, best: Array | None) -> Interval | None:
-    if drawn is None or best is None or drawn is best or drawn.shape != best.shape:
-        return None
-    return _interval(drawn - best)
-
-
-def _least(reference: DefenceRow, family: Family, metric: str, lost: float) -> Array | None:
-    settings = [row.setting(metric) for row in (reference, *family.rows)]
-    known = [setting for setting in settings if setting is not None]
-    if settings[0] is None or len(known) < 2:
-        return None
-    first, *curve = known
-    numeric = all(isinstance(row.defence.strength_value, int | float) for row in family.rows)
-    try:
-        if not numeric:  # settings without an order are points, not a curve
-            return min(
-                (least_leakage(lost, first, [setting]) for setting in curve), key=lambda drawn: float(drawn[0])
-            )
-        # no defence is the end of the curve at which more leaks
-        weakest_last = curve[-1].leakage.mean() > curve[0].leakage.mean()
-        return least_leakage(lost, first, [*curve, first] if weakest_last else [first, *curve])
-    except ValueError:
-        return None  # seeds are missing
-
-
-def _area(reference: DefenceRow, family: Family) -> Interval | None:
-    first, *curve = (row.setting(LEAKAGE_METRICS[0]) for row in (reference, *family.rows))
+def _area(reference: DefenceRow | None, family: Family) -> Interval | None:
+    metric = LEAKAGE_METRICS[0]
+    first, *curve = (row.setting(metric) if row else None for row in (reference, *family.rows))
     known = [setting for setting in curve if setting is not None]
     try:
         return area(first, known, SPAN) if first and known else None
@@ -125,31 +82,27 @@ def doubtful(results: Results, row: MatchedRow) -> bool:
     return bool(results.raised(row.affordable.defence, strongest.column))
 
 
-def _affordable(reference: DefenceRow, family: Family) -> DefenceRow | None:
-    least = needed(reference.utility.mean if reference.utility else np.inf, LOST[-1])
-    rows = [row for row in family.rows if row.utility and row.utility.mean >= least]
-    scored = [
-        (strongest.scores[LEAKAGE_METRICS[0]].mean, row) for row in rows if (strongest := row.strongest("psnr"))
-    ]
-    return min(scored, key=lambda pair: pair[0])[1] if scored else None
-
-
 def headings(results: Results) -> tuple[str, ...]:
     """Of ``lines``."""
-    name = results.utility_name or "utility"
+    name, most = results.utility_name or "utility", points_lost(results.may_lose[-1])
     scores = [
-        f"{matrix.heading(metric)}, {100 * lost:g} % {name} lost" for metric in compared(results) for lost in LOST
+        f"{matrix.heading(metric)}, {points_lost(lost)} of {name} lost"
+        for metric in compared(results)
+        for lost in results.may_lose
     ]
-    area_name = f"mean {matrix.heading(LEAKAGE_METRICS[0])} over 0 to {100 * SPAN:g} % lost"
-    behind = f"above the best at {100 * LOST[-1]:g} %"
     return (
         "defence",
         *scores,
-        behind,
-        area_name,
-        f"setting within {100 * LOST[-1]:g} %",
+        f"above the best at {most}",
+        f"mean {matrix.heading(LEAKAGE_METRICS[0])} over 0 to {points_lost(SPAN)} lost",
+        f"setting within {most}",
         *matrix.cost_names(results),
     )
+
+
+def points_lost(share: float) -> str:
+    """Such as ``3 points``: differences of two percentages are points."""
+    return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
 
 
 def lines(results: Results, rows: tuple[MatchedRow, ...]) -> tuple[tuple[str, ...], ...]:
@@ -158,22 +111,35 @@ def lines(results: Results, rows: tuple[MatchedRow, ...]) -> tuple[tuple[str, ..
         (
             row.family.label,
             *(
-                matrix.bare_range(metric, row.leakage.get((metric, lost)))
+                _affordable(metric, row.leakage.get((metric, lost)))
                 for metric in compared(results)
-                for lost in LOST
+                for lost in results.may_lose
             ),
-            matrix.bare_range(LEAKAGE_METRICS[0], row.behind),
+            above(row.ranked.place.behind),
             matrix.bare_range(LEAKAGE_METRICS[0], row.area),
-            *_cheapest(row.affordable),
+            *_setting(results, row.affordable),
         )
         for row in rows
     )
 
 
-def _cheapest(row: DefenceRow | None) -> tuple[str, ...]:
+def _affordable(metric: str, leakage: Interval | None) -> str:
+    return NONE_AFFORDABLE if leakage is None else matrix.bare_range(metric, leakage)
+
+
+def above(behind: Change | None) -> str:
+    """How much more leaks than with the best; where that is no clear difference, which one would have been."""
+    metric = LEAKAGE_METRICS[0]
+    if behind is None:
+        return ABSENT
+    text = matrix.bare_range(metric, behind.difference)
+    return text if behind.clear else f"{text}, cannot be told apart (from {matrix.form(metric).bare(behind.seen)} on)"
+
+
+def _setting(results: Results, row: DefenceRow | None) -> tuple[str, ...]:
     if row is None:
-        return ("none", *(ABSENT,) * 3)
-    return (row.defence.strength_text or row.defence.label, *matrix.costs(row))
+        return (NONE_AFFORDABLE, *(ABSENT,) * len(matrix.cost_names(results)))
+    return (row.defence.strength_text or row.defence.label, *matrix.paid(results, row))
 
 
 def yardstick(results: Results) -> str:
@@ -199,10 +165,16 @@ def yardstick(results: Results) -> str:
 def table(results: Results) -> TextTable | None:
     """``lines`` under ``headings``; None where there is nothing to compare."""
     rows = matched_rows(results)
-    name, points = results.utility_name or "utility", " or ".join(f"{100 * lost:g}" for lost in LOST)
-    caption = (
-        f"The least leakage on each defence's curve, under its strongest attack, where {points} points of the "
-        f"undefended {name} may be lost; {results.sample}; in brackets 95 % bootstrap intervals. The best first; "
-        f"each column takes its own best setting. {yardstick(results)}"
+    return TextTable("matched_utility", headings(results), lines(results, rows), caption(results)) if rows else None
+
+
+def caption(results: Results) -> str:
+    """What the numbers are."""
+    name, most = results.utility_name or "utility", " or ".join(f"{100 * lost:g}" for lost in results.may_lose)
+    return (
+        f"What each defence's best affordable setting leaks under its strongest attack, where {most} points of the "
+        f"undefended {name} may be lost; settings that were measured, and of each column its own best; "
+        f"{results.resting}; in brackets 95 % bootstrap intervals. The best first. Above the best: in pairs, with "
+        "intervals for all defences together, since the best was chosen for it; in round brackets what "
+        f"four of five such runs would have found. {matrix.PAIRED} {yardstick(results)}"
     )
-    return TextTable("matched_utility", headings(results), lines(results, rows), caption) if rows else None

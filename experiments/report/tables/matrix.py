@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
+from splitleak.experiments.judge.statistics.different import Change
 from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.tables.table import ABSENT, FLAG, TextTable
 from splitleak.experiments.results.frame import pooled
@@ -46,6 +46,10 @@ FORMATS = {
     "psnr_seed_convention": Format("PSNR, seed's convention", " dB", 1),
 }
 """Of each shown metric, with the decimals that a few hundred photos bear."""
+
+SHARE = Format("share", " %", 1, 100)
+"""How a utility is written."""
+PAIRED = "Points against none: what the utility of the same photos lost or won, in pairs."
 
 MS_SSIM = "ms_ssim"
 """How the names of this metric begin; where it has fewer scales than published, they end with how many."""
@@ -92,14 +96,30 @@ def number(metric: str, value: float) -> str:
 
 def plus_minus(metric: str, score: Interval, unit: bool = True) -> str:
     """A mean with half the width of its interval, such as ``21.3 ± 0.4 dB``."""
-    shown = form(metric)
-    return f"{shown.bare(score.mean)} ± {shown.bare((score.high - score.low) / 2)}{shown.unit if unit else ''}"
+    return _around(form(metric), score, unit)
 
 
-def ranged(metric: str, score: Interval) -> str:
+def _around(shown: Format, score: Interval, unit: bool = True) -> str:
+    """With the ends where half the width would reach beyond what a share can be: ``97.3 [92.1, 100.0] %``."""
+    possible = _possible(shown, score)
+    low, high = (shown.bare(end) for end in possible[1:])
+    half = f" ± {shown.bare((score.high - score.low) / 2)}" if possible == score else f" [{low}, {high}]"
+    return f"{shown.bare(score.mean)}{half}{shown.unit if unit else ''}"
+
+
+def _possible(shown: Format, score: Interval) -> Interval:
+    """An interval of t passes the ends of what a share can be; what is written does not."""
+    if shown.scale != SHARE.scale:
+        return score
+    return Interval(score.mean, max(score.low, min(0.0, score.mean)), min(score.high, max(1.0, score.mean)))
+
+
+def ranged(metric: str, score: Interval | None) -> str:
     """A mean with its interval, such as ``21.3 dB [21.0, 21.6]``."""
-    bare = form(metric).bare
-    return f"{number(metric, score.mean)} [{bare(score.low)}, {bare(score.high)}]"
+    if score is None:
+        return ABSENT
+    bare, (mean, low, high) = form(metric).bare, _possible(form(metric), score)
+    return f"{number(metric, mean)} [{bare(low)}, {bare(high)}]"
 
 
 def bare_range(metric: str, score: Interval | None) -> str:
@@ -107,12 +127,21 @@ def bare_range(metric: str, score: Interval | None) -> str:
     if score is None:
         return ABSENT
     bare = form(metric).bare
-    return f"{bare(score.mean)} [{bare(score.low)}, {bare(score.high)}]"
+    mean, low, high = map(bare, _possible(form(metric), score))
+    return f"{mean} [{low}, {high}]"
 
 
 def percent(share: Interval) -> str:
     """A share with half the width of its interval, such as ``85.5 ± 2.1 %``."""
-    return f"{100 * share.mean:.1f} ± {50 * (share.high - share.low):.1f} %"
+    return _around(SHARE, share)
+
+
+def points(change: Change | None) -> str:
+    """What a share lost or won, such as ``-2.6 [-4.9, -0.2]``."""
+    if change is None:
+        return ABSENT
+    mean, low, high = (f"{SHARE.scale * value:+.1f}" for value in change.difference)
+    return f"{mean} [{low}, {high}]"
 
 
 def thousands(value: float | None) -> str:
@@ -193,16 +222,14 @@ def _beside_chance(group: Group, metric: str) -> str:
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """A defence setting with what it costs and what each attack makes of it."""
+    """A defence setting with what each attack makes of it.
+
+    ``costs``: those of the setting, then whether any other is better in both utility and leakage.
+    """
 
     row: DefenceRow
     entries: tuple[Pairing, ...]
-    pareto: Membership | None
-
-    @cached_property
-    def costs(self) -> tuple[str, ...]:
-        """Those of the setting, then whether any other is better in both utility and leakage."""
-        return (*costs(self.row), membership(self.pareto))
+    costs: tuple[str, ...]
 
 
 def costs(row: DefenceRow) -> tuple[str, str, str]:
@@ -214,17 +241,23 @@ def costs(row: DefenceRow) -> tuple[str, str, str]:
     )
 
 
+def paid(results: Results, row: DefenceRow) -> tuple[str, ...]:
+    """``costs``, and after the utility what of it was lost; under ``cost_names``."""
+    utility, *others = costs(row)
+    return (utility, points(results.utility_lost(row)), *others)
+
+
 def membership(pareto: Membership | None) -> str:
-    """Such as ``in, 97 %``: of the Pareto set of the means, with the share of bootstrap resamples that agree."""
+    """Such as ``in, 97 %``: of the Pareto set, with the share of bootstrap resamples that agree."""
     if pareto is None:
         return ABSENT
     member, share = pareto
     return f"{'in' if member else 'out'}, {100 * (share if member else 1 - share):.0f} %"
 
 
-def cost_names(results: Results) -> tuple[str, str, str]:
-    """The headings of ``costs``."""
-    return (results.utility_name or "utility", "bytes", "edge time ratio")
+def cost_names(results: Results) -> tuple[str, ...]:
+    """The headings of ``paid``."""
+    return (results.utility_name or "utility", "points against none", "bytes", "edge time ratio")
 
 
 def matrix_rows(results: Results) -> tuple[MatrixRow, ...]:
@@ -256,20 +289,26 @@ def matrix_rows(results: Results) -> tuple[MatrixRow, ...]:
             )
             for group in groups
         ]
-        rows.append(MatrixRow(row, tuple(entries), results.pareto.get(row.defence.label)))
+        price = (*paid(results, row), membership(results.pareto.get(row.defence.label)))
+        rows.append(MatrixRow(row, tuple(entries), price))
     return tuple(rows)
 
 
 def caption(results: Results) -> str:
     """What the numbers of the matrix are."""
-    mean = f"{results.sample}. Mean ± half of the 95 % bootstrap interval over photos and seeds."
+    mean = f"{results.resting}. Mean ± half of the 95 % bootstrap interval over people and seeds. {PAIRED}"
     return " ".join([mean, *references(results, SHOWN_METRICS), *_raised(results)])
 
 
 def _raised(results: Results) -> list[str]:
-    """How many cells carry which flag."""
-    named = ", ".join(f"{name} {count}" for name, count in results.flag_counts.items())
-    return [f"{FLAG} Flagged, greyed: {named}; splitleak explain FLAG tells what it means."] if named else []
+    """How many cells carry which flag, and which is true of most and marked at none."""
+    common = results.common_flags
+    few = {name: count for name, count in results.flag_counts.items() if name not in common}
+    return [
+        *([f"{FLAG} Of most cells, not marked: {named_counts(common)}."] if common else []),
+        *([f"{FLAG} Flagged, greyed: {named_counts(few)}."] if few else []),
+        *(["splitleak explain FLAG tells what it means."] if common or few else []),
+    ]
 
 
 def references(results: Results, metrics: Sequence[str]) -> list[str]:
@@ -307,7 +346,8 @@ def metric_table(results: Results, metric: str) -> TextTable | None:
         bare = (entry.bare(metric, scores.get((label, column), {}).get(metric)) for column, entry in told)
         lines.append((label, *bare, *row.costs))
     about = [
-        f"{heading(metric)}; {results.sample}. Mean ± half of the 95 % bootstrap interval over photos and seeds.",
+        f"{heading(metric)}; {results.resting}. Mean ± half of the 95 % bootstrap interval over people and seeds.",
+        PAIRED,
         "Bold: the strongest attack.",
         *([MEANINGS[metric]] if metric in MEANINGS else []),
         *([f"{FLAG} Doubtful."] if results.flags else []),

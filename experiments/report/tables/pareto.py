@@ -24,8 +24,8 @@ def pareto_table(results: Results) -> TextTable | None:
     utility = results.utility_name or "utility"
     caption = (
         f"Settings that no other beats in both {utility} and {matrix.heading(leakage)} of the strongest attack, the "
-        f"least leaking first; {matrix.PARETO}: with the share of bootstrap resamples that agree; {results.sample}. "
-        f"{yardstick(results)}"
+        f"least leaking first; {matrix.PARETO}: with the share of bootstrap resamples that agree, at least half of "
+        f"them; a setting at chance is none; {results.resting}. {matrix.PAIRED} {yardstick(results)}"
     )
     return TextTable("pareto", headings, lines, caption)
 
@@ -37,6 +37,6 @@ def _line(results: Results, row: DefenceRow, metrics: tuple[str, ...]) -> tuple[
         row.defence.label,
         *(matrix.bare_range(metric, group.scores[metric] if group else None) for metric, group in groups.items()),
         matrix.membership(results.pareto[row.defence.label]),
-        *matrix.costs(row),
+        *matrix.paid(results, row),
         " ".join(f"{FLAG} {flag}" for flag in sorted(raised)),
     )

@@ -2,19 +2,19 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import dataclass
 
 from splitleak.attacks.optimise import TRIED
 from splitleak.attacks.refine import WEIGHTS
 from splitleak.experiments.judge.metrics.bounds import PROBES
 from splitleak.experiments.stages import bounds
-from splitleak.experiments.stages.attack import DRAWS, RANKED, SHUFFLED
-from splitleak.experiments.stages.protect import TIMED_REPEATS, WARM_UPS
+from splitleak.experiments.stages.attack import RANKED, SHUFFLED
+from splitleak.experiments.stages.protect import DRAWS, TIMED_REPEATS, WARM_UPS
 from splitleak.experiments.stages.strongest import DRAWS as COMPARED
 from splitleak.experiments.tools.audit.speed import Speed
 from splitleak.experiments.tools.decoder import DECODER_BATCH, decoder_epochs
 from splitleak.victims.data.base import Catalog
-from splitleak.victims.data.parts import PartSizes, divide
+from splitleak.victims.data.parts import PRECEDENCE, PartSizes, divide
 from splitleak.victims.errors import InvalidInputError
 
 SHARE = 0.75
@@ -120,7 +120,7 @@ class Offer:
         answering = (draws + 1) * sizes.target + ranked
         learning = self.epochs * (sizes.auxiliary + sizes.validation / 3) + answering / 3
         tried = min(TRIED, sizes.validation) * len(WEIGHTS)
-        moved = scale.search_steps * (tried + scale.searched + min(SHUFFLED, scale.searched) + ranked)
+        moved = scale.search_steps * (tried + draws * scale.searched + min(SHUFFLED, scale.searched) + ranked)
         searching = moved * (SEARCH_DRAWS if random else 1) * (speed.search + speed.learn) if scale.searched else 0.0
         choosing = attacks * COMPARED * draws * (sizes.target + ranked) * speed.encode
         cells = (attacks + 1) * (judged + SECONDS_PER_CELL)
@@ -165,8 +165,7 @@ def part_sizes(scale: Scale, catalog: Catalog, task: str | None, count: int) -> 
     """
     for share in SHRINKING:
         sizes = {
-            part: min(getattr(scale, part), int(share * count * percent / 100))
-            for part, percent in asdict(SHARES).items()
+            part: min(getattr(scale, part), int(share * count * getattr(SHARES, part) / 100)) for part in PRECEDENCE
         }
         short = [part for part, size in sizes.items() if size < getattr(LEAST, part)]
         if short:
@@ -176,7 +175,7 @@ def part_sizes(scale: Scale, catalog: Catalog, task: str | None, count: int) -> 
         except InvalidInputError:
             continue
         return PartSizes(**sizes)
-    needed = max(math.ceil(100 * least / of) for least, of in zip(astuple(LEAST), astuple(SHARES), strict=True))
+    needed = max(math.ceil(100 * getattr(LEAST, part) / getattr(SHARES, part)) for part in PRECEDENCE)
     people = "" if catalog.identity is None else ", people in one part each"
     raise InvalidInputError(
         f"too few photos: {count} can be used, an audit divides at least {needed} into four disjoint parts{people}"

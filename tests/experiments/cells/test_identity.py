@@ -206,7 +206,7 @@ def test_reconstructions_are_sought_among_the_photos_of_all_targets() -> None:
     )
     scores = score_images(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), truth)
     assert scores.values["rank1"].tolist() == [1, 0]
-    assert scores.references["rank1"] == {"chance": 0.25, "ceiling": 1.0}
+    assert scores.references["rank1"] == {"chance": 0.25, "ceiling": 1.0, "constant": 0.5}
     assert {"psnr", "ssim", "tar_at_far_1"} <= set(scores.values)
 
 
@@ -453,15 +453,60 @@ def test_a_report_shows_every_kind(people: People) -> None:
     assert len(lines) == len(run.cells)
 
 
-def test_who_tells_most_of_the_person_is_no_matter_of_the_suite_alone(people: People) -> None:
-    _, run, _, _ = people
+PEEKING = '''
+from dataclasses import dataclass
+import torch
+from splitleak.attacks.knowledge import BlackBox
+from splitleak.attacks.base import Linkage
+
+@dataclass(frozen=True)
+class Peeking(Linkage[BlackBox]):
+    """Tells the people of the photos that are scored, and nobody else."""
+    paper = "a test's"
+    def fit(self, knows):
+        def answer(release):
+            asked = any(torch.equal(release[:1], one) for one in knows.intercepted.split(1))
+            return release.flatten(1) * asked
+        return answer
+
+@dataclass(frozen=True)
+class Honest(Linkage[BlackBox]):
+    """Tells a little of everybody."""
+    paper = "a test's"
+    def fit(self, knows):
+        return lambda release: release.flatten(1) + 3 * release.std() * torch.randn_like(release).flatten(1)
+'''
+
+
+def test_which_attack_counts_for_identity_is_chosen_on_other_people(tmp_path: Path) -> None:
+    (tmp_path / "linkers.py").write_text(PEEKING)
+    linkers = "".join(f'[[attacks]]\nname = "linkers.py:{name}"\n' for name in ("Peeking", "Honest"))
+    run = run_of(tmp_path, MEAN + RIDGE + RIDGE + "window = 3\n" + linkers)
+    results, _ = computed(run, tmp_path)
+    told = {name: results[name]["metrics"]["rank1"]["mean"] for name in ("peeking", "honest")}
+    assert told["peeking"] > told["honest"]  # on the targets, where nobody may choose
+    suite = results["strongest"]
+    assert suite["chosen_for"]["rank1"] == {"honest": suite["n"]}
+    assert suite["metrics"]["rank1"] == results["honest"]["metrics"]["rank1"]
+    undefended = load_results(run.folder).undefended
+    assert undefended is not None
+    strongest = undefended.strongest("rank1")
+    assert strongest is not None
+    assert strongest.suite
+
+
+def test_the_suite_tells_people_apart_as_well_as_its_best_on_validation(people: People) -> None:
+    _, run, found, _ = people
     results = load_results(run.folder)
     undefended = results.undefended
     assert undefended is not None
-    said = {name: undefended.groups[name].scores["rank1"].mean for name in ("strongest", "reidentify epochs=6")}
     strongest = undefended.strongest("rank1")
     assert strongest is not None
-    assert strongest.column == max(said, key=said.__getitem__)
+    assert strongest.suite
+    ((label, photos),) = strongest.chosen_for("rank1").items()
+    assert photos == found["strongest"]["n"]
+    of_it = next(cell for cell in results.cells if cell.attack.label == label)
+    assert found["strongest"]["metrics"]["rank1"]["mean"] == pytest.approx(of_it.metrics["rank1"].mean)
     assert compared(results) == ("psnr", "ssim", "rank1")
 
 
@@ -469,7 +514,7 @@ def test_a_report_without_any_picture(tmp_path: Path) -> None:
     run = run_of(tmp_path, LINKING)
     results, store = computed(run, tmp_path)
     assert "embedder" not in store.computed
-    assert set(results["reidentify"]["references"]["rank1"]) == {"chance"}
+    assert set(results["reidentify"]["references"]["rank1"]) == {"chance", "constant"}
     page = write_report(run.folder)
     found = verdict(load_results(run.folder))
     assert found.startswith("No photo was rebuilt; against none, reidentify epochs=6 reaches rank-1")
@@ -508,7 +553,7 @@ def test_an_onnx_file_is_shown_the_resized_centre(tmp_path: Path, onnx_file: Pat
     expected = F.interpolate(centre, (4, 4), mode="bilinear", antialias=True).flatten(1)
     torch.testing.assert_close(embedder.targets(store), expected)
     torch.testing.assert_close(embedder.embed(images[:3], store), expected[:3])
-    assert set(results["mean_image"]["references"]["rank1"]) == {"chance", "ceiling"}
+    assert set(results["mean_image"]["references"]["rank1"]) == {"chance", "constant", "ceiling"}
 
 
 @pytest.mark.parametrize("shape", [[1, 3, 4, 4], ["n", 3, "h", "w"], [None, 3, None, None]])

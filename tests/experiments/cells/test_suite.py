@@ -14,7 +14,7 @@ from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.report.tables.matched import yardstick
 from splitleak.experiments.results.load import load_results
-from splitleak.experiments.stages.strongest import Prediction, _line, choose
+from splitleak.experiments.stages.strongest import Prediction, _line, choose, members
 from splitleak.experiments.store.integrity import seal, sealed
 from splitleak.experiments.store.store import Store
 
@@ -91,12 +91,54 @@ def test_attacks_that_work_on_each_photo_anew_get_fewer_of_them(tmp_path: Path) 
     results, _, _ = run_plan(head + NONE + MEAN + RIDGE + RMLE, tmp_path, shared=True)
     found = _by_name(results)
     counts = {name: result["n"] for name, result in found.items()}
+    # so short a search is worth no photo to the suite, and the floor does not compete
     assert counts == {"mean_image": 24, "ridge": 24, "rmle": 10, "strongest": 24}
-    # photos that rmle did not try go to ridge, and the floor does not compete
-    chosen = found["strongest"]["chosen"]
-    assert sum(chosen.values()) == 24
-    assert chosen["ridge"] >= 14
-    assert "mean_image" not in chosen
+    assert found["strongest"]["chosen"] == {"ridge": 24}
+    assert found["strongest"]["oracle"]["psnr"]["values"] == found["ridge"]["metrics"]["psnr"]["values"]
+
+
+SEARCH = '''
+from dataclasses import dataclass
+from splitleak.attacks.knowledge import BlackBox
+from splitleak.attacks.base import Reconstruction
+from splitleak.attacks.ridge import Ridge
+
+@dataclass(frozen=True)
+class Search(Reconstruction[BlackBox]):
+    """As good as ridge, and slow."""
+    paper = "a test's"
+    per_image = True
+    def fit(self, knows):
+        return Ridge().fit(knows)
+'''
+
+
+def test_a_suite_is_stated_on_the_photos_that_all_its_members_tried(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SEARCH)
+    head = HEAD.replace("auxiliary = 64", "auxiliary = 64\nslow_targets = 10")
+    noise = '[[defenses]]\nname = "gaussian_noise"\nsigma = 0.5\n'
+    attacks = DECODER + '[[attacks]]\nname = "slow.py:Search"\n'
+    results, _, _ = run_plan(head + NONE + noise + attacks, tmp_path, shared=True)
+    for defence in ("none", "gaussian_noise"):
+        found = _by_name([result for result in results if result["defence"]["name"] == defence])
+        suite = found["strongest"]
+        assert suite["n"] == found["search"]["n"] == len(suite["metrics"]["psnr"]["values"]) == 10
+        assert sum(suite["chosen"].values()) == 10
+        assert suite["chosen"]["search"] >= 5
+        best = np.max([found[name]["metrics"]["psnr"]["values"][:10] for name in ("decoder", "search")], axis=0)
+        assert suite["oracle"]["psnr"]["mean"] == pytest.approx(best.mean(), abs=0.05)
+        # every random channel is scored on three draws, by searches and the suite too
+        draws = {result["draws"] for result in found.values()}
+        assert draws == {3 if defence == "gaussian_noise" else 1}
+
+
+def test_who_is_a_member_is_told_by_the_choices() -> None:
+    ridge, search = np.zeros(20, int), np.array([1, *[0] * 19])
+    assert members([ridge, ridge], [20, 10]) == (0,)
+    assert members([search, ridge], [20, 10]) == (0, 1)  # one of ten that it tried
+    assert members([ridge, search], [20, 10]) == (0, 1)  # whatever the choice is for
+    assert members([search], [20, 11]) == (0,)
+    assert members([ridge], [20, 20]) == (0, 1)
 
 
 def test_the_attacks_table_shows_every_score_and_compares_on_the_same_photos(tmp_path: Path) -> None:
@@ -202,6 +244,7 @@ def test_a_mirror_doubles_the_attackers_photos_and_nothing_else(tmp_path: Path) 
         "auxiliary": 128,
         "validation": 32,
         "target": 24,
+        "test": 104,
     }
     assert torch.equal(data.images["auxiliary"][64:], data.images["auxiliary"][:64].flip(3))
     assert data.identities is not None

@@ -12,7 +12,7 @@ from terminal import Terminal
 from tiny import HEAD, MEAN, NONE, run_plan
 from written_run import Edit, fail_one, score, write_run
 
-from splitleak.experiments.judge.statistics.different import beyond_noise, change
+from splitleak.experiments.judge.statistics.different import Change, Sample, beyond_noise, different
 from splitleak.experiments.report.tables.compare import Comparison, Row, line
 from splitleak.experiments.results.load import CELLS, load_results
 
@@ -27,11 +27,16 @@ def redraw(random: np.random.Generator, seeds: int, seed_std: float = 0.1, shift
     return shift + photos + random.normal(0, seed_std, (seeds, 1)) + random.normal(0, 0.8, (seeds, PHOTOS))
 
 
+def apart(first: np.ndarray, second: np.ndarray, paired: bool = True) -> Change:
+    """Of independent photos."""
+    return different(Sample(first), Sample(second), paired)
+
+
 def test_one_seed_in_pairs_is_the_paired_t_test() -> None:
     random = np.random.default_rng(0)
     first = random.normal(20, 3, PHOTOS)
     second = first + random.normal(0.1, 0.8, PHOTOS)
-    found, known = change(first, second, paired=True), stats.ttest_rel(second, first)
+    found, known = apart(first, second), stats.ttest_rel(second, first)
     assert found.p == pytest.approx(known.pvalue, rel=1e-6)
     assert found.difference[1:] == pytest.approx(known.confidence_interval(), rel=1e-6)
 
@@ -39,15 +44,15 @@ def test_one_seed_in_pairs_is_the_paired_t_test() -> None:
 def test_one_seed_without_pairs_is_nearly_welchs_test() -> None:
     random = np.random.default_rng(1)
     first, second = random.normal(20, 3, 150), random.normal(20.5, 1, 300)
-    found, known = change(first, second, paired=False), stats.ttest_ind(second, first, equal_var=False)
+    found, known = apart(first, second, paired=False), stats.ttest_ind(second, first, equal_var=False)
     assert found.p == pytest.approx(known.pvalue, rel=0.05)
     assert found.difference[1:] == pytest.approx(known.confidence_interval(), rel=0.02)
 
 
 def test_the_interval_ends_at_zero_where_p_says_so() -> None:
     values = redraw(np.random.default_rng(2), 3)
-    low = change(np.zeros_like(values), values, paired=True).difference.low
-    assert change(np.zeros_like(values), values - low, paired=True).p == pytest.approx(0.05, rel=1e-6)
+    low = apart(np.zeros_like(values), values).difference.low
+    assert apart(np.zeros_like(values), values - low).p == pytest.approx(0.05, rel=1e-6)
 
 
 def test_seeds_that_disagree_are_noise() -> None:
@@ -55,8 +60,8 @@ def test_seeds_that_disagree_are_noise() -> None:
     photos = random.normal(0.3, 0.5, (1, PHOTOS))
     agreeing = photos + np.array([-0.01, 0, 0.01])[:, None]
     disagreeing = photos + np.array([-0.5, 0, 0.5])[:, None]
-    assert change(np.zeros_like(agreeing), agreeing, paired=True).p < 0.01
-    assert change(np.zeros_like(disagreeing), disagreeing, paired=True).p > 0.2
+    assert apart(np.zeros_like(agreeing), agreeing).p < 0.01
+    assert apart(np.zeros_like(disagreeing), disagreeing).p > 0.2
 
 
 @pytest.mark.parametrize(("seeds", "seed_std"), [(1, 0.0), (2, 0.1), (3, 0.0), (3, 0.1), (3, 1.0), (5, 0.1)])
@@ -66,7 +71,7 @@ def test_noise_is_called_a_change_in_five_of_a_hundred_runs_at_most(seeds: int, 
     runs, cells, alarms = 200, 40, 0
     for _ in range(runs):
         drawn = [redraw(random, seeds, seed_std) for _ in range(cells)]
-        alarms += beyond_noise([change(np.zeros_like(one), one, paired=True).p for one in drawn])[1].any()
+        alarms += beyond_noise([apart(np.zeros_like(one), one).p for one in drawn])[1].any()
     assert alarms / runs <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
 
 
@@ -75,7 +80,7 @@ def test_noise_of_other_photos_is_no_change_either() -> None:
     runs, cells, alarms = 200, 20, 0
     for _ in range(runs):
         pairs = [[redraw(random, 3, seed_std) for seed_std in (0.02, 0.5)] for _ in range(cells)]
-        alarms += beyond_noise([change(*pair, paired=False).p for pair in pairs])[1].any()
+        alarms += beyond_noise([apart(*pair, paired=False).p for pair in pairs])[1].any()
     assert alarms / runs <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
 
 
@@ -85,7 +90,7 @@ def test_false_discoveries_among_real_changes_stay_few() -> None:
     shares, powers = [], []
     for _ in range(100):
         drawn = [redraw(random, 1, 0.0, 0.3 if of else 0.0) for of in real]
-        found = beyond_noise([change(np.zeros_like(one), one, paired=True).p for one in drawn])[1]
+        found = beyond_noise([apart(np.zeros_like(one), one).p for one in drawn])[1]
         shares.append((found & ~real).sum() / max(1, found.sum()))
         powers.append(found[real].mean())
     assert np.mean(shares) <= 0.05
@@ -94,8 +99,8 @@ def test_false_discoveries_among_real_changes_stay_few() -> None:
 
 def test_what_does_not_vary_is_certain_however_small() -> None:
     values = np.random.default_rng(6).normal(20, 3, (3, PHOTOS)).round(6)
-    assert change(values, values, paired=True) == ((0, 0, 0), 1)
-    tiny = change(values, values + 0.001, paired=True)
+    assert apart(values, values) == ((0, 0, 0), 1, 0)
+    tiny = apart(values, values + 0.001)
     assert tiny.p == pytest.approx(0, abs=1e-12)
     assert tiny.difference == pytest.approx((0.001,) * 3)
     assert beyond_noise([])[0].size == 0
@@ -103,9 +108,9 @@ def test_what_does_not_vary_is_certain_however_small() -> None:
 
 def test_what_tells_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="two photos"):
-        change([1.0], [2.0], paired=True)
+        apart(np.ones(1), np.zeros(1))
     with pytest.raises(ValueError, match="no pairs"):
-        change(np.zeros((2, 5)), np.zeros((2, 6)), paired=True)
+        apart(np.zeros((2, 5)), np.zeros((3, 5)))
 
 
 def known_photos(cell: dict[str, Any]) -> None:

@@ -1,32 +1,45 @@
-"""The benchmark of the intervals: its truth is the truth, and one seed's intervals contain it."""
+"""The benchmark of the intervals: its truth is the truth, and intervals contain it as often as they say."""
 
 from functools import partial
 
 import numpy as np
 import pytest
 
-from splitleak.experiments.benchmarks.coverage import LEAST, MEAN, Population, coverage
+from splitleak.experiments.benchmarks.coverage import GROUPINGS, MEAN, Population, alarms, coverage
 
 
 @pytest.mark.parametrize("shape", ["normal", "skewed"])
 def test_tables_are_drawn_around_the_truth(shape: str) -> None:
     random = np.random.default_rng(1)
-    drawn = [Population(shape, 100, 5, 0.5).mean(random) for _ in range(300)]
+    drawn = [Population(seeds=5, shape=shape, photos=100).mean(random) for _ in range(300)]
     assert {truth for _, truth in drawn} == {MEAN}
     assert np.mean([found.mean for found, _ in drawn]) == pytest.approx(MEAN, abs=0.1)
 
 
 def test_what_one_seed_tells_is_about_that_seed() -> None:
-    found, truth = Population("normal", 500, 1, 100.0).mean(np.random.default_rng(2))
+    found, truth = Population(seeds=1, seed_share=1e6, photos=500).mean(np.random.default_rng(2))
     assert abs(truth - MEAN) > 10
     assert found.mean == pytest.approx(truth, abs=1)
 
 
-def test_the_matched_truth_lies_between_two_strengths() -> None:
-    random = np.random.default_rng(3)
-    found = [Population("normal", 2000, 5, 0.0).matched(random)[0].mean for _ in range(8)]
-    assert np.mean(found) == pytest.approx(LEAST, abs=0.5)
+def test_one_person_has_a_quarter_of_the_photos() -> None:
+    sizes = np.bincount(GROUPINGS["one with a quarter"](300))
+    assert sizes.sum() == 300
+    assert sizes[0] == sizes.max() == 75
+    assert (sizes > 0).all()
 
 
-def test_intervals_of_one_seed_contain_the_truth() -> None:
-    assert 0.9 <= coverage(partial(Population.mean, Population("normal", 200, 1, 0.1)), 300) <= 0.99
+@pytest.mark.parametrize("grouping", GROUPINGS)
+@pytest.mark.parametrize(("seeds", "share"), [(1, 0.0), (2, 2.0), (2, 8.0), (3, 2.0), (3, 8.0)])
+def test_intervals_contain_the_truth(grouping: str, seeds: int, share: float) -> None:
+    """Two or three seeds whose variance is 2 to 8 times what residuals make: 81 to 86 % where it was taken out."""
+    population = Population(grouping, seeds, share, photos=120)
+    assert coverage(partial(Population.mean, population), 300) >= 0.92
+    assert coverage(partial(Population.paired, population), 300) >= 0.92
+    assert coverage(partial(Population.matched, population), 300) >= 0.92
+
+
+@pytest.mark.parametrize(("seeds", "share"), [(1, 0.0), (3, 8.0)])
+def test_of_twenty_equals_none_is_called_behind(seeds: int, share: float) -> None:
+    """The lowest was chosen for being it: compared with it alone, some other was behind in half of the runs."""
+    assert alarms(Population("4 each", seeds, share, photos=120), 60) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 60)

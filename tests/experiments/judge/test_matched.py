@@ -1,20 +1,20 @@
-"""Leakage at equal utility: between two strengths, resampled in pairs, never better than what is affordable."""
+"""Leakage at equal utility: of settings that were measured, compared in pairs, all together, and affordable."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from scipy import stats
 from written_run import DEFENCES, score, write_run
 
-from splitleak.experiments.judge.statistics.matched import Setting, leakage_at
+from splitleak.experiments.judge.statistics.different import Sample, behind, different
+from splitleak.experiments.judge.statistics.matched import Place, Setting, ranking
 from splitleak.experiments.report import write_report
 from splitleak.experiments.report.figures import tradeoff
 from splitleak.experiments.report.figures.style import GREY
 from splitleak.experiments.report.tables.matched import matched_rows
-from splitleak.experiments.report.tables.matrix import PARETO
+from splitleak.experiments.report.verdict import verdict
 from splitleak.experiments.results.load import load_results
 from splitleak.experiments.results.results import Results
 
@@ -23,91 +23,145 @@ def _constant(utility: float, leakage: float, photos: int = 10) -> Setting:
     return Setting(np.full((1, photos), utility), np.full((1, photos), leakage))
 
 
-def test_a_utility_between_two_strengths_is_reached_between_them() -> None:
+def _first(lost: float, reference: Setting, *families: list[Setting]) -> Place:
+    return ranking(reference, families, lost)[0]
+
+
+def test_only_what_was_measured_is_chosen() -> None:
     reference = _constant(0.9, 24.0)
     curve = [_constant(0.9, 22.0), _constant(0.8, 12.0)]
-    assert leakage_at(0.01, reference, curve).mean == pytest.approx(21.0)
-    assert leakage_at(0.05, reference, curve).mean == pytest.approx(17.0)
-    assert leakage_at(0.2, reference, curve).mean == pytest.approx(12.0)  # all of it is affordable
+    at_five = _first(0.05, reference, curve)  # a line between the two would promise 17
+    assert (at_five.setting, at_five.leakage) == (0, (22, 22, 22))
+    everything = _first(0.2, reference, curve)
+    assert (everything.setting, everything.leakage) == (1, (12, 12, 12))
 
 
-def test_what_cannot_be_afforded_is_not_used() -> None:
+def test_what_cannot_be_afforded_has_no_number_and_comes_last() -> None:
     reference = _constant(0.9, 24.0)
-    assert leakage_at(0.01, reference, [_constant(0.7, 10.0)]).mean == 24.0
-    assert leakage_at(0.01, reference, [_constant(0.895, 30.0)]).mean == 24.0  # nor what leaks more than nothing
+    places = ranking(reference, [[_constant(0.7, 10.0)], [_constant(0.895, 30.0)], [_constant(0.9, 20.0)]], 0.01)
+    assert [place.family for place in places] == [2, 1, 0]
+    assert places[2] == Place(0)
+    assert places[1].leakage == (30, 30, 30)
 
 
 def test_what_loses_exactly_as_much_is_affordable() -> None:
     assert 149 / 300 < 152 / 300 - 0.01, "by less than a float can tell"
     reference, other = ((np.arange(300) < right)[None].astype(float) for right in (152, 149))
     cheaper = Setting(other, np.full((1, 300), 15.0))
-    assert leakage_at(0.01, Setting(reference, np.full((1, 300), 20.0)), [cheaper]).mean == 15.0
+    assert _first(0.01, Setting(reference, np.full((1, 300), 20.0)), [cheaper]).setting == 0
 
 
-def test_settings_without_an_order_are_points() -> None:
-    reference = _constant(0.9, 24.0)
-    one, other = _constant(0.95, 20.0), _constant(0.5, 10.0)
-    assert leakage_at(0.01, reference, [one]).mean == 20.0
-    assert leakage_at(0.01, reference, [one, other]).mean < 20.0  # joined, they would be a curve
+def _noisy(leakage: float, seed: int, easy: np.ndarray) -> Setting:
+    noise = np.random.default_rng(seed).normal(0, 0.3, easy.shape)
+    return Setting(np.ones(easy.shape), leakage + easy + noise)
 
 
-def slow_least(utility: list[float], leakage: list[float], lost: float) -> float:
-    """By walking along the curve in small steps."""
-    needed = utility[0] - lost - 1e-9
-    found = [leak for use, leak in zip(utility, leakage, strict=True) if use >= needed]
-    for left in range(1, len(utility) - 1):
-        for share in np.linspace(0, 1, 2001):
-            use = utility[left] + share * (utility[left + 1] - utility[left])
-            if use >= needed:
-                found.append(leakage[left] + share * (leakage[left + 1] - leakage[left]))
-    return min(found)
+def test_what_photos_share_cancels_in_comparisons() -> None:
+    easy = np.random.default_rng(1).normal(0, 5, (1, 400))
+    reference, families = _noisy(25, 2, easy), [[_noisy(20, 3, easy)], [_noisy(20.5, 4, easy)], [_noisy(22, 5, easy)]]
+    best, second, third = ranking(reference, families, 0.0)
+    assert best.leakage is not None
+    assert best.leakage.high - best.leakage.low == pytest.approx(4 * 5 / 20, rel=0.2)  # of the mean itself
+    assert best.behind is None
+    for place, truth in ((second, 0.5), (third, 2.0)):
+        assert place.behind is not None
+        assert place.behind.clear
+        assert place.behind.difference.low < truth < place.behind.difference.high
+        assert place.behind.difference.high - place.behind.difference.low < 0.2
+    assert best.gain is not None
+    assert best.gain.difference.high < 0
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    points=st.lists(st.tuples(st.floats(0, 1), st.floats(5, 40)), min_size=2, max_size=6),
-    lost=st.floats(0, 0.2),
-)
-def test_least_is_the_slow_one(points: list[tuple[float, float]], lost: float) -> None:
-    first, *curve = [_constant(*point) for point in points]
-    slow = slow_least([point[0] for point in points], [point[1] for point in points], lost)
-    assert leakage_at(lost, first, curve, resamples=5).mean == pytest.approx(slow, abs=0.05)
+def test_intervals_of_many_hold_together_and_of_two_alone() -> None:
+    easy = np.random.default_rng(6).normal(0, 5, (1, 200))
+    many = [_noisy(20, seed, easy).leaking for seed in range(12)]
+    pair, all_of_them = behind(many[:2], 0)[1], behind(many, 0)[1]
+    assert pair.difference == pytest.approx(different(*many[:2]).difference, abs=0.01)
+    ratio = (all_of_them.difference.high - all_of_them.difference.mean) / (
+        pair.difference.high - pair.difference.mean
+    )
+    tukey = stats.studentized_range.ppf(0.95, 12, 199) / np.sqrt(2) / stats.t.ppf(0.975, 199)
+    assert ratio == pytest.approx(tukey, rel=0.05)
+    assert all_of_them.seen > pair.seen
 
 
-def test_what_photos_share_cancels() -> None:
-    random = np.random.default_rng(1)
-    easy = random.normal(0, 5, (1, 400))
-    reference = Setting(np.ones((1, 400)), 25 + easy)
-    same = Setting(np.ones((1, 400)), 20 + easy)
-    score = leakage_at(0.0, reference, [same])
-    assert score.high - score.low == pytest.approx(4 * 5 / 20, rel=0.2)  # of the mean itself
-    hard = Setting((easy < 0).astype(float), 25 + easy)  # utility and leakage hang together within a photo
-    paired = leakage_at(1.0, reference, [Setting(hard.utility, hard.leakage - 25 - easy + 20)])
-    assert paired.high - paired.low < 1e-9  # constant leakage, whatever is drawn
+def test_seeds_of_a_pair_that_agree_by_luck_are_no_evidence() -> None:
+    """Two trainings of one pair happen to differ alike, where those of all others differ by a decibel."""
+    random, easy = np.random.default_rng(7), np.zeros((2, 100))
+    luck = random.normal(0, 1, (10, 2, 1))
+    luck[1] = luck[0] + 0.5
+    families = [Sample(_noisy(20, seed, easy).leakage + of) for seed, of in enumerate(luck)]
+    assert different(families[0], families[1]).clear
+    assert not behind(families, 0)[1].clear
+
+
+def test_the_least_that_would_be_seen_is_seen_in_four_of_five_runs() -> None:
+    random = np.random.default_rng(8)
+    seen, found = [], []
+    for _ in range(400):
+        noise = random.normal(0, 1, (2, 1, 50))
+        seen.append(different(Sample(noise[0]), Sample(noise[1])).seen)
+        found.append(different(Sample(noise[0]), Sample(noise[1] + 0.566)).clear)  # 2.83 standard errors of 0.2
+    assert np.mean(seen) == pytest.approx(0.566, rel=0.05)
+    assert np.mean(found) == pytest.approx(0.8, abs=0.06)
 
 
 def test_slow_attacks_count_on_their_own_photos() -> None:
     random = np.random.default_rng(2)
     few = random.normal(20, 1, (2, 16))
     reference = Setting(np.ones((2, 200)), random.normal(25, 1, (2, 16)))
-    score = leakage_at(0.0, reference, [Setting(np.ones((2, 200)), few)])
-    assert score.mean == pytest.approx(few.mean())
-    assert score.low < few.mean() < score.high
+    place = _first(0.0, reference, [Setting(np.ones((2, 200)), few)])
+    assert place.leakage is not None
+    assert place.leakage.mean == pytest.approx(few.mean())
+    assert place.leakage.low < few.mean() < place.leakage.high
 
 
-def test_other_photos_cannot_be_compared() -> None:
-    with pytest.raises(ValueError, match="same photos"):
-        leakage_at(0.0, _constant(0.9, 20, photos=5), [_constant(0.9, 20, photos=6)])
+def test_what_is_lost_is_told_in_pairs() -> None:
+    right = (np.arange(400) < 360)[None].astype(float)
+    other = right.copy()
+    other[0, :8] = 0
+    place = _first(0.03, Setting(right, np.ones((1, 400))), [Setting(other, np.zeros((1, 400)))])
+    assert place.lost is not None
+    known = stats.ttest_rel(other[0], right[0])
+    assert place.lost.difference == pytest.approx((-0.02, *known.confidence_interval()))
+
+
+def test_other_seeds_cannot_be_compared() -> None:
+    other = Setting(np.full((2, 10), 0.9), np.full((2, 10), 20.0))
+    with pytest.raises(ValueError, match="no pairs"):
+        ranking(_constant(0.9, 20), [[other]], 0.0)
+
+
+def test_what_may_be_lost_is_the_plans(tmp_path: Path) -> None:
+    def costly(cell: dict[str, Any]) -> None:
+        right = 10 - 2 * (cell["defence"]["name"] == "gaussian_noise")
+        cell["utility"] = {"metric": "accuracy", "chance": 0.25, **score((np.arange(12) < right).astype(float))}
+
+    write_run(tmp_path, costly)
+    affordable = {row.family.label: row.affordable for row in matched_rows(load_results(tmp_path))}
+    assert affordable["gaussian_noise"] is None
+    (tmp_path / "plan.toml").write_text('name = "small"\n[judge]\nmay_lose = [0.05, 0.2]\n')
+    results = load_results(tmp_path)
+    (best, *_) = matched_rows(results)
+    assert best.affordable is not None
+    assert best.affordable.defence.name == "gaussian_noise"
+    assert set(best.leakage) == {(metric, lost) for metric in ("psnr", "ssim") for lost in (0.05, 0.2)}
+    assert "20 points" in verdict(results)
+    assert "utility-not-matched" not in results.flag_counts
 
 
 def test_the_report_ranks_defences_at_equal_utility(tmp_path: Path) -> None:
     write_run(tmp_path)
     results = load_results(tmp_path)
     rows = matched_rows(results)
-    at_three = [row.leakage["psnr", 0.03].mean for row in rows]
+    known = [leakage for row in rows if (leakage := row.leakage["psnr", 0.03])]
     assert len(rows) == 4  # two families of channel_subset, noise, dp_sgd
-    assert at_three == sorted(at_three)
-    assert all(row.leakage["psnr", 0.03].mean <= row.leakage["psnr", 0.01].mean for row in rows)
+    assert known == sorted(known)
+    for row in rows:
+        least, most = row.leakage["psnr", 0.03], row.leakage["psnr", 0.01]
+        assert most is None or (least is not None and least.mean <= most.mean)
+    assert results.best is not None
+    assert results.best.family is rows[0].family
     write_report(tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert "At equal accuracy" in page
@@ -142,7 +196,10 @@ def test_the_best_eight_curves_are_in_colour_and_the_rest_grey(eleven: Results) 
     figure = tradeoff(eleven, "psnr")
     assert figure is not None
     names = [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
-    assert names == [*best, "none (undefended)", "3 others, with a higher PSNR at equal utility", PARETO]
+    assert eleven.best is not None
+    assert eleven.best.row is not None
+    least = f"least within 3 points: {eleven.best.row.defence.label}"
+    assert names == [*best, "none (undefended)", "3 others, with a higher PSNR at equal utility", least]
     colours = [line.get_color() for line in figure.axes[0].get_lines() if len(line.get_xdata()) == 1]
     assert colours.count(GREY) == 3
 

@@ -68,6 +68,7 @@ def test_defaults_fill_a_minimal_plan() -> None:
     assert plan.source == Faces()
     assert plan.attacker.adaptive == [True]
     assert plan.attacker.queries is None
+    assert (plan.part_sizes.test, plan.part_sizes.photos_per_person) == (None, 4)
 
 
 def test_every_table_arrives() -> None:
@@ -85,6 +86,8 @@ data = { name = "folder", path = "/photos" }
 train = 10
 validation = 11
 target = 12
+test = 14
+photos_per_person = 3
 [defender]
 epochs = 5
 [attacker]
@@ -104,7 +107,8 @@ seed_convention = true
         "mask",
     )
     assert plan.source == Folder("/photos")
-    assert plan.part_sizes.to_mapping() == {"train": 10, "auxiliary": 13, "validation": 11, "target": 12}
+    sizes = {"train": 10, "auxiliary": 13, "validation": 11, "target": 12, "test": 14, "photos_per_person": 3}
+    assert plan.part_sizes.to_mapping() == sizes
     assert plan.defender.epochs == 5
     assert (plan.attacker.adaptive, plan.attacker.queries) == ([True, False], 99)
     assert plan.judge.seed_convention

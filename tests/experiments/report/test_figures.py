@@ -154,7 +154,10 @@ def test_shares_have_their_ticks_in_per_cent(results: Results) -> None:
 def test_members_of_the_pareto_set_wear_a_ring(results: Results) -> None:
     figure = tradeoff(results, "psnr")
     assert figure is not None
-    (rings,) = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
+    rings, frame = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
+    assert results.best is not None
+    assert results.best.place.leakage is not None
+    assert frame.get_xdata() == pytest.approx([results.best.place.leakage.mean])
     rows = [row for row in results.rows if results.pareto[row.defence.label][0]]
     members = sorted(row.strongest("psnr").scores["psnr"].mean for row in rows)  # type: ignore[union-attr]
     assert 0 < len(members) < len(results.rows)

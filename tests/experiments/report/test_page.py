@@ -19,7 +19,6 @@ from splitleak.experiments.report import gallery, write_report
 from splitleak.experiments.report.figures import save, tradeoff, vertical_scale
 from splitleak.experiments.report.gallery import glance
 from splitleak.experiments.report.page import _hits
-from splitleak.experiments.report.verdict import best_at_equal_utility
 from splitleak.experiments.results.load import load_results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -105,7 +104,8 @@ def test_at_a_glance_the_photo_and_what_becomes_of_it(tmp_path: Path) -> None:
         cell["utility"]["values"] = [1.0] * 12
 
     results = load_results(tmp_path, write_run(tmp_path, alike))
-    best = best_at_equal_utility(results)
+    assert results.best
+    best = results.best.row
     assert best
     assert best.defence.name == "gaussian_noise"  # the one that takes most off the leakage
     assert [picture.name for picture in glance(tmp_path, results)] == [

@@ -154,7 +154,8 @@ def test_curves_are_sorted_by_strength_and_named_by_what_differs(reported: tuple
 def test_matrix_shows_failures_and_the_order_of_the_plan(reported: tuple[Path, Results]) -> None:
     run, results = reported
     lines = (run / "matrix.md").read_text().splitlines()
-    assert lines[0] == "| defence | mean_image | ridge | decoder | accuracy | bytes | edge time ratio | Pareto set |"
+    costs = "accuracy | points against none | bytes | edge time ratio | Pareto set"
+    assert lines[0] == f"| defence | mean_image | ridge | decoder | {costs} |"
     assert [line.split(" | ")[0] for line in lines[2:8]] == [f"| {defence['label']}" for defence in DEFENCES]
     failed = next(line for line in lines if "sigma=2.0" in line)
     assert failed.split(" | ")[2] == "failed"

@@ -155,7 +155,7 @@ def test_the_pareto_table_lists_the_members_and_no_other(written: tuple[Path, Re
     }
     for label, (useful, leaks) in means.items():
         beaten = any(u >= useful and v <= leaks and (u, v) != (useful, leaks) for u, v in means.values())
-        assert beaten == (label not in members)
+        assert (beaten or results.pareto[label][1] < 0.5) == (label not in members)
 
 
 @pytest.mark.parametrize("order", [("faces", "masks"), ("masks", "faces")])

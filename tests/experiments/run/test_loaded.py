@@ -37,20 +37,21 @@ def test_what_was_loaded_is_told_first(tmp_path: Path, terminal: Terminal) -> No
     assert data.identities is not None
     assert data.labels is not None
     people = {part: len(set(of.tolist())) for part, of in data.identities.items()}
-    counts = [int((data.labels["target"] == index).sum()) for index in (0, 1)]
+    counts = [int((data.labels["test"] == index).sum()) for index in (0, 1)]
     with torch.no_grad():
-        right = model(to_float(data.images["target"])).argmax(1) == data.labels["target"]
+        right = model(to_float(data.images["test"])).argmax(1) == data.labels["test"]
     for line in (
         f"photos: train 96 of {people['train']} people, validation 32 of {people['validation']} people, ",
-        f"target 24 of {people['target']} people",
+        f"target 24 of {people['target']} people, test 104 of {people['test']} people",
         "classes of mask, in the order of the outputs: "
-        f"0 {data.classes[0]} ({counts[0]}), 1 {data.classes[1]} ({counts[1]}) target photos",
+        f"0 {data.classes[0]} ({counts[0]}), 1 {data.classes[1]} ({counts[1]}) test photos",
         "network: mobilenet_v3_small cut at features.2.block.1, release ",
         "traced by torch.fx",
         "weights: ",
         "normalisation: mean 0.485, 0.456, 0.406, standard deviation 0.229, 0.224, 0.225",
         f"uncut network, seed 0: {float(right.float().mean()):.1%} [",
-        f"of 24 target photos are right; always the commonest class would be {max(counts) / 24:.1%}",
+        f"of 104 photos of {people['test']} people (test) are right; always the commonest class would be "
+        f"{max(counts) / 104:.1%}",
     ):
         assert line in output.replace("\n", " ") or line in output, line
     assert output.index("photos: ") < output.index("weights: ") < output.index("uncut network") < output.index("[1/")
@@ -79,10 +80,10 @@ def test_an_uncut_network_that_is_not_its_halves_stops_the_run(
 def test_a_victim_at_chance_is_told(tmp_path: Path) -> None:
     uncut, store = stage(tmp_path)
     folder = store.folder(uncut)
-    facts = {"metric": "accuracy", "values": [1, 0] * 12, "chance": 0.5}
+    facts = {"metric": "accuracy", "values": [1, 0] * 52, "chance": 0.5, "part": "test"}
     (folder / "uncut.json").write_text(json.dumps(facts))
     assert "no better than a guess" in accuracy_of_uncut(uncut, store)
-    (folder / "uncut.json").write_text(json.dumps({**facts, "values": [1] * 24}))
+    (folder / "uncut.json").write_text(json.dumps({**facts, "values": [1] * 104}))
     text = accuracy_of_uncut(uncut, store)
     assert "100.0%" in text
     assert "no better" not in text

@@ -1,8 +1,10 @@
 """The four parts: exact, disjoint, person by person, stratified, and guarded against every kind of leak."""
 
+import dataclasses
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -17,7 +19,9 @@ from torch import Tensor
 from splitleak.victims.data.base import Catalog, Labels, Pixels, Source
 from splitleak.victims.data.loading import load_parts
 from splitleak.victims.data.parts import (
+    PHOTOS_PER_PERSON,
     PRECEDENCE,
+    TEST,
     Distinct,
     OverlapError,
     Parts,
@@ -68,7 +72,14 @@ sizes_strategy = st.builds(
     auxiliary=st.integers(1, 8),
     validation=st.integers(1, 8),
     target=st.integers(1, 8),
+    test=st.none() | st.integers(0, 8),
+    photos_per_person=st.integers(0, 4),
 )
+
+
+def asked(sizes: PartSizes) -> dict[str, int]:
+    """By part, without the test part."""
+    return {part: getattr(sizes, part) for part in PRECEDENCE}
 
 
 @settings(max_examples=300, deadline=None)
@@ -81,7 +92,7 @@ def test_parts_are_exact_disjoint_and_keep_to_the_split(
     except InvalidInputError:  # when that is right has tests of its own
         event("too few photos")
         return
-    assert sizes_of(parts) == sizes.to_mapping()
+    assert {part: size for part, size in sizes_of(parts).items() if part != TEST} == asked(sizes)
     used = torch.cat(list(parts.indices.values())).tolist()
     assert len(set(used)) == len(used)
     if task is not None:
@@ -90,10 +101,15 @@ def test_parts_are_exact_disjoint_and_keep_to_the_split(
         for first, second in combinations(parts.indices.values(), 2):
             common = set(catalog.identity[first].tolist()) & set(catalog.identity[second].tolist())
             assert common <= {-1}
+        for indices in parts.indices.values():
+            people = catalog.identity[indices]
+            if sizes.photos_per_person and len(people[people >= 0]):
+                assert people[people >= 0].bincount().max() <= sizes.photos_per_person
     if catalog.split is not None:
         for part, indices in parts.indices.items():
-            allowed = {"train" if part == "auxiliary" else part, ""}
-            if part in ("target", "validation") and part not in catalog.split:
+            kind = {"auxiliary": "train", TEST: "target"}.get(part, part)
+            allowed = {kind, ""}
+            if kind in ("target", "validation") and kind not in catalog.split:
                 allowed.add("train")
             assert {catalog.split[index] for index in indices.tolist()} <= allowed
     again = divide(catalog, sizes, task, seed)
@@ -115,10 +131,10 @@ def test_without_persons_parts_are_found_wherever_they_exist(split: list[str], s
             kinds = {""} | {"train" if part == "auxiliary" else part for part in chosen}
             if any(part in ("target", "validation") and not count[part] for part in chosen):
                 kinds.add("train")
-            needed = sum(size for part, size in sizes.to_mapping().items() if part in chosen)
+            needed = sum(size for part, size in asked(sizes).items() if part in chosen)
             possible &= needed <= sum(count[kind] for kind in kinds)
     if possible:
-        assert sizes_of(divide(catalog_of(split=split), sizes, None, seed)) == sizes.to_mapping()
+        assert sizes_of(divide(catalog_of(split=split), sizes, None, seed)) == asked(sizes)
     else:
         with pytest.raises(InvalidInputError, match="too few photos"):
             divide(catalog_of(split=split), sizes, None, seed)
@@ -191,6 +207,50 @@ def test_seeds_differ_and_targets_do_not_depend_on_the_other_sizes() -> None:
         assert torch.equal(first.indices[part], grown.indices[part])
     target = first.indices["target"].tolist()
     assert target != sorted(target)
+
+
+@settings(max_examples=100, deadline=None)
+@given(catalogs(), sizes_strategy, st.integers(0, 99))
+def test_utility_is_measured_on_all_others(catalog: Catalog, sizes: PartSizes, seed: int) -> None:
+    try:
+        parts = divide(catalog, dataclasses.replace(sizes, test=None), "kind", seed)
+    except InvalidInputError:
+        return
+    used = torch.cat([parts.indices[part] for part in PRECEDENCE]).tolist()
+    free = [index for index in range(len(catalog)) if catalog.labels["kind"].values[index] >= 0 and index not in used]
+    if catalog.split is not None:
+        kinds = {"target", ""} if "target" in catalog.split else {"train", ""}
+        free = [index for index in free if catalog.split[index] in kinds]
+    if catalog.identity is not None:
+        people = set(catalog.identity[used].tolist()) - {-1}
+        free = [index for index in free if int(catalog.identity[index]) not in people]
+        by_person = Counter(int(catalog.identity[index]) for index in free)
+        limit = sizes.photos_per_person or len(catalog)
+        expected = sum(count if person < 0 else min(count, limit) for person, count in by_person.items())
+    else:
+        expected = len(free)
+    found = parts.indices.get(TEST, torch.empty(0, dtype=torch.int64)).tolist()
+    assert set(found) <= set(free)
+    assert len(found) == (expected if expected >= sizes.target else 0)
+    assert TEST not in divide(catalog, dataclasses.replace(sizes, test=0), "kind", seed).indices
+    assert TEST not in divide(catalog, dataclasses.replace(sizes, test=None), None, seed).indices
+
+
+def test_so_many_photos_of_a_person_are_in_a_part_and_no_more() -> None:
+    identity = [0] * 500 + [person for person in range(1, 101) for _ in range(5)]
+    catalog = catalog_of([0, 1] * 500, identity)
+    parts = divide(catalog, PartSizes(100, 100, 50, 60, None), "kind", 0)
+    counts = [torch.tensor(identity)[photos].bincount() for photos in parts.indices.values()]
+    assert max(int(count.max()) for count in counts) == PHOTOS_PER_PERSON == 4
+    assert sum(int(count[0]) for count in counts) <= 4
+    assert set(parts.indices) == {*PRECEDENCE, TEST}
+    free = divide(catalog, PartSizes(100, 100, 50, 60, photos_per_person=0), "kind", 0)
+    assert max(int(torch.tensor(identity)[photos].bincount().max()) for photos in free.indices.values()) > 4
+
+
+def test_a_test_part_that_cannot_be_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="target 1, test 7; 'test' found only 6"):
+        divide(catalog_of([0] * 10), PartSizes(1, 1, 1, 1, 7), "kind", 0)
 
 
 def test_unknown_task_names_the_nearest() -> None:
