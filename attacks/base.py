@@ -115,6 +115,9 @@ class Attack(Settings, ABC, Generic[K]):
     """True for an attack that knows the device by the distribution of its features only. It inverts devices that this
     gives away; the toy of the contract checks, whose pictures are alike in every colour, is none."""
 
+    learns_from_copies: ClassVar[bool] = False
+    """True for an attack that trains on moved copies of its photos, see ``BlackBox.examples``, where it has any."""
+
     requires: ClassVar[frozenset[Requirement]] = frozenset()
     """What it must have beyond what its kind of knowledge implies and its parent classes require."""
 

@@ -37,6 +37,7 @@ class Decoder(Reconstruction[BlackBox]):
     Every pass sees fresh draws of the channel; the weights with the least validation error are kept.
     """
 
+    learns_from_copies: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "P. Nagasubramaniam, Image Reconstruction Attacks in Distributed DL Systems using Autoencoders, 2023 "
         "(upsample, transpose_*); residual: ours"

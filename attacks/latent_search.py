@@ -49,6 +49,7 @@ class LatentSearch(Reconstruction[WhiteBox]):
     tell the latent from the release gives the first start, and the others lie around it.
     """
 
+    learns_from_copies: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "Z. Li et al., GAN You See Me? Enhanced Data Reconstruction Attacks against Split Inference, NeurIPS 2023"
     )

@@ -24,6 +24,7 @@ class Reidentify(Linkage[BlackBox]):
     that do best on the people of the validation part, whom it has not seen.
     """
 
+    learns_from_copies: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "ours: embeddings of what is sent; loss: P. Khosla et al., Supervised Contrastive Learning, NeurIPS 2020; "
         "batches: A. Hermans, L. Beyer, B. Leibe, In Defense of the Triplet Loss, 2017"
@@ -59,6 +60,6 @@ class Reidentify(Linkage[BlackBox]):
             if self.augment and part == "auxiliary":
                 photos = to_float(knows.images[part][rows].to(knows.device))
                 return as_grid(knows.query(augmented(photos)))
-            return as_grid(knows.requery(part, rows))
+            return as_grid(knows.examples(rows)[0] if part == "auxiliary" else knows.requery(part, rows))
 
         return Portraits(knows.identities[part], releases)
