@@ -44,7 +44,7 @@ class Decoder(Reconstruction[BlackBox]):
     )
 
     architecture: Annotated[Architecture, doc("residual, or one of the seed study's decoders")] = "residual"
-    epochs: Annotated[int | None, Gt(0), doc("passes over the auxiliary images; default 13, seed decoders 25")] = None
+    epochs: Annotated[int | None, Gt(0), doc("passes over the auxiliary images; default 39, seed decoders 25")] = None
     learning_rate: Annotated[
         float | None, Gt(0), doc("default 3e-3; seed decoders 2.5e-4, transpose_medium 1e-3 as published")
     ] = None
@@ -97,7 +97,7 @@ class Decoder(Reconstruction[BlackBox]):
         height, width = knows.image_shape[1:]
         network = ResidualDecoder(knows.release_shape, height, width, self.width)
         network.begin_at(knows.image_batches())
-        recipe = adamw(self.learning_rate or 3e-3, self.epochs or 13)
+        recipe = adamw(self.learning_rate or 3e-3, self.epochs or 39)
         loss = partial(squared_and_structural_error, structure=self.structure)
         return _Form(network, network.layers, recipe, batch_size=32, loss=loss, begin=network.begin_from)
 

@@ -17,8 +17,9 @@ from splitleak.victims.settings import doc
 
 PENALTIES = tuple(10.0**power for power in range(-6, 2))
 """Tried in turn, as multiples of the features' mean variance."""
-SUMMED = 4096
-"""Features up to which the normal equations are summed over the auxiliary part; beyond, its rows are kept."""
+SUMMED, SUMMED_AT_MOST = 4096, 9216
+"""Features up to which the normal equations are summed over the auxiliary part; beyond, its rows are kept. The larger
+number counts where not all rows could be kept: a minute and 2 GiB, rather than most photos left out."""
 KEPT_ROWS, KEPT_BYTES = 4096, 2**30
 """No more of them, and no more memory, are kept."""
 
@@ -32,10 +33,10 @@ class Ridge(Reconstruction[BlackBox]):
     A window's map is the same for every place of the image, which makes many examples of each photo. The whole
     release's map is not: it may use any feature for any pixel, and needs more photos.
 
-    The normal equations are summed over batches, so memory does not grow with the auxiliary part. A whole release of
-    more than 4,096 features is solved in its dual form, over as many photos as fit 1 GiB, 4,096 at most. The
-    penalty with the least squared error on the validation part is kept. It has no learning rate to get wrong: what
-    it recovers is the least that any attack should.
+    The normal equations are summed over batches, so memory does not grow with the auxiliary part. More than 4,096
+    features are solved in their dual form, over as many rows as fit 1 GiB, 4,096 at most; up to 9,216 features are
+    summed where that would leave rows out. The penalty with the least squared error on the validation part is kept.
+    It has no learning rate to get wrong: what it recovers is the least that any attack should.
     """
 
     paper: ClassVar[str] = "Hoerl & Kennard, Ridge Regression, Technometrics 1970; as an inversion attack: ours"
@@ -51,7 +52,7 @@ class Ridge(Reconstruction[BlackBox]):
         sums: _LeastSquares | None = None
         for release, images in knows.pairs(batch_size=64, shuffle=False):
             cells = self._cells(release)
-            sums = sums or (_KeptRows() if cells.shape[2] > SUMMED else _NormalEquations())
+            sums = sums or _least_squares(cells, len(knows.images["auxiliary"]))
             if sums.full:
                 break
             sums.add(cells.flatten(0, 1), _to_patches(images, self._grid(release)).flatten(0, 1))
@@ -194,6 +195,14 @@ class _KeptRows:
         """The products of all pairs of rows, (m, m)."""
         rows = self._taken[0]
         return (rows @ rows.T).double()
+
+
+def _least_squares(cells: Tensor, photos: int) -> _LeastSquares:
+    """What takes in so many photos' cells (n, cells, features) best."""
+    rows, features = photos * cells.shape[1], cells.shape[2]
+    if features <= SUMMED or (rows > KEPT_ROWS and features <= SUMMED_AT_MOST):
+        return _NormalEquations()
+    return _KeptRows()
 
 
 def _factor(gram: Tensor, penalty: float, scale: float) -> Tensor | None:

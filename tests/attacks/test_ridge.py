@@ -6,7 +6,15 @@ import torch
 
 from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.knowledge import BlackBox
-from splitleak.attacks.ridge import PENALTIES, Ridge, _KeptRows, _NormalEquations, _to_images, _to_patches
+from splitleak.attacks.ridge import (
+    PENALTIES,
+    Ridge,
+    _KeptRows,
+    _least_squares,
+    _NormalEquations,
+    _to_images,
+    _to_patches,
+)
 from splitleak.victims.tensors import to_float
 
 
@@ -45,6 +53,18 @@ def test_kept_rows_stop_at_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("photos", "features", "form"),
+    [(3, 10, _NormalEquations), (3, 30, _NormalEquations), (2, 30, _KeptRows), (3, 41, _KeptRows)],
+)
+def test_rows_are_summed_rather_than_left_out(
+    photos: int, features: int, form: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("SUMMED", 10), ("SUMMED_AT_MOST", 40), ("KEPT_ROWS", 100)):
+        monkeypatch.setattr(f"splitleak.attacks.ridge.{name}", value)
+    assert type(_least_squares(torch.zeros(2, 50, features), photos)) is form
+
+
 @pytest.mark.parametrize("summed", [0, 4096])
 def test_the_whole_release_undoes_a_mixing_that_a_window_cannot(summed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("splitleak.attacks.ridge.SUMMED", summed)
