@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, final, get_args, get_origin
 
 from torch import Tensor
@@ -145,6 +146,14 @@ class Attack(Settings, ABC, Generic[K]):
         for requirement in self.needs():
             if not scene.offers(requirement):
                 yield WORDS[requirement]
+
+    def files(self) -> tuple[Path, ...]:
+        """What it reads beside what it is given: a result is found again only while their content stays.
+
+        Raises:
+            InvalidInputError: there is no such file.
+        """
+        return ()
 
     def check(self, scene: Scene) -> None:
         """Called before anything is computed, where the attack applies.

@@ -15,6 +15,7 @@ from splitleak.experiments.stages.attack import AttackStage
 from splitleak.experiments.stages.inside import mosaic
 from splitleak.experiments.stages.moved import MovedStage
 from splitleak.experiments.store.store import Store
+from splitleak.victims.files import content_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class AttackCell(Cell):
         targets = attacker.slow_targets if plugin.per_image else None
         learns = plugin.learns_from_copies and attacker.copies
         moved = MovedStage(self.protect.victim.data, attacker.copies) if learns else None
-        return AttackStage(self.protect, plugin, self.threat, targets, moved)
+        files = tuple(content_of(file) for file in plugin.files())
+        return AttackStage(self.protect, plugin, self.threat, targets, moved, files)
 
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
         """Score the answers."""

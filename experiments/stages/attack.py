@@ -89,7 +89,7 @@ def resident(stored: T, device: torch.device) -> T:
 class AttackStage(Stage):
     """What an attack says about the first ``targets`` photos of the target part (None for all).
 
-    ``moved``: copies of its photos that it may learn from.
+    ``moved``: copies of its photos that it may learn from; ``files``: digests of the files that it reads.
     """
 
     label: ClassVar[str] = "attack"
@@ -99,6 +99,7 @@ class AttackStage(Stage):
     threat: Threat
     targets: int | None = None
     moved: MovedStage | None = None
+    files: tuple[str, ...] = ()
 
     def compute(self, folder: Path, store: Store) -> None:
         """Write the answers and the log.
