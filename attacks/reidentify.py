@@ -1,5 +1,6 @@
 """Links releases of the same person without rebuilding a photo."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,11 @@ from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import WEIGHTS_VARIABLE, find_file
 from splitleak.victims.onnx_embedder import ONNX_FILE, OnnxEmbedder, central
 from splitleak.victims.settings import doc
-from splitleak.victims.tensors import to_float
+from splitleak.victims.tensors import BATCH, to_float
 from splitleak.victims.training import adamw
 
 ASKED = "reidentify.teacher"
+PARTS: tuple[AttackerPart, ...] = ("auxiliary", "validation")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Reidentify(Linkage[BlackBox]):
     It learns from auxiliary people with at least two photos, on fresh draws of the channel; the weights are kept
     that do best on the people of the validation part, whom it has not seen.
 
-    With a ``teacher``, a public embedder of faces, it learns a linear map instead: from the release to what the
+    With a ``teacher``, a public embedder of faces, it also learns a linear map: from the release to what the
     teacher says of the photo, in closed form, of any auxiliary photo, whoever is on it. The teacher has seen more
     people than the attacker has photos of.
     """
@@ -52,8 +54,9 @@ class Reidentify(Linkage[BlackBox]):
 
     teacher: Annotated[
         str | None,
-        doc("ONNX file of a public face embedder, whose embeddings a linear map then predicts; none: none"),
+        doc("ONNX file of a public face embedder, whose embeddings a linear map then predicts"),
     ] = None
+    teacher_alone: Annotated[bool, doc("otherwise distances are summed with those of the trained network")] = False
     teacher_crop: Annotated[
         float, Gt(0), Le(1), doc("side of the central square that the teacher is shown, as a share of the photo's")
     ] = 1.0
@@ -68,20 +71,28 @@ class Reidentify(Linkage[BlackBox]):
             OnnxEmbedder(self.teacher, ASKED)
 
     def fit(self, knows: BlackBox) -> Answer:
-        """Train on the auxiliary part, or predict the teacher's embeddings.
+        """Train on the auxiliary part, and predict the teacher's embeddings.
 
         Raises:
-            InvalidInputError: without a teacher, fewer than two people are on two auxiliary photos.
+            InvalidInputError: unless the teacher is alone, fewer than two people are on two auxiliary photos.
         """
-        return self._taught(self.teacher, knows) if self.teacher else self._trained(knows)
+        if not self.teacher:
+            return self._trained(knows)
+        taught = self._taught(self.teacher, knows)
+        if self.teacher_alone:
+            return taught
+        trained = self._trained(knows)
+        return lambda release: torch.cat([taught(release), trained(release)], 1) / math.sqrt(2)
 
     def _taught(self, teacher: str, knows: BlackBox) -> Answer:
         embed = OnnxEmbedder(teacher, ASKED)
+        known = {part: self._embedded(embed, knows, part) for part in PARTS}
+        usual = known["auxiliary"].mean(0)  # what faces have in common would drown what sets them apart
 
         def batches(part: AttackerPart) -> Iterator[tuple[Tensor, Tensor]]:
-            for release, images in knows.pairs(part, batch_size=64, shuffle=False):
-                said = embed(central(images, self.teacher_crop)).to(knows.device)
-                yield release.flatten(1), F.normalize(said, dim=1)
+            said = (known[part] - usual).split(BATCH)
+            for (release, _), some in zip(knows.pairs(part, BATCH, shuffle=False), said, strict=True):
+                yield release.flatten(1), some
 
         held_out = list(batches("validation"))
 
@@ -91,6 +102,11 @@ class Reidentify(Linkage[BlackBox]):
 
         linear = linear_map(batches("auxiliary"), len(knows.images["auxiliary"]), error, knows.log)
         return lambda release: F.normalize(linear(release.flatten(1)), dim=1)
+
+    def _embedded(self, embed: OnnxEmbedder, knows: BlackBox, part: AttackerPart) -> Tensor:
+        """What the teacher says of a part's photos, (n, d) of length one."""
+        said = [embed(central(images, self.teacher_crop)) for images in knows.image_batches(part)]
+        return F.normalize(torch.cat(said), dim=1).to(knows.device)
 
     def _trained(self, knows: BlackBox) -> Answer:
         network = Embedder(grid_shape(knows.release_shape), self.width).to(knows.device)

@@ -582,7 +582,7 @@ def test_a_file_is_found_through_the_variable(
 
 
 def test_a_taught_linker_says_what_its_teacher_says_of_the_photo(onnx_file: Path) -> None:
-    attack = Reidentify(teacher=str(onnx_file), teacher_crop=0.5)
+    attack = Reidentify(teacher=str(onnx_file), teacher_crop=0.5, teacher_alone=True)
     knows, edge = toy_knowledge(attack)
     assert isinstance(knows, BlackBox)
     photos = to_float(toy_images(40, seed=9))  # nobody's of the attacker
