@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, final, get_args, get_origin
 
 from torch import Tensor
@@ -115,6 +116,9 @@ class Attack(Settings, ABC, Generic[K]):
     """True for an attack that knows the device by the distribution of its features only. It inverts devices that this
     gives away; the toy of the contract checks, whose pictures are alike in every colour, is none."""
 
+    learns_from_copies: ClassVar[bool] = False
+    """True for an attack that trains on moved copies of its photos, see ``BlackBox.examples``, where it has any."""
+
     requires: ClassVar[frozenset[Requirement]] = frozenset()
     """What it must have beyond what its kind of knowledge implies and its parent classes require."""
 
@@ -142,6 +146,14 @@ class Attack(Settings, ABC, Generic[K]):
         for requirement in self.needs():
             if not scene.offers(requirement):
                 yield WORDS[requirement]
+
+    def files(self) -> tuple[Path, ...]:
+        """What it reads beside what it is given: a result is found again only while their content stays.
+
+        Raises:
+            InvalidInputError: there is no such file.
+        """
+        return ()
 
     def check(self, scene: Scene) -> None:
         """Called before anything is computed, where the attack applies.

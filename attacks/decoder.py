@@ -1,6 +1,6 @@
 """A decoder trained on (release, image) pairs: the seed study's attack, and our strong default."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar, Literal
@@ -37,13 +37,14 @@ class Decoder(Reconstruction[BlackBox]):
     Every pass sees fresh draws of the channel; the weights with the least validation error are kept.
     """
 
+    learns_from_copies: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "P. Nagasubramaniam, Image Reconstruction Attacks in Distributed DL Systems using Autoencoders, 2023 "
         "(upsample, transpose_*); residual: ours"
     )
 
     architecture: Annotated[Architecture, doc("residual, or one of the seed study's decoders")] = "residual"
-    epochs: Annotated[int | None, Gt(0), doc("passes over the auxiliary images; default 13, seed decoders 25")] = None
+    epochs: Annotated[int | None, Gt(0), doc("passes over the auxiliary images; default 39, seed decoders 25")] = None
     learning_rate: Annotated[
         float | None, Gt(0), doc("default 3e-3; seed decoders 2.5e-4, transpose_medium 1e-3 as published")
     ] = None
@@ -74,13 +75,19 @@ class Decoder(Reconstruction[BlackBox]):
 
     def fit(self, knows: BlackBox) -> Reconstructor:
         """Train on the auxiliary pairs, or recall the decoder that another attack trained with these settings."""
-        form = self._residual(knows) if self.architecture == "residual" else self._seed(knows)
-        network = form.network.to(knows.device).to(memory_format=torch.channels_last)
-        network.load_state_dict(knows.remember(f"decoder {self.to_mapping()}", lambda: self._trained(form, knows)))
-        network.eval().requires_grad_(False)
-        return StagedDecoder(network, form.layers, form.image)
+        state = knows.remember(f"decoder {self.to_mapping()}", lambda: self._trained(knows))
+        form = self._form(knows)
+        form.network.load_state_dict(state)
+        form.network.eval().requires_grad_(False)
+        return StagedDecoder(form.network, form.layers, form.image)
 
-    def _trained(self, form: "_Form", knows: BlackBox) -> dict[str, Tensor]:
+    def _form(self, knows: BlackBox) -> "_Form":
+        form = self._residual(knows) if self.architecture == "residual" else self._seed(knows)
+        form.network.to(knows.device).to(memory_format=torch.channels_last)
+        return form
+
+    def _trained(self, knows: BlackBox) -> dict[str, Tensor]:
+        form = self._form(knows)  # made here, under the memo's own seed: whoever asks first, it begins alike
         pairs = knows.pairs(batch_size=self.batch_size or form.batch_size)
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -89,16 +96,20 @@ class Decoder(Reconstruction[BlackBox]):
 
         examples = _SeedNoise(pairs) if self.noise else pairs
         held_out = knows.pairs("validation", shuffle=False)
-        form.begin(release for release, _ in knows.pairs(shuffle=False))
+        form.begin(knows)
         return learned(form.network, form.recipe, examples, held_out, loss, knows)
 
     def _residual(self, knows: BlackBox) -> "_Form":
         height, width = knows.image_shape[1:]
         network = ResidualDecoder(knows.release_shape, height, width, self.width)
-        network.begin_at(knows.image_batches())
-        recipe = adamw(self.learning_rate or 3e-3, self.epochs or 13)
+        recipe = adamw(self.learning_rate or 3e-3, self.epochs or 39)
         loss = partial(squared_and_structural_error, structure=self.structure)
-        return _Form(network, network.layers, recipe, batch_size=32, loss=loss, begin=network.begin_from)
+
+        def begin(knows: BlackBox) -> None:
+            network.begin_at(knows.image_batches())
+            network.begin_from(release for release, _ in knows.pairs(shuffle=False))
+
+        return _Form(network, network.layers, recipe, batch_size=32, loss=loss, begin=begin)
 
     def _seed(self, knows: BlackBox) -> "_Form":
         channels, medium = knows.release_shape[0], self.architecture == "transpose_medium"
@@ -118,8 +129,8 @@ class Decoder(Reconstruction[BlackBox]):
         return _Form(network, network, recipe, batch_size, target=normalise, image=unnormalise)
 
 
-def _as_it_is(releases: Iterable[Tensor]) -> None:
-    """The seed's decoders take releases on whatever scale they have."""
+def _as_it_is(knows: BlackBox) -> None:
+    """The seed's decoders take releases on whatever scale they have, and begin at no picture."""
 
 
 def _same(images: Tensor) -> Tensor:
@@ -128,7 +139,7 @@ def _same(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Form:
-    """A network, its layers and its recipe, the space of its targets, the way back, and its look at releases."""
+    """A network, its layers and its recipe, the space of its targets, the way back, and what it looks at first."""
 
     network: nn.Module
     layers: nn.Sequential
@@ -137,7 +148,7 @@ class _Form:
     loss: Callable[[Tensor, Tensor], Tensor] = F.mse_loss
     target: Callable[[Tensor], Tensor] = _same
     image: Callable[[Tensor], Tensor] = _same
-    begin: Callable[[Iterable[Tensor]], None] = _as_it_is
+    begin: Callable[[BlackBox], None] = _as_it_is
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,7 @@ class Fora(ShadowAttack):
 
     def shadow(self, knows: QueryFree) -> Shadow:
         """The trained shadow, in eval mode and frozen; gradients reach its input."""
-        shadow = Shadow(knows)
-        return shadow.recalled(knows, self.what(knows), lambda: self._trained(shadow, knows))
+        return Shadow.recalled(knows, self.what(knows), lambda shadow: self._trained(shadow, knows))
 
     def _trained(self, shadow: Shadow, knows: QueryFree) -> dict[str, Tensor]:
         received = shadow.received.features

@@ -28,6 +28,7 @@ class InferAttribute(AttributeInference[BlackBox]):
     validation loss are kept.
     """
 
+    learns_from_copies: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "C. Song, V. Shmatikov, Overlearning Reveals Sensitive Attributes, ICLR 2020; the network is ours"
     )
@@ -94,4 +95,4 @@ class _Releases:
 
     def __iter__(self) -> Iterator[Batch]:
         for rows, labels in self.rows_and_labels:
-            yield as_grid(self.knows.requery("auxiliary", rows)), labels
+            yield as_grid(self.knows.examples(rows)[0]), labels

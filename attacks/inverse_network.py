@@ -34,6 +34,7 @@ class InverseNetwork(Reconstruction[BlackBox]):
     are noise too.
     """
 
+    learns_from_copies: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "He, Zhang, Lee, Model Inversion Attacks Against Collaborative Inference, ACSAC 2019 (published); "
         "batch_norm: a later variant"
@@ -47,20 +48,23 @@ class InverseNetwork(Reconstruction[BlackBox]):
 
     def fit(self, knows: BlackBox) -> Reconstructor:
         """Train on queried pairs, or recall the network that another attack trained with these settings."""
-        network = InverseNet(knows.release_shape, *knows.image_shape[1:], self.variant)
-        network.to(knows.device).to(memory_format=torch.channels_last)
-        what = f"inverse network {self.to_mapping()}"
-        network.load_state_dict(knows.remember(what, lambda: self._trained(network, knows)))
+        state = knows.remember(f"inverse network {self.to_mapping()}", lambda: self._trained(knows))
+        network = self._network(knows)
+        network.load_state_dict(state)
         network.eval().requires_grad_(False)
         return StagedDecoder(network, network.layers, unnormalise)
 
-    def _trained(self, network: InverseNet, knows: BlackBox) -> dict[str, Tensor]:
+    def _network(self, knows: BlackBox) -> InverseNet:
+        network = InverseNet(knows.release_shape, *knows.image_shape[1:], self.variant)
+        return network.to(knows.device).to(memory_format=torch.channels_last)
+
+    def _trained(self, knows: BlackBox) -> dict[str, Tensor]:
         def loss(model: nn.Module, batch: Batch) -> Tensor:
             release, images = batch
             return F.mse_loss(model(release).float(), normalise(images))
 
         examples, held_out = (self._batches(knows, part) for part in ("auxiliary", "validation"))
-        return learned(network, self._recipe(), examples, held_out, loss, knows)
+        return learned(self._network(knows), self._recipe(), examples, held_out, loss, knows)
 
     def _batches(self, knows: BlackBox, part: AttackerPart) -> Iterable[Batch]:
         pairs = knows.pairs(part, self.batch_size, shuffle=part == "auxiliary")

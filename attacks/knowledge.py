@@ -12,8 +12,9 @@ from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import check_images, to_float
 from splitleak.victims.training import Log
 
-AttackerPart = Literal["auxiliary", "validation"]
-"""The attacker fits on the auxiliary part and selects models on the validation part."""
+AttackerPart = Literal["auxiliary", "validation", "moved"]
+"""The attacker fits on the auxiliary part and selects models on the validation part. Moved: the auxiliary photos, and
+behind them copies of all of them, once or several times; only of who may have them encoded."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,19 @@ class BlackBox(QueryFree):
         with torch.no_grad():
             return self.resend(part, rows).detach()
 
+    def examples(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Release and image, uint8, of one copy of each of these auxiliary photos, drawn at random; counts queries.
+
+        Whoever learns from a photo in one place and one light only learns it by heart.
+        """
+        photos, copies = self.images["auxiliary"], self.images.get("moved")
+        if copies is None:
+            return self.requery("auxiliary", rows), photos[rows]
+        drawn = rows + len(photos) * torch.randint(len(copies) // len(photos), rows.shape)
+        return self.requery("moved", drawn), copies[drawn]
+
     def pairs(self, part: AttackerPart = "auxiliary", batch_size: int = 64, shuffle: bool = True) -> "Pairs":
-        """Batches of (release, images), with fresh channel randomness on each pass."""
+        """Batches of (release, images), with fresh channel randomness, and copies if shuffled, on each pass."""
         return Pairs(self, part, batch_size, shuffle)
 
     def _count(self, images: int) -> None:
@@ -218,5 +230,8 @@ class Pairs:
         images = self.knows.images[self.part]
         order = torch.randperm(len(images)) if self.shuffle else torch.arange(len(images))
         for rows in order[: self.count].split(self.batch_size):
-            release = self.knows.requery(self.part, rows)
-            yield release, to_float(images[rows].to(self.knows.device))
+            if self.shuffle and self.part == "auxiliary":
+                release, seen = self.knows.examples(rows)
+            else:
+                release, seen = self.knows.requery(self.part, rows), images[rows]
+            yield release, to_float(seen.to(self.knows.device))

@@ -49,6 +49,7 @@ class LatentSearch(Reconstruction[WhiteBox]):
     tell the latent from the release gives the first start, and the others lie around it.
     """
 
+    learns_from_copies: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "Z. Li et al., GAN You See Me? Enhanced Data Reconstruction Attacks against Split Inference, NeurIPS 2023"
     )
@@ -87,7 +88,6 @@ class LatentSearch(Reconstruction[WhiteBox]):
         height, width = knows.image_shape[1:]
         least, most = WIDTHS
         channels = self.width or max(least, min(most, height, width))
-        autoencoder = Autoencoder(self.latent, height, width, channels).to(knows.device)
         photos = {part: Shuffled((images,), BATCH) for part, images in knows.images.items()}
         recipe = self._recipe(len(photos["auxiliary"]))
 
@@ -95,16 +95,21 @@ class LatentSearch(Reconstruction[WhiteBox]):
             bound: Tensor = model(to_float(batch[0].to(knows.device)))
             return bound
 
+        def made() -> Autoencoder:
+            return Autoencoder(self.latent, height, width, channels).to(knows.device)
+
         def build() -> dict[str, Tensor]:
-            autoencoder.generator.rest.begin_at(knows.image_batches())
-            return learned(autoencoder, recipe, photos["auxiliary"], photos["validation"], loss, knows)
+            network = made()
+            network.generator.rest.begin_at(knows.image_batches())
+            return learned(network, recipe, photos["auxiliary"], photos["validation"], loss, knows)
 
         what = f"autoencoder of {self.latent} and {channels} in {recipe.epochs} epochs"
-        autoencoder.load_state_dict(knows.remember(what, build, about="images"))
+        state = knows.remember(what, build, about="images")
+        autoencoder = made()
+        autoencoder.load_state_dict(state)
         return autoencoder.eval().requires_grad_(False)
 
     def _encoder(self, autoencoder: Autoencoder, knows: WhiteBox) -> LatentEncoder:
-        encoder = LatentEncoder(knows.release_shape, self.latent).to(knows.device)
         pairs, held_out = knows.pairs(batch_size=BATCH), knows.pairs("validation", shuffle=False)
         recipe = self._recipe(len(pairs))
 
@@ -112,8 +117,12 @@ class LatentSearch(Reconstruction[WhiteBox]):
             release, images = batch
             return F.mse_loss(model(release), autoencoder.latent_of(images))
 
+        def made() -> LatentEncoder:
+            return LatentEncoder(knows.release_shape, self.latent).to(knows.device)
+
         what = f"latent encoder of {self.latent} and {self.width} in {recipe.epochs} epochs"
-        state = knows.remember(what, lambda: learned(encoder, recipe, pairs, held_out, loss, knows))
+        state = knows.remember(what, lambda: learned(made(), recipe, pairs, held_out, loss, knows))
+        encoder = made()
         encoder.load_state_dict(state)
         return encoder.eval().requires_grad_(False)
 

@@ -28,6 +28,7 @@ class Refine(Reconstruction[WhiteBox]):
     weight, and not to move at all, is tried on validation photos, so that it is chosen only where it helps.
     """
 
+    learns_from_copies: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "ours; search through a learned generator after Bora et al., Compressed Sensing using Generative Models, "
         "ICML 2017"

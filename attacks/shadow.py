@@ -54,10 +54,13 @@ class Shadow(nn.Module):
         """What the tail would be given for these images."""
         return self.received.like(self.encoder(images))
 
-    def recalled(self, knows: QueryFree, what: str, build: Callable[[], Mapping[str, Tensor]]) -> Self:
-        """The same shadow with what ``build`` makes of its state, or an earlier attack made; ready to be inverted."""
-        self.load_state_dict(knows.remember(what, build))
-        return self.eval().requires_grad_(False)
+    @classmethod
+    def recalled(cls, knows: QueryFree, what: str, trained: Callable[["Shadow"], Mapping[str, Tensor]]) -> Self:
+        """A shadow in the state that ``trained`` makes of an untrained one, or an earlier attack made; frozen."""
+        state = knows.remember(what, lambda: trained(cls(knows)))
+        shadow = cls(knows)
+        shadow.load_state_dict(state)
+        return shadow.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)

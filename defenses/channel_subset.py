@@ -124,7 +124,7 @@ class _SubsetChannel(Channel):
     def receive(self, release: Tensor) -> Tensor:
         shape = list(release.shape)
         shape[self.axis] = self.fill.shape[self.axis]
-        return self.fill.expand(shape).clone().index_copy_(self.axis, self.kept, release)
+        return self.fill.to(release.dtype).expand(shape).clone().index_copy_(self.axis, self.kept, release)
 
 
 def _places(values: Tensor) -> Tensor:
@@ -146,6 +146,10 @@ def cells_and_patches(features: Tensor, images: Tensor, axis: int) -> tuple[Tens
     coarse = F.interpolate(images, (PATCH * rows, PATCH * columns), mode="area")
     patches = F.unfold(coarse, PATCH, stride=PATCH).transpose(1, 2).flatten(0, 1)
     return inputs.double(), patches.double()
+
+
+LEAST_REVEALED = 1e-6
+"""Of what channels reveal on average: one that is always the same reveals nothing, and would be kept for that."""
 
 
 def least_leaking(covariance: Tensor, cross: Tensor, saliency: Tensor, count: int) -> Tensor:
@@ -172,6 +176,7 @@ def least_leaking(covariance: Tensor, cross: Tensor, saliency: Tensor, count: in
     for _ in range(size - count):
         diagonal = inverse.diagonal().clamp_min(torch.finfo(torch.float64).tiny)
         revealed = weights.square().sum(1) / diagonal
+        revealed = revealed + LEAST_REVEALED * revealed.mean()
         gone = int(torch.where(kept, revealed / worth, -torch.inf).argmax())
         column, row = inverse[:, gone] / inverse[gone, gone], weights[gone].clone()
         inverse = inverse - torch.outer(column, inverse[gone])

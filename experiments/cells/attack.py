@@ -13,7 +13,9 @@ from splitleak.experiments.judge.scores import Scores, Truth, score_answers, sco
 from splitleak.experiments.planning.plan import Entry
 from splitleak.experiments.stages.attack import AttackStage
 from splitleak.experiments.stages.inside import mosaic
+from splitleak.experiments.stages.moved import MovedStage
 from splitleak.experiments.store.store import Store
+from splitleak.victims.files import content_of
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,12 @@ class AttackCell(Cell):
     @cached_property
     def stage(self) -> AttackStage:
         """Fits it and lets it answer."""
-        targets = self.plan.attacker.slow_targets if self.entry.plugin.per_image else None
-        return AttackStage(self.protect, self.entry.plugin, self.threat, targets)
+        plugin, attacker = self.entry.plugin, self.plan.attacker
+        targets = attacker.slow_targets if plugin.per_image else None
+        learns = plugin.learns_from_copies and attacker.copies
+        moved = MovedStage(self.protect.victim.data, attacker.copies) if learns else None
+        files = tuple(content_of(file) for file in plugin.files())
+        return AttackStage(self.protect, plugin, self.threat, targets, moved, files)
 
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
         """Score the answers."""

@@ -84,6 +84,9 @@ class AttackerTable(Settings):
 
     auxiliary: Annotated[int, Ge(1), doc("the attacker's own photos")] = 1000
     mirror: Annotated[bool, doc("the attacker also has each of these photos mirrored")] = False
+    copies: Annotated[
+        int, Ge(0), doc("moved copies of each of them that it has the device encode too, to learn from; 0: none")
+    ] = 8
     adaptive: Annotated[
         list[bool],
         MinLen(1),

@@ -18,6 +18,7 @@ from splitleak.experiments.planning.threat import Threat
 from splitleak.experiments.stages.arrays import load_array, save_array, streamed, write_array
 from splitleak.experiments.stages.inside import Opened
 from splitleak.experiments.stages.memory import StoredMemory
+from splitleak.experiments.stages.moved import MovedStage, Part
 from splitleak.experiments.stages.protect import DRAWS, ProtectStage
 from splitleak.experiments.stages.victim import NetworkStage
 from splitleak.experiments.store.key import Stage
@@ -60,7 +61,7 @@ class EdgeDevice(nn.Module):
             return self.model.channel.merge(torch.stack([self.model.edge(images) for _ in range(self.sends)], 1))
         return self._sent(self.model.features(images))
 
-    def resend(self, part: str, rows: Tensor) -> Tensor:
+    def resend(self, part: Part, rows: Tensor) -> Tensor:
         """Release of stored photos with fresh draws of the channel, from stored features where they hold."""
         stored = self._features(part)
         if stored is None:
@@ -86,7 +87,10 @@ def resident(stored: T, device: torch.device) -> T:
 
 @dataclass(frozen=True)
 class AttackStage(Stage):
-    """What an attack says about the first ``targets`` photos of the target part (None for all)."""
+    """What an attack says about the first ``targets`` photos of the target part (None for all).
+
+    ``moved``: copies of its photos that it may learn from; ``files``: digests of the files that it reads.
+    """
 
     label: ClassVar[str] = "attack"
 
@@ -94,6 +98,8 @@ class AttackStage(Stage):
     attack: Attack[QueryFree]
     threat: Threat
     targets: int | None = None
+    moved: MovedStage | None = None
+    files: tuple[str, ...] = ()
 
     def compute(self, folder: Path, store: Store) -> None:
         """Write the answers and the log.
@@ -247,7 +253,7 @@ class AttackStage(Stage):
 
     def _knowledge(self, store: Store, history: list[dict[str, float]]) -> QueryFree:
         """Build the one object that the attack declares, and nothing beyond it."""
-        victim, edge = self.protect.victim, self.edge(store)
+        victim, edge, copies = self.protect.victim, self.edge(store), self.moved
         protected = self.protect.load(store)
         data = victim.data.load(store)
         show = store.curve(f"fitting {self.attack.name}", None)
@@ -271,7 +277,7 @@ class AttackStage(Stage):
             "log": log,
             "memory": StoredMemory(
                 store,
-                {"images": victim.data.key, "edge": [self.protect.key, asdict(self.threat)]},
+                {"images": victim.data.key, "edge": [self.protect.key, asdict(self.threat), copies and copies.key]},
                 self.protect.seed,
             ),
         }
@@ -280,6 +286,9 @@ class AttackStage(Stage):
         kind = knowledge_of(type(self.attack))
         if issubclass(kind, BlackBox):
             facts |= {"send": edge, "resend": edge.resend, "budget": self.threat.budget}
+        if issubclass(kind, BlackBox) and copies:
+            facts["images"]["moved"] = copies.load(store)
+            facts["resend"] = lambda part, rows: edge.resend(copies if part == "moved" else part, rows)
         if issubclass(kind, WhiteBox):
             facts["edge"] = edge
         return as_declared(kind(**facts), self.attack)

@@ -5,10 +5,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from splitleak.experiments.stages.arrays import load_array, save_array
@@ -19,6 +18,7 @@ from splitleak.experiments.store.store import Store
 from splitleak.victims.embedding import Embedder, Portraits, augmented, photographed_twice, train_embedder
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import WEIGHTS_VARIABLE, content_of, find_file
+from splitleak.victims.onnx_embedder import ONNX_FILE, OnnxEmbedder, central
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import BATCH, to_float
 from splitleak.victims.training import adamw
@@ -27,7 +27,7 @@ Embed = Callable[[Tensor], Tensor]
 """Images (n, 3, h, w) in [0, 1] -> embeddings (n, d)."""
 
 WIDTH, EPOCHS, LEARNING_RATE = 32, 30, 2e-3
-ONNX_FILE = "ONNX file of a face embedder"
+ASKED = "judge.identity"
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,7 @@ class EmbedderStage(Stage):
 
     def view(self, images: Tensor) -> Tensor:
         """What the embedder is shown of images (n, 3, h, w) uint8: their central squares in [0, 1]."""
-        side = images.shape[-1]
-        kept = max(1, round(side * self.crop))
-        start = (side - kept) // 2
-        return to_float(images[..., start : start + kept, start : start + kept])
+        return to_float(central(images, self.crop))
 
     def _embedded(self, embed: Embed, images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -124,11 +121,7 @@ class TrainedEmbedderStage(EmbedderStage):
 
 @dataclass(frozen=True)
 class OnnxEmbedderStage(EmbedderStage):
-    """A network in an ONNX file: images (n, 3, h, w) in [0, 1], RGB -> embeddings (n, d) by Euclidean distance.
-
-    Its first input and first output are used; images are resized to the height and width that the input declares.
-    ``fingerprint`` changes when the file does.
-    """
+    """A network in an ONNX file, see ``OnnxEmbedder``. ``fingerprint`` changes when the file does."""
 
     path: str = field(metadata=ELSEWHERE)
     fingerprint: str
@@ -138,50 +131,7 @@ class OnnxEmbedderStage(EmbedderStage):
 
     def open(self, folder: Path, store: Store) -> Embed:
         """A session on the CPU."""
-        session = open_onnx(self.path)
-        declared, output = session.get_inputs()[0], session.get_outputs()[0].name
-        batch, _, *size = declared.shape
-
-        def embed(images: Tensor) -> Tensor:
-            if all(isinstance(side, int) for side in size) and list(images.shape[2:]) != size:
-                images = F.interpolate(images, size, mode="bilinear", antialias=True).clamp(0, 1)
-            chunks = images.split(batch if isinstance(batch, int) else len(images))
-            said = [session.run([output], {declared.name: chunk.numpy()})[0] for chunk in chunks]
-            return torch.cat([torch.from_numpy(one).flatten(1) for one in said])
-
-        return embed
-
-
-def open_onnx(path: str) -> Any:
-    """An inference session of an image embedder.
-
-    Raises:
-        InvalidInputError: onnxruntime is not installed, there is no such file, or it takes no images.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise InvalidInputError(
-            f"judge.identity = '{path}' needs onnxruntime: pip install 'splitleak[identity]'"
-        ) from None
-    place = find_file(path, ONNX_FILE, WEIGHTS_VARIABLE)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    try:
-        session = onnxruntime.InferenceSession(str(place), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no other base class
-        raise InvalidInputError(f"judge.identity = '{path}' is no model that onnxruntime loads: {error}") from None
-    inputs = [(given.type, list(given.shape)) for given in session.get_inputs()]
-    if not (len(inputs) == 1 and inputs[0][0] == "tensor(float)" and _takes_images(inputs[0][1])):
-        raise InvalidInputError(
-            f"judge.identity = '{path}' takes {inputs}; it should take one float tensor of images (n, 3, h, w)"
-        )
-    return session
-
-
-def _takes_images(shape: list[Any]) -> bool:
-    """Whether a declared shape is that of images, one by one or any number; what is not a number is free."""
-    return len(shape) == 4 and shape[1] == 3 and (shape[0] == 1 or not isinstance(shape[0], int))
+        return OnnxEmbedder(self.path, ASKED)
 
 
 def embedder_stage(identity: str, crop: float, data: DataStage, device: str) -> EmbedderStage | None:
@@ -215,7 +165,7 @@ def check_embedder(identity: str, people: Mapping[str, Tensor] | None) -> None:
             f"judge.identity = '{identity}': this data does not say who is on a photo; use 'none'"
         )
     if identity != "trained":
-        open_onnx(identity)
+        OnnxEmbedder(identity, ASKED)
         return
     known = torch.cat([people["train"], people["auxiliary"]])
     if len(known[photographed_twice(known)].unique()) < 2:

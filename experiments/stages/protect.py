@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from splitleak.defenses.base import Calibration, CalibrationBatch, Defense, Guarantee, Perturbation
 from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit
 from splitleak.experiments.stages.data import Data
+from splitleak.experiments.stages.moved import Part
 from splitleak.experiments.stages.victim import FeaturesStage, NetworkStage, VictimStage, load_modules, save_modules
 from splitleak.experiments.store.store import Store
 from splitleak.victims.cuts import Halves
@@ -91,11 +92,11 @@ class ProtectStage(NetworkStage):
         encoder = self.victim.new_encoder(store)
         return self.defense.adapt(encoder) if self.trains_encoder else encoder
 
-    def images(self, part: str, store: Store) -> Tensor:
+    def images(self, part: Part, store: Store) -> Tensor:
         """Of the victim's data."""
         return self.victim.images(part, store)
 
-    def stored_features(self, part: str, store: Store) -> Tensor | None:
+    def stored_features(self, part: Part, store: Store) -> Tensor | None:
         """What the channel sends; None where noise on the images makes it vary."""
         if self._perturbation(store) is not None:
             return None
@@ -120,7 +121,7 @@ class ProtectStage(NetworkStage):
         )
         return model.to(store.device).eval()
 
-    def _frozen_features(self, part: str, store: Store) -> Tensor | None:
+    def _frozen_features(self, part: Part, store: Store) -> Tensor | None:
         """Like ``stored_features``, before the protected network exists."""
         return None if self.trains_encoder else self.stored_features(part, store)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit
 from splitleak.experiments.stages.arrays import ArrayFile, load_array
 from splitleak.experiments.stages.data import Data, DataStage
+from splitleak.experiments.stages.moved import MovedStage, Part
 from splitleak.experiments.store.key import ELSEWHERE, Stage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.cuts import Halves, split, uncut
@@ -30,7 +31,7 @@ class NetworkStage(Stage):
     """A stage that ends in a split network, defended or not, with the photos that it belongs to."""
 
     @abstractmethod
-    def images(self, part: str, store: Store) -> Tensor:
+    def images(self, part: Part, store: Store) -> Tensor:
         """The photos of a part, uint8 (n, 3, h, w)."""
 
     @abstractmethod
@@ -38,7 +39,7 @@ class NetworkStage(Stage):
         """The network in eval mode on the store's device, its parameters frozen; a fresh copy on each call."""
 
     @abstractmethod
-    def stored_features(self, part: str, store: Store) -> Tensor | None:
+    def stored_features(self, part: Part, store: Store) -> Tensor | None:
         """What the encoder makes of a part, (n, *shape); None where that varies from call to call."""
 
 
@@ -177,9 +178,9 @@ class VictimStage(NetworkStage):
         photos = self.data.expected_bytes() // self.data.image_bytes(1)
         return photos * math.prod(shape) * torch.float16.itemsize
 
-    def images(self, part: str, store: Store) -> Tensor:
-        """Of the victim's data."""
-        return self.data.load(store).images[part]
+    def images(self, part: Part, store: Store) -> Tensor:
+        """Of the victim's data, or made of them."""
+        return part.load(store) if isinstance(part, MovedStage) else self.data.load(store).images[part]
 
     def load(self, store: Store) -> SplitModel:
         """The trained network, undefended."""
@@ -187,7 +188,7 @@ class VictimStage(NetworkStage):
         load_modules(store.folder(self) / "weights.safetensors", encoder=halves.encoder, tail=halves.tail)
         return SplitModel(halves.encoder, halves.tail).to(store.device).eval().requires_grad_(False)
 
-    def stored_features(self, part: str, store: Store) -> Tensor:
+    def stored_features(self, part: Part, store: Store) -> Tensor:
         """Of the undefended encoder."""
         return FeaturesStage(self, part).load(store)
 
@@ -214,7 +215,7 @@ class FeaturesStage(Stage):
     label: ClassVar[str] = "features"
 
     network: NetworkStage
-    part: str
+    part: Part
 
     def compute(self, folder: Path, store: Store) -> None:
         """features.npy, see ``write_features``."""

@@ -6,7 +6,8 @@ import torch
 
 from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.knowledge import BlackBox
-from splitleak.attacks.ridge import PENALTIES, Ridge, _KeptRows, _NormalEquations, _to_images, _to_patches
+from splitleak.attacks.linear import PENALTIES, _KeptRows, _least_squares, _NormalEquations
+from splitleak.attacks.ridge import Ridge, _to_images, _to_patches
 from splitleak.victims.tensors import to_float
 
 
@@ -35,7 +36,7 @@ def test_both_forms_equal_an_augmented_least_squares(
 
 
 def test_kept_rows_stop_at_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("splitleak.attacks.ridge.KEPT_BYTES", 100 * 4 * 8)  # a hundred rows of six floats and two
+    monkeypatch.setattr("splitleak.attacks.linear.KEPT_BYTES", 100 * 4 * 8)  # a hundred rows of six floats and two
     sums = _KeptRows()
     assert not sums.full
     sums.add(torch.rand(99, 6), torch.rand(99, 2))
@@ -45,9 +46,21 @@ def test_kept_rows_stop_at_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("photos", "features", "form"),
+    [(3, 10, _NormalEquations), (3, 30, _NormalEquations), (2, 30, _KeptRows), (3, 41, _KeptRows)],
+)
+def test_rows_are_summed_rather_than_left_out(
+    photos: int, features: int, form: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("SUMMED", 10), ("SUMMED_AT_MOST", 40), ("KEPT_ROWS", 100)):
+        monkeypatch.setattr(f"splitleak.attacks.linear.{name}", value)
+    assert type(_least_squares(features, 50 * photos)) is form
+
+
 @pytest.mark.parametrize("summed", [0, 4096])
 def test_the_whole_release_undoes_a_mixing_that_a_window_cannot(summed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("splitleak.attacks.ridge.SUMMED", summed)
+    monkeypatch.setattr("splitleak.attacks.linear.SUMMED", summed)
     knows, _ = toy_knowledge(Ridge())
     assert isinstance(knows, BlackBox)
     shape = (3, *knows.image_shape[1:])

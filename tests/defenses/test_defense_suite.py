@@ -454,6 +454,21 @@ def test_least_leaking_is_the_slow_one(size: int, seed: int) -> None:
     assert found.tolist() == slow_least_leaking(covariance, cross, saliency, count)
 
 
+def test_a_channel_that_is_always_the_same_is_no_channel_worth_its_bytes() -> None:
+    covariance, cross = torch.eye(5, dtype=torch.float64), torch.full((5, 2), 0.4, dtype=torch.float64)
+    saliency = torch.tensor([0.2, 0.0, 0.7, 0.4, 0.3], dtype=torch.float64)
+    covariance[1], covariance[:, 1], cross[1] = 0, 0, 0
+    for count in (1, 2, 3, 4):
+        assert 1 not in least_leaking(covariance, cross, saliency, count).tolist()
+
+
+def test_a_subset_is_put_back_in_half_precision_too() -> None:
+    channel, features = toy_channel(ChannelSubset(0.5), toy_calibration())
+    back = channel(features.bfloat16())
+    assert back.dtype == torch.bfloat16
+    torch.testing.assert_close(back.float(), channel(features), rtol=1e-2, atol=1e-2)
+
+
 def test_a_channel_that_shows_the_picture_and_serves_no_task_goes_first() -> None:
     covariance = torch.eye(3, dtype=torch.float64)
     cross = torch.tensor([[0.9], [0.5], [0.5]], dtype=torch.float64)

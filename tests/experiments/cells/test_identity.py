@@ -53,6 +53,8 @@ from splitleak.victims.embedding import (
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import DATA_VARIABLE, WEIGHTS_VARIABLE
 from splitleak.victims.seeding import seeded
+from splitleak.victims.tensors import to_float
+from splitleak.victims.toy import toy_images
 
 FACE_EMBEDDER = "face_dlib_resnet128.onnx"
 
@@ -581,6 +583,36 @@ def test_a_file_is_found_through_the_variable(
 ) -> None:
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(onnx_file.parent))
     run_of(tmp_path / "plan", MEAN, onnx_file.name)
+
+
+def test_a_taught_linker_says_what_its_teacher_says_of_the_photo(onnx_file: Path) -> None:
+    attack = Reidentify(teacher=str(onnx_file), teacher_crop=0.5, teacher_alone=True)
+    knows, edge = toy_knowledge(attack)
+    assert isinstance(knows, BlackBox)
+    photos = to_float(toy_images(40, seed=9))  # nobody's of the attacker
+    with torch.no_grad():
+        said = attack.fit(knows)(edge(photos))
+    side = photos.shape[-1]
+    centre = photos[..., side // 4 : side // 4 + side // 2, side // 4 : side // 4 + side // 2]
+    taught = F.interpolate(centre, (4, 4), mode="bilinear", antialias=True).flatten(1)
+    own = F.cosine_similarity(said, taught)
+    assert own.min() > 0.9
+    assert own.mean() > F.cosine_similarity(said, taught.roll(1, 0)).mean() + 0.01
+    torch.testing.assert_close(said.norm(dim=1), torch.ones(40))
+    assert knows.queries == len(knows.images["auxiliary"]) + len(knows.images["validation"])
+
+
+def test_another_teacher_is_another_attack_and_none_is_refused_at_once(tmp_path: Path, onnx_file: Path) -> None:
+    taught = MEAN + f'[[attacks]]\nname = "reidentify"\nteacher = "{onnx_file}"\n'
+    keys = [cell.key for cell in run_of(tmp_path, taught).cells]
+    write_onnx(onnx_file, ["n", 3, 8, 8])
+    other = [cell.key for cell in run_of(tmp_path, taught).cells]
+    assert [a == b for a, b in zip(keys, other, strict=True)] == [True, False]  # the mean image has no teacher
+    for name, reason in (("nowhere.onnx", "not found"), ("text.onnx", "no model that onnxruntime loads")):
+        (tmp_path / "text.onnx").write_text("no model")
+        with pytest.raises(InvalidInputError, match=f"{reason}") as error:
+            run_of(tmp_path, f'[[attacks]]\nname = "reidentify"\nteacher = "{tmp_path / name}"\n')
+        assert "\n" not in str(error.value)
 
 
 def refused(tmp_path: Path, identity: str, **options: Any) -> str:

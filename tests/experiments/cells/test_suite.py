@@ -1,19 +1,22 @@
 """What attacks share in a plan: trained decoders, threats, and the suite's choice among them."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny import DECODER, HEAD, MEAN, NONE, RIDGE, run_plan
+from tiny import DECODER, HEAD, MEAN, NONE, RIDGE, SUBSET, run_plan
 
+from splitleak.experiments.cells.attack import AttackCell
 from splitleak.experiments.cells.build import cells_of
 from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.report.tables.matched import yardstick
 from splitleak.experiments.results.load import load_results
+from splitleak.experiments.stages.arrays import load_array
 from splitleak.experiments.stages.strongest import Prediction, _line, choose, members
 from splitleak.experiments.store.integrity import seal, sealed
 from splitleak.experiments.store.store import Store
@@ -252,6 +255,44 @@ def test_a_mirror_doubles_the_attackers_photos_and_nothing_else(tmp_path: Path) 
         assert torch.equal(values[64:], values[:64])
     results, _, _ = run_plan(head + NONE + RIDGE, tmp_path, shared=True)
     assert results[0]["queries"] == 128 + len(data.images["validation"])
+
+
+def test_who_learns_has_moved_copies_of_its_photos_encoded_once(tmp_path: Path) -> None:
+    def computed(copies: int) -> tuple[Counter[str], Store]:
+        head = HEAD.replace("auxiliary = 64", f"auxiliary = 64\ncopies = {copies}")
+        results, _, store = run_plan(head + NONE + SUBSET + RIDGE + DECODER, tmp_path)
+        assert {result["status"] for result in results} == {"ok"}
+        return Counter(store.computed), store
+
+    assert "moved" not in computed(0)[0]
+    fresh, store = computed(2)
+    assert {label: fresh[label] for label in ("moved", "features", "attack")} == {
+        "moved": 1,
+        "features": 1,
+        "attack": 2,
+    }
+    (moved,) = (load_array(path / "images.npy") for path in (store.root / "moved").iterdir() if path.is_dir())
+    plan = tmp_path / "plan.toml"
+    cells = [cell for cell in cells_of(read_plan(plan)) if isinstance(cell, AttackCell)]
+    assert {cell.attack["name"]: cell.stage.moved is not None for cell in cells} == {
+        "mean_image": False,
+        "ridge": False,
+        "decoder": True,
+    }
+    images = cells[0].protect.victim.data.load(store).images["auxiliary"]
+    assert torch.equal(moved[:64], images)
+    assert moved.shape == (192, *images.shape[1:])
+    for copy in moved[64:].split(64):
+        assert not torch.equal(copy, images)
+        # the same photos: nearer to their own, as it is or mirrored, than to that of another row
+        own, others = (_apart(copy, other) for other in (images, images.roll(1, 0)))
+        assert own.mean() < 0.7 * others.mean()
+
+
+def _apart(copies: torch.Tensor, photos: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of each copy from its photo or the mirrored photo, whichever is less."""
+    differences = [(copies.float() - seen.float()).abs().mean((1, 2, 3)) for seen in (photos, photos.flip(3))]
+    return torch.minimum(*differences)
 
 
 def test_one_attack_is_no_suite(tmp_path: Path) -> None:
