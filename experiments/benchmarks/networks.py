@@ -18,7 +18,7 @@ from splitleak.victims.seeding import seeded
 
 CLASSES = 10
 PHOTOS = 4
-SIZES = (64, 96, 128, 224, 240, 256)
+SIZES = (64, 70, 96, 128, 224, 240, 256)
 """Tried in turn: some networks take one size only, some none below theirs."""
 KINDS = (
     "beit_base_patch16_224",
