@@ -144,20 +144,14 @@ def run_cells(
 
     def on_end(task: Task, outcome: Outcome) -> None:
         computed.update(outcome.computed)
-        if task.name in uncut and outcome.failure is None:
-            on_loaded([accuracy_of_uncut(uncut[task.name], store)])
-        if task.name in uncut and outcome.refused:
-            raise InvalidInputError(outcome.refused)  # no cell of a network that is cut wrongly says anything
+        if task.name in uncut:
+            if outcome.refused:
+                raise InvalidInputError(outcome.refused)  # no cell of a network that is cut wrongly says anything
+            if outcome.failure is None:
+                on_loaded([accuracy_of_uncut(uncut[task.name], store)])
         if task.kind == "cell":
             cell = missing[task.name]
-            if outcome.failure is not None:
-                write_record(run.folder, cell.record("failed", traceback=outcome.failure))
-            result = cell.result(run.folder)
-            if result is None:
-                raise InvalidInputError(
-                    f"{cell.title}: what was stored is another state's; two states of the code or the data share "
-                    f"{run.folder}: give each its own --out"
-                )
+            result = _result(cell, run.folder, outcome)
             on_cell(cell, result, True)
             if fail_fast and result.failed:
                 raise _FailedError
@@ -165,6 +159,23 @@ def run_cells(
     with suppress(_FailedError):
         execute(_graph(run, list(missing.values()), store), executor, on_end, time_is_up)
     return computed
+
+
+def _result(cell: Cell, folder: Path, outcome: Outcome) -> Record:
+    """What a cell's task has left, or the failure of what it needs.
+
+    Raises:
+        InvalidInputError: another process with other code wrote there.
+    """
+    if outcome.failure is not None:
+        write_record(folder, cell.record("failed", traceback=outcome.failure))
+    result = cell.result(folder)
+    if result is None:
+        raise InvalidInputError(
+            f"{cell.title}: what was stored is another state's; two states of the code or the data share "
+            f"{folder}: give each its own --out"
+        )
+    return result
 
 
 def _missing(run: Run, retry_failed: bool, on_cell: Callable[[Cell, Record, bool], None]) -> dict[str, Cell]:

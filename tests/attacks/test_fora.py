@@ -1,5 +1,8 @@
 """Distributions are compared as a slow oracle does, and a shadow that matches them can be inverted."""
 
+from collections.abc import Callable
+from statistics import median
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from splitleak.attacks.fora import BANDWIDTHS, Critic, Fora, discrepancy, gradient_penalty
-from splitleak.attacks.knowledge import AttackerPart, QueryFree
+from splitleak.attacks.knowledge import About, AttackerPart, Memo, QueryFree
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_bytes, to_float
 from splitleak.victims.toy import left_as_found
@@ -140,15 +143,25 @@ def easy() -> tuple[QueryFree, Tensor]:
 
 
 def test_recovers_an_encoder_that_the_distribution_gives_away() -> None:
-    knows, truth = easy()
-    attack = Fora(steps=100, learning_rate=2e-2, width=16, decoder_epochs=8)
-    with left_as_found(knows.tail, tensors=(knows.intercepted, *knows.images.values())), seeded("recover"):
-        reconstruct = attack.fit(knows)
-        with torch.no_grad():
-            rebuilt = reconstruct(knows.intercepted)
-    error = float((rebuilt - truth).square().mean())
-    assert error < 0.5 * float((truth - truth.mean(0)).square().mean())
-    assert knows.queries == 0
+    """From the median start: from an unlucky one it recovers less, whatever it learns."""
+
+    def left(start: int) -> float:
+        knows, truth = easy()
+
+        def memory(what: str, module: str, about: About, build: Callable[[], Memo]) -> Memo:
+            with seeded("memory", what, start):
+                return build()
+
+        knows.memory = memory
+        attack = Fora(steps=300, learning_rate=1e-2, width=16, decoder_epochs=8)
+        with left_as_found(knows.tail, tensors=(knows.intercepted, *knows.images.values())), seeded("recover"):
+            reconstruct = attack.fit(knows)
+            with torch.no_grad():
+                rebuilt = reconstruct(knows.intercepted)
+        assert knows.queries == 0
+        return float((rebuilt - truth).square().mean() / (truth - truth.mean(0)).square().mean())
+
+    assert median(left(start) for start in range(3)) < 0.5
 
 
 def test_longer_training_brings_the_distributions_nearer() -> None:
