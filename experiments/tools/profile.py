@@ -89,7 +89,8 @@ class ProfileRequest(Settings):
                 "size": self.size,
             },
             "parts": {"train": 0, "validation": validation, "target": self.target},
-            "attacker": {"auxiliary": self.auxiliary},
+            # copies need more passes than a quick decoder takes
+            "attacker": {"auxiliary": self.auxiliary, "copies": 0},
         }
         decoder = {
             "name": "decoder",

@@ -152,7 +152,8 @@ def tables(request: AuditRequest, offer: Offer) -> dict[str, Any]:
         },
         "parts": {part: size for part, size in asdict(sizes).items() if part != "auxiliary"},
         "defender": {"epochs": TAIL_EPOCHS, **training},
-        "attacker": {"auxiliary": sizes.auxiliary, "slow_targets": max(1, offer.scale.searched)},
+        # copies need more passes than minutes buy
+        "attacker": {"auxiliary": sizes.auxiliary, "copies": 0, "slow_targets": max(1, offer.scale.searched)},
     }
 
 
