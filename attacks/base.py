@@ -116,9 +116,6 @@ class Attack(Settings, ABC, Generic[K]):
     """True for an attack that knows the device by the distribution of its features only. It inverts devices that this
     gives away; the toy of the contract checks, whose pictures are alike in every colour, is none."""
 
-    learns_from_copies: ClassVar[bool] = False
-    """True for an attack that trains on moved copies of its photos, see ``BlackBox.examples``, where it has any."""
-
     requires: ClassVar[frozenset[Requirement]] = frozenset()
     """What it must have beyond what its kind of knowledge implies and its parent classes require."""
 
@@ -146,6 +143,14 @@ class Attack(Settings, ABC, Generic[K]):
         for requirement in self.needs():
             if not scene.offers(requirement):
                 yield WORDS[requirement]
+
+    @property
+    def learns_from_copies(self) -> bool:
+        """Whether it trains on moved copies of its photos, see ``BlackBox.examples``, where it has any.
+
+        A recipe that others published does not: it is kept as it was.
+        """
+        return False
 
     def files(self) -> tuple[Path, ...]:
         """What it reads beside what it is given: a result is found again only while their content stays.

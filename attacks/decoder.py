@@ -37,7 +37,6 @@ class Decoder(Reconstruction[BlackBox]):
     Every pass sees fresh draws of the channel; the weights with the least validation error are kept.
     """
 
-    learns_from_copies: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "P. Nagasubramaniam, Image Reconstruction Attacks in Distributed DL Systems using Autoencoders, 2023 "
         "(upsample, transpose_*); residual: ours"
@@ -57,6 +56,11 @@ class Decoder(Reconstruction[BlackBox]):
         super().__post_init__()
         if self.noise and self.architecture == "residual":
             raise InvalidInputError("decoder.noise = True: only the seed study's decoders were trained with it")
+
+    @property
+    def learns_from_copies(self) -> bool:
+        """The residual decoder; the seed study's keep its recipe."""
+        return self.architecture == "residual"
 
     @property
     def darkest(self) -> tuple[float, float, float]:

@@ -28,7 +28,6 @@ class InferAttribute(AttributeInference[BlackBox]):
     validation loss are kept.
     """
 
-    learns_from_copies: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "C. Song, V. Shmatikov, Overlearning Reveals Sensitive Attributes, ICLR 2020; the network is ours"
     )
@@ -37,6 +36,11 @@ class InferAttribute(AttributeInference[BlackBox]):
     learning_rate: Annotated[float, Gt(0), doc("peak of the one-cycle schedule")] = 2e-3
     batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32
     width: Annotated[int, Ge(8), doc("channels after the first convolution")] = 64
+
+    @property
+    def learns_from_copies(self) -> bool:
+        """Always."""
+        return True
 
     def fit(self, knows: BlackBox) -> Answer:
         """Train on the auxiliary photos whose attribute is known.

@@ -34,7 +34,6 @@ class InverseNetwork(Reconstruction[BlackBox]):
     are noise too.
     """
 
-    learns_from_copies: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "He, Zhang, Lee, Model Inversion Attacks Against Collaborative Inference, ACSAC 2019 (published); "
         "batch_norm: a later variant"

@@ -49,7 +49,6 @@ class LatentSearch(Reconstruction[WhiteBox]):
     tell the latent from the release gives the first start, and the others lie around it.
     """
 
-    learns_from_copies: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "Z. Li et al., GAN You See Me? Enhanced Data Reconstruction Attacks against Split Inference, NeurIPS 2023"
     )
@@ -69,6 +68,11 @@ class LatentSearch(Reconstruction[WhiteBox]):
         int | None, Gt(0), doc("of training generator and encoder; default 20, at least 1500 steps")
     ] = None
     draws: Annotated[int, Gt(0), doc("sends averaged in each step where the channel is random")] = 4
+
+    @property
+    def learns_from_copies(self) -> bool:
+        """Always."""
+        return True
 
     def fit(self, knows: WhiteBox) -> Reconstructor:
         """Train or recall generator and encoder, then choose the prior's weight where none is given."""

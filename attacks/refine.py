@@ -28,7 +28,6 @@ class Refine(Reconstruction[WhiteBox]):
     weight, and not to move at all, is tried on validation photos, so that it is chosen only where it helps.
     """
 
-    learns_from_copies: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "ours; search through a learned generator after Bora et al., Compressed Sensing using Generative Models, "
         "ICML 2017"
@@ -42,6 +41,11 @@ class Refine(Reconstruction[WhiteBox]):
     learning_rate: Annotated[float, Gt(0), doc("of Adam, in standard deviations of a feature")] = 0.02
     weight: Annotated[float | None, Ge(0), doc("of the shift; none: the best on a few validation photos")] = None
     draws: Annotated[int, Gt(0), doc("sends averaged in each step where the channel is random")] = 4
+
+    @property
+    def learns_from_copies(self) -> bool:
+        """Always."""
+        return True
 
     def fit(self, knows: WhiteBox) -> Reconstructor:
         """Train or recall the decoder, then choose the weight."""

@@ -39,7 +39,6 @@ class Reidentify(Linkage[BlackBox]):
     people than the attacker has photos of.
     """
 
-    learns_from_copies: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "ours: embeddings of what is sent; loss: P. Khosla et al., Supervised Contrastive Learning, NeurIPS 2020; "
         "batches: A. Hermans, L. Beyer, B. Leibe, In Defense of the Triplet Loss, 2017"
@@ -60,6 +59,11 @@ class Reidentify(Linkage[BlackBox]):
     teacher_crop: Annotated[
         float, Gt(0), Le(1), doc("side of the central square that the teacher is shown, as a share of the photo's")
     ] = 1.0
+
+    @property
+    def learns_from_copies(self) -> bool:
+        """Always."""
+        return True
 
     def files(self) -> tuple[Path, ...]:
         """The teacher."""

@@ -89,7 +89,7 @@ class ProfileRequest(Settings):
                 "size": self.size,
             },
             "parts": {"train": 0, "validation": validation, "target": self.target},
-            # copies need more passes than a quick decoder takes
+            # moved copies gain little in so few passes
             "attacker": {"auxiliary": self.auxiliary, "copies": 0},
         }
         decoder = {

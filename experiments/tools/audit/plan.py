@@ -152,7 +152,7 @@ def tables(request: AuditRequest, offer: Offer) -> dict[str, Any]:
         },
         "parts": {part: size for part, size in asdict(sizes).items() if part != "auxiliary"},
         "defender": {"epochs": TAIL_EPOCHS, **training},
-        # copies need more passes than minutes buy
+        # moved copies gain little in so few passes
         "attacker": {"auxiliary": sizes.auxiliary, "copies": 0, "slow_targets": max(1, offer.scale.searched)},
     }
 

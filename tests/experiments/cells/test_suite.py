@@ -10,6 +10,11 @@ import pytest
 import torch
 from tiny import DECODER, HEAD, MEAN, NONE, RIDGE, SUBSET, run_plan
 
+from splitleak.attacks.base import Attack
+from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.inverse_network import InverseNetwork
+from splitleak.attacks.refine import Refine
+from splitleak.attacks.ridge import Ridge
 from splitleak.experiments.cells.attack import AttackCell
 from splitleak.experiments.cells.build import cells_of
 from splitleak.experiments.planning.names import CACHE
@@ -287,6 +292,21 @@ def test_who_learns_has_moved_copies_of_its_photos_encoded_once(tmp_path: Path) 
         # the same photos: nearer to their own, as it is or mirrored, than to that of another row
         own, others = (_apart(copy, other) for other in (images, images.roll(1, 0)))
         assert own.mean() < 0.7 * others.mean()
+
+
+@pytest.mark.parametrize(
+    ("attack", "learns"),
+    [
+        (Decoder(), True),
+        (Refine(), True),
+        (Decoder(architecture="upsample"), False),
+        (InverseNetwork(), False),
+        (InverseNetwork(queries="noise"), False),
+        (Ridge(), False),
+    ],
+)
+def test_a_recipe_that_others_published_has_no_copies(attack: Attack[Any], learns: bool) -> None:
+    assert attack.learns_from_copies is learns
 
 
 def _apart(copies: torch.Tensor, photos: torch.Tensor) -> torch.Tensor:
