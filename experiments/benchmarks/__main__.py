@@ -4,6 +4,7 @@ import torch
 from rich.console import Console
 
 from splitleak.experiments.benchmarks import (
+    attackers,
     calibration,
     compiled,
     coverage,
@@ -31,6 +32,8 @@ if __name__ == "__main__":
     console.print(faults.compare())
     console.print(memory.compare(photos=20_000))
     console.print(networks.compare(networks.every()))
+    for setting in attackers.SETTINGS:
+        console.print(attackers.compare(setting))
     console.print(calibration.compare(GaussianVictim(), targets=512))
     console.print(coverage.compare(repeats=1000))
     console.print(judging.compare(images=1000, photos=100_000))

@@ -5,15 +5,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from splitleak.attacks.base import Attack, knowledge_of
+from splitleak.attacks.base import Attack, Reconstruction, knowledge_of
 from splitleak.attacks.knowledge import QueryFree
 from splitleak.experiments.cells.cell import Cell, save_strip, summaries
+from splitleak.experiments.cells.fingerprints import weights_fingerprint
 from splitleak.experiments.judge.doubts import converged, cut_off
 from splitleak.experiments.judge.scores import Scores, Truth, score_answers, score_control, score_identity
 from splitleak.experiments.planning.plan import Entry
 from splitleak.experiments.stages.attack import AttackStage
 from splitleak.experiments.stages.inside import mosaic
+from splitleak.experiments.stages.likeness import LikenessStage
 from splitleak.experiments.stages.moved import MovedStage
+from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.files import content_of
 
@@ -48,19 +51,38 @@ class AttackCell(Cell):
         files = tuple(content_of(file) for file in plugin.files())
         return AttackStage(self.protect, plugin, self.threat, targets, moved, files)
 
+    @cached_property
+    def likeness(self) -> LikenessStage | None:
+        """Compares its pictures with the photos; None where it makes none."""
+        if not isinstance(self.entry.plugin, Reconstruction):
+            return None
+        table = self.plan.judge
+        fingerprint = weights_fingerprint(table.lpips) if table.lpips else None
+        return LikenessStage(self.stage, table.seed_convention, table.lpips, fingerprint)
+
+    @property
+    def stages(self) -> list[Stage]:
+        """With the likeness of its pictures."""
+        return [*super().stages, *([self.likeness] if self.likeness else [])]
+
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
         """Score the answers."""
         truth, log, plugin, groups = self.truth(store), self.stage.log(store), self.entry.plugin, self.groups(store)
-        draws = [self.stage.load(store, draw) for draw in range(log["draws"])]
-        scores = Scores.over_draws([score_answers(plugin, answers, truth) for answers in draws])
+        scores = Scores.over_draws([self._scores(store, truth, draw) for draw in range(log["draws"])])
         self._save_inside(run, store)
         shuffled = score_control(plugin, self.stage.load_shuffled(store), truth)
-        return self.scored(draws[0], scores, run, groups) | {
+        return self.scored(scores, run, groups) | {
+            "n": len(self.stage.load(store)),
             **log,
             "controls": {"shuffled": summaries(shuffled, groups)},
             "converged": converged(log["history"]),
             "cut_off": None if scores.pictures is None else cut_off(truth.images, scores.pictures),
         }
+
+    def _scores(self, store: Store, truth: Truth, draw: int) -> Scores:
+        """Of one interception."""
+        likeness = self.likeness.load(store, draw) if self.likeness else None
+        return score_answers(self.entry.plugin, self.stage.load(store, draw), truth, likeness)
 
     def identified(self, store: Store, truth: Truth, photos: int) -> Scores:
         """Who its answers show, of so many of the first target photos."""

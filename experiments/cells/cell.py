@@ -16,9 +16,7 @@ from torch import Tensor
 
 from splitleak.defenses.base import Defense
 from splitleak.defenses.fitting import predict
-from splitleak.experiments.cells.fingerprints import weights_fingerprint
 from splitleak.experiments.judge.metrics.identity import PERSONAL, person_means
-from splitleak.experiments.judge.metrics.perceptual import lpips
 from splitleak.experiments.judge.scores import Reader, Recogniser, Scores, Task, Truth
 from splitleak.experiments.judge.statistics.interval import interval
 from splitleak.experiments.planning.plan import Entry, Plan
@@ -123,9 +121,7 @@ class Cell(ABC):
     def key(self) -> str:
         """Changes with everything that the result depends on, the judge included."""
         stages = [stage.key for stage in self.stages]
-        table = self.plan.judge
-        judge = [table.seed_convention, weights_fingerprint(table.lpips) if table.lpips else None]
-        return digest([stages, judge, source_digest(type(self).__module__)])
+        return digest([stages, source_digest(type(self).__module__)])
 
     def result(self, run: Path) -> Record | None:
         """The stored result, if there is one for exactly this cell and it is as it was stored."""
@@ -209,8 +205,6 @@ class Cell(ABC):
             victim=self._task(store),
             reader=Reader(reader.targets(store), partial(reader.read, store=store)) if reader else None,
             floor=self.floor.load(store),
-            perceptual=lpips(self.plan.judge.lpips) if self.plan.judge.lpips else None,
-            seed_convention=self.plan.judge.seed_convention,
         )
 
     def _task(self, store: Store) -> Task | None:
@@ -230,11 +224,11 @@ class Cell(ABC):
         """Of the target photos."""
         return self.protect.victim.data.load(store).groups["target"]
 
-    def scored(self, answers: Tensor, scores: Scores, run: Path, groups: tuple[int, ...]) -> dict[str, Any]:
+    def scored(self, scores: Scores, run: Path, groups: tuple[int, ...]) -> dict[str, Any]:
         """What is stored of scores of photos of these groups; the first pictures are kept beside."""
         if scores.pictures is not None:
             save_strip(self.picture(run, ".png"), scores.pictures[:EXAMPLES])
-        return {"n": len(answers), "metrics": summaries(scores, groups), "references": scores.references}
+        return {"metrics": summaries(scores, groups), "references": scores.references}
 
     def picture(self, run: Path, kind: str) -> Path:
         """Where one of its pictures lies."""

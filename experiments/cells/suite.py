@@ -1,7 +1,7 @@
 """The cell of the suite: the best reconstruction of all attacks, chosen as an adversary would."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from operator import itemgetter
@@ -15,13 +15,15 @@ from splitleak.experiments.cells.attack import AttackCell
 from splitleak.experiments.cells.cell import Cell, summaries
 from splitleak.experiments.cells.fingerprints import weights_fingerprint
 from splitleak.experiments.judge.metrics.identity import RANK_1
-from splitleak.experiments.judge.metrics.pictures import score
-from splitleak.experiments.judge.scores import Recogniser, Scores, Truth, identity_merit, score_chosen
+from splitleak.experiments.judge.metrics.perceptual import LPIPS
+from splitleak.experiments.judge.scores import Likeness, Recogniser, Scores, Truth, identity_merit, score_images
 from splitleak.experiments.planning.names import STRONGEST
-from splitleak.experiments.stages.arrays import streamed
-from splitleak.experiments.stages.strongest import StrongestStage, picked
+from splitleak.experiments.stages.strongest import StrongestStage
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
+
+BETTER = {"psnr": 1, "ssim": 1, LPIPS: -1}
+"""By the metrics that a choice may be for: whether more of it is more like the photo, or less."""
 
 
 @dataclass(frozen=True)
@@ -53,31 +55,60 @@ class StrongestCell(Cell):
 
     @property
     def stages(self) -> list[Stage]:
-        """With those of the attacks that tell people apart."""
-        return [*super().stages, *(cell.stage for cell in self.linkers)]
+        """With those of the attacks that tell people apart, and the likeness of all pictures."""
+        likeness = [cell.likeness for cell in self.entries if cell.likeness]
+        return [*super().stages, *likeness, *(cell.stage for cell in self.linkers)]
 
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
-        """Score the choices; the oracle takes for each photo the reconstruction with the least error in question.
+        """Score the choices; the oracle takes for each photo the reconstruction that is most like it.
 
         The photos are those that all members tried: on others the suite is weaker than it claims to be. Who is on
         them is told by the attack that told it best of other people.
         """
         truth, draws, groups = self.truth(store), range(self.stage.draws(store)), self.groups(store)
         choice, identity = self.stage.choice(store), self._for_identity(store)
-        tried = len(choice["psnr"])
-        chosen = [self.stage.load(store, draw) for draw in draws]
-        scores = Scores.over_draws([score_chosen(answers, truth) for answers in chosen])
-        oracle = Scores.over_draws([score_chosen(self._oracle(store, truth, draw, tried), truth) for draw in draws])
-        counts = {metric: self._counts(of) for metric, of in choice.items()}
+        tried = choice["psnr"].shape[1]
+        chosen = [{metric: of[draw] for metric, of in choice.items()} for draw in draws]
+        scores = Scores.over_draws([self._scores(store, truth, draw, of) for draw, of in enumerate(chosen)])
+        best = [self._oracle(store, draw, tried) for draw in draws]
+        oracle = Scores.over_draws([self._scores(store, truth, draw, of) for draw, of in enumerate(best)])
+        counts = {metric: self._counts(of[0]) for metric, of in choice.items()}
         if identity:
             scores |= identity.identified(store, truth, tried)
             counts[RANK_1] = {identity.attack["label"]: tried}
-        return self.scored(chosen[0]["psnr"], scores, run, groups) | {
+        return self.scored(scores, run, groups) | {
+            "n": tried,
             "oracle": summaries(oracle, groups),
             "chosen": counts.pop("psnr"),
             "chosen_for": counts,
             "draws": len(draws),
             "random": any(cell.stage.log(store)["random"] for cell in self.entries),
+        }
+
+    def _scores(self, store: Store, truth: Truth, draw: int, chosen: Mapping[str, Tensor]) -> Scores:
+        """Of members by position, (n,): each metric of those chosen for it, the others of those chosen for PSNR.
+
+        MS-SSIM is of the rest: a grey blur may have more SSIM, and less MS-SSIM, than what shows a face in noise.
+        """
+        reached, usual = self._likeness(store, draw), chosen["psnr"]
+        likeness = {
+            metric: torch.stack([reached[k][metric][row] for row, k in enumerate(chosen.get(metric, usual).tolist())])
+            for metric in reached[0]
+        }
+        return score_images(self.stage.rebuilt(store, draw, usual), truth, likeness)
+
+    def _likeness(self, store: Store, draw: int) -> list[Likeness]:
+        """Of all that the members rebuilt."""
+        return [cell.likeness.load(store, draw) for cell in self.entries if cell.likeness]
+
+    def _oracle(self, store: Store, draw: int, tried: int) -> dict[str, Tensor]:
+        """By metric for each of the photos that were tried the member that came nearest to the truth."""
+        reached = self._likeness(store, draw)
+        able = torch.tensor([k for k, of in enumerate(reached) if len(of["psnr"]) >= tried])
+        return {
+            metric: able[(sign * torch.stack([reached[k][metric][:tried] for k in able.tolist()])).argmax(0)]
+            for metric, sign in BETTER.items()
+            if metric in reached[0]
         }
 
     def _for_identity(self, store: Store) -> AttackCell | None:
@@ -95,15 +126,6 @@ class StrongestCell(Cell):
         known = [(merit, cell) for merit, cell in zip(merits, cells, strict=True) if merit is not None]
         return max(known, key=itemgetter(0))[1] if known else None
 
-    def _counts(self, choice: Sequence[int]) -> dict[str, int]:
+    def _counts(self, choice: Tensor) -> dict[str, int]:
         """How many photos went to each attack."""
-        return dict(Counter(self.entries[k].attack["label"] for k in choice).most_common())
-
-    def _oracle(self, store: Store, truth: Truth, draw: int, tried: int) -> dict[str, Tensor]:
-        """By metric for each of the photos that were tried the reconstruction most like the truth, uint8."""
-        every = [cell.stage.load(store, draw) for cell in self.entries]
-        made = [rebuilt[:tried] for rebuilt in every if len(rebuilt) >= tried]
-        errors = dict(self.stage.errors)
-        reached = [score(errors, truth.images[:tried], rebuilt) for rebuilt in made]
-        best = {name: torch.tensor([found[name] for found in reached]).argmin(0) for name in errors}
-        return {name: streamed(picked(made, choice), store.root) for name, choice in best.items()}
+        return dict(Counter(self.entries[k].attack["label"] for k in choice.tolist()).most_common())

@@ -24,7 +24,6 @@ from splitleak.experiments.judge.metrics.identity import (
     true_accepts,
 )
 from splitleak.experiments.judge.metrics.information import usable_bits
-from splitleak.experiments.judge.metrics.perceptual import LPIPS
 from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for, psnr, score
 from splitleak.experiments.judge.rules import FAR
 
@@ -32,6 +31,9 @@ BALANCED_ACCURACY = "balanced_accuracy"
 SIMILARITY, TASK_ACCURACY = "identity_similarity", "task_accuracy"
 EAVESDROPPING, USABLE_BITS = "eavesdropping_accuracy", "usable_bits"
 """The former of the task; of another label with its name behind an underscore."""
+
+Likeness = Mapping[str, Tensor]
+"""By metric of pictures, of each photo, float64 (n,)."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,6 @@ class Truth:
     victim: Task | None = None
     reader: Reader | None = None
     floor: Tensor | None = None
-    perceptual: Metric | None = None
-    seed_convention: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,20 @@ class Scores:
         return cls(values, draws[0].references, draws[0].pictures)
 
 
-def score_answers(attack: Attack[Any], answers: Tensor, truth: Truth) -> Scores:
+def score_answers(attack: Attack[Any], answers: Tensor, truth: Truth, likeness: Likeness | None = None) -> Scores:
     """Score what ``attack`` said of the first photos: images (uint8), embeddings or class scores (float32).
+
+    Args:
+        likeness: see ``score_images``; of images alone.
 
     Raises:
         ValueError: answers that cannot be scored, such as ones that are not finite.
     """
     match attack:
         case Reconstruction():
-            return score_images(answers, truth) | score_ceiling(attack.darkest, truth.images[: len(answers)])
+            return score_images(answers, truth, likeness) | score_ceiling(
+                attack.darkest, truth.images[: len(answers)]
+            )
         case Linkage():
             return score_links(answers, answers, truth)
         case AttributeInference():
@@ -133,11 +138,15 @@ def score_control(attack: Attack[Any], answers: Tensor, truth: Truth) -> Scores:
     return Scores({name: torch.tensor(of) for name, of in values.items()})
 
 
-def score_images(rebuilt: Tensor, truth: Truth) -> Scores:
-    """Likeness to the true photos, what the victim still reads from the rebuilt ones, who a recogniser sees there."""
+def score_images(rebuilt: Tensor, truth: Truth, likeness: Likeness | None = None) -> Scores:
+    """Likeness to the true photos, what the victim still reads from the rebuilt ones, who a recogniser sees there.
+
+    Args:
+        rebuilt: uint8 (n, 3, h, w), of the first n photos.
+        likeness: by metric, "mse" among them, (n,), where it is known already; else it is computed.
+    """
     images = truth.images[: len(rebuilt)]
-    likeness = score(_likeness(truth), images, rebuilt)
-    scores = Scores({name: torch.tensor(values) for name, values in likeness.items()}, pictures=rebuilt)
+    scores = Scores(dict(likeness or likeness_of(images, rebuilt)), pictures=rebuilt)
     if truth.floor is not None:
         bits = usable_bits(scores.values["mse"], truth.floor[: len(rebuilt)], images[0].numel())
         scores |= Scores({USABLE_BITS: bits})
@@ -148,10 +157,10 @@ def score_images(rebuilt: Tensor, truth: Truth) -> Scores:
     return scores | score_recognised(rebuilt, truth)
 
 
-def _likeness(truth: Truth) -> dict[str, Metric]:
-    """The metrics of pictures that can be had."""
-    metrics = metrics_for(truth.images.shape[-1], truth.seed_convention)
-    return metrics | ({LPIPS: truth.perceptual} if truth.perceptual else {})
+def likeness_of(images: Tensor, rebuilt: Tensor, metrics: Mapping[str, Metric] | None = None) -> Likeness:
+    """How like ``images`` what was rebuilt of them is, by metric, float64 (n,); by default by those of their size."""
+    found = score(metrics or metrics_for(images.shape[-1]), images, rebuilt)
+    return {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items()}
 
 
 def score_recognised(rebuilt: Tensor, truth: Truth) -> Scores:
@@ -181,23 +190,6 @@ def identity_merit(attack: Attack[Any], answers: Tensor, truth: Truth) -> float 
     if values is None or truth.identities is None:
         return None
     return float(person_means(values, truth.identities[: len(values)]).mean())
-
-
-def score_chosen(chosen: Mapping[str, Tensor], truth: Truth) -> Scores:
-    """Like ``score_images``: each metric of the reconstructions chosen for it, the others of those for PSNR.
-
-    MS-SSIM is of the rest: a grey blur may have more SSIM, and less MS-SSIM, than what shows a face in noise.
-
-    Args:
-        chosen: by the metric that they were chosen for, "psnr" and others.
-        truth: of the same photos.
-    """
-    scores, metrics = score_images(chosen["psnr"], truth), _likeness(truth)
-    for metric, rebuilt in chosen.items():
-        if not torch.equal(rebuilt, chosen["psnr"]):
-            (values,) = score({metric: metrics[metric]}, truth.images[: len(rebuilt)], rebuilt).values()
-            scores |= Scores({metric: torch.tensor(values)})
-    return scores
 
 
 def score_ceiling(darkest: tuple[float, float, float], images: Tensor) -> Scores:

@@ -1,7 +1,7 @@
 """For each target photo the best reconstruction of a suite of attacks, chosen as an adversary would."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -14,13 +14,15 @@ from torch import Tensor
 from splitleak.experiments.judge.metrics.perceptual import LPIPS, lpips
 from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for, mse, score, ssim
 from splitleak.experiments.judge.rules import CHOSEN
-from splitleak.experiments.stages.arrays import load_array, write_array
+from splitleak.experiments.stages.arrays import streamed
 from splitleak.experiments.stages.attack import AttackStage, EdgeDevice
 from splitleak.experiments.store.key import ELSEWHERE, Stage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import BATCH, to_float
 
+LEAST = 1e-8
+"""Errors below it are taken for it, where their logarithm is."""
 DRAWS = 4
 """Sends of a reconstruction, where they differ, that are averaged and compared with what was intercepted."""
 
@@ -61,48 +63,53 @@ class StrongestStage(Stage):
         return errors | ({LPIPS: lpips(self.lpips)} if self.lpips else {})
 
     def compute(self, folder: Path, store: Store) -> None:
-        """For each metric and draw METRIC-DRAW.npy, uint8; choice.json: by metric the attacks of the first draw."""
-        first: dict[str, list[int]] = {}
+        """choice.json: by metric for each draw the position of each photo's attack."""
+        chosen: dict[str, list[list[int]]] = {metric: [] for metric in self.errors}
         suite: tuple[int, ...] = ()
+        known = self._known(store)
         for draw in range(self.draws(store)):
-            tried = _FeatureCheck.of(self.attacks[0], store, draw).tried(self.attacks, store)
-            made, counts = (
-                [attack.load(store, draw) for attack in self.attacks],
-                [len(one.target_loss) for one in tried],
-            )
-            predicted = {metric: [one.prediction(error) for one in tried] for metric, error in self.errors.items()}
+            check = _FeatureCheck.of(self.attacks[0], "target", store, draw)
+            losses = [check.loss(attack.load(store, draw)) for attack in self.attacks]
+            counts = [len(loss) for loss in losses]
+            predicted = {
+                metric: [Prediction.of(loss, *of) for loss, of in zip(losses, known[metric], strict=True)]
+                for metric in chosen
+            }
             suite = suite or members([choose(of) for of in predicted.values()], counts)
             for metric, of in predicted.items():
                 choice = np.array(suite)[choose([of[k] for k in suite])][: min(counts[k] for k in suite)]
-                write_array(_drawn(folder, metric, draw), picked(made, torch.from_numpy(choice)))
-                first.setdefault(metric, choice.tolist())
-        (folder / "choice.json").write_text(json.dumps(first))
+                chosen[metric].append(choice.tolist())
+        (folder / "choice.json").write_text(json.dumps(chosen))
+
+    def _known(self, store: Store) -> dict[str, list[tuple[Numbers, Numbers]]]:
+        """By metric of each attack: feature losses of its validation photos, and logarithms of their errors."""
+        check = _FeatureCheck.of(self.attacks[0], "validation", store)
+        rebuilt = [attack.load_validation(store) for attack in self.attacks]
+        losses = [check.loss(own) for own in rebuilt]
+        truth = self.attacks[0].protect.images("validation", store)
+        errors = [score(self.errors, truth[: len(own)], own) for own in rebuilt]
+        return {
+            metric: [(loss, np.log(np.maximum(of[metric], LEAST))) for loss, of in zip(losses, errors, strict=True)]
+            for metric in self.errors
+        }
 
     def draws(self, store: Store) -> int:
         """Interceptions that all attacks answered."""
         return min(int(attack.log(store)["draws"]) for attack in self.attacks)
 
-    def load(self, store: Store, draw: int = 0) -> dict[str, Tensor]:
-        """Of one interception, by the metric that they were chosen for: images, uint8 (n, 3, h, w), of the first n
+    def choice(self, store: Store) -> dict[str, Tensor]:
+        """By the metric that the choice is for, int64 (draws, n): the positions of the attacks chosen for the first n
         photos, which all members tried."""
-        folder = store.folder(self)
-        return {metric: load_array(_drawn(folder, metric, draw)) for metric in self.choice(store)}
+        choice = json.loads((store.folder(self) / "choice.json").read_text())
+        return {metric: torch.tensor(of) for metric, of in choice.items()}
 
-    def choice(self, store: Store) -> dict[str, list[int]]:
-        """By metric, for each photo the position of the chosen attack."""
-        choice: dict[str, list[int]] = json.loads((store.folder(self) / "choice.json").read_text())
-        return choice
-
-
-def _drawn(folder: Path, metric: str, draw: int) -> Path:
-    """Where the choices for a metric lie, of one interception of all photos."""
-    return folder / f"{metric}-{draw}.npy"
-
-
-def picked(made: Sequence[Tensor], choice: Tensor) -> Iterator[Tensor]:
-    """For each photo what the chosen attack made of it, some photos at a time."""
-    for rows in torch.arange(len(choice)).split(BATCH):
-        yield torch.stack([made[int(choice[row])][row] for row in rows])
+    def rebuilt(self, store: Store, draw: int, choice: Tensor) -> Tensor:
+        """What the attacks at these positions (n,) made of the first n photos, uint8 (n, 3, h, w), mapped."""
+        made = [attack.load(store, draw) for attack in self.attacks]
+        some = (
+            torch.stack([made[choice[row]][row] for row in rows]) for rows in torch.arange(len(choice)).split(BATCH)
+        )
+        return streamed(some, store.root)
 
 
 class Prediction(NamedTuple):
@@ -116,26 +123,11 @@ class Prediction(NamedTuple):
     made: Numbers
     missed: Numbers
 
-
-@dataclass(frozen=True)
-class Tried:
-    """One attack's reconstructions, sent through the device.
-
-    ``rebuilt``, ``truth``: uint8 (v, 3, h, w), of validation photos. ``loss``: theirs, (v,), log of the mean squared
-    difference between the intercepted releases and those of reconstructions; ``target_loss``: of target photos, (t,).
-    """
-
-    rebuilt: Tensor
-    truth: Tensor
-    loss: Numbers
-    target_loss: Numbers
-
-    def prediction(self, error: Metric) -> Prediction:
-        """Of ``error``, one of ``ERRORS``."""
-        errors = torch.tensor(score({"error": error}, self.truth, self.rebuilt)["error"])
-        made = errors.clamp_min(1e-8).log().double().numpy()
-        slope, offset = _line(self.loss, made)
-        return Prediction(offset + slope * self.target_loss, made, made - offset - slope * self.loss)
+    @classmethod
+    def of(cls, losses: Numbers, known_losses: Numbers, made: Numbers) -> "Prediction":
+        """From feature losses, (t,), by what those of the validation photos said of their errors, (v,) both."""
+        slope, offset = _line(known_losses, made)
+        return cls(offset + slope * losses, made, made - offset - slope * known_losses)
 
 
 def choose(predictions: Sequence[Prediction]) -> npt.NDArray[np.int64]:
@@ -185,36 +177,24 @@ def _doubt(one: Prediction, other: Prediction) -> float:
 
 @dataclass(frozen=True)
 class _FeatureCheck:
-    """What the adversary holds to try a reconstruction: the device and the intercepted releases by part."""
+    """What the adversary holds to try a reconstruction: the device and the releases of a part that it intercepted."""
 
     edge: EdgeDevice
-    releases: Mapping[str, Tensor]
-    draw: int
+    part: str
+    releases: Tensor
     sends: int
 
     @classmethod
-    def of(cls, attack: AttackStage, store: Store, draw: int) -> "_FeatureCheck":
-        releases = {"target": attack.intercepted("target", store, draw)}
-        releases["validation"] = attack.intercepted("validation", store)
-        return cls(attack.edge(store), releases, draw, DRAWS if attack.log(store)["random"] else 1)
-
-    def tried(self, attacks: Sequence[AttackStage], store: Store) -> list[Tried]:
-        """What each attack made of both parts."""
-        made = [(attack.load_validation(store), attack.load(store, self.draw)) for attack in attacks]
-        truth = attacks[0].protect.images("validation", store)
-        return [
-            Tried(own, truth[: len(own)], self.loss(own, "validation"), self.loss(target, "target"))
-            for own, target in made
-        ]
+    def of(cls, attack: AttackStage, part: str, store: Store, draw: int = 0) -> "_FeatureCheck":
+        sends = DRAWS if attack.log(store)["random"] else 1
+        return cls(attack.edge(store), part, attack.intercepted(part, store, draw), sends)
 
     @torch.no_grad()
-    def loss(self, rebuilt: Tensor, part: str) -> Numbers:
-        """Log of the mean squared difference between intercepted releases and those of reconstructions."""
+    def loss(self, rebuilt: Tensor) -> Numbers:
+        """Log of the mean squared difference between intercepted releases and those of reconstructions, (n,)."""
         losses = []
-        with seeded("feature loss", part):
-            for images, release in zip(
-                rebuilt.split(BATCH), self.releases[part][: len(rebuilt)].split(BATCH), strict=True
-            ):
+        with seeded("feature loss", self.part):
+            for images, release in zip(rebuilt.split(BATCH), self.releases[: len(rebuilt)].split(BATCH), strict=True):
                 sent = [self.edge(to_float(images.to(release.device))) for _ in range(self.sends)]
                 error = (torch.stack(sent).mean(0) - release) * self.edge.model.channel.arrived(release)
                 losses.append(error.square().flatten(1).mean(1).cpu())

@@ -1,6 +1,6 @@
 """Image metrics: true image against reconstruction, per image, on [0, 1]."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def metrics_for(size: int, seed_convention: bool = False) -> dict[str, Metric]:
     return chosen
 
 
-def score(metrics: dict[str, Metric], images: Tensor, rebuilt: Tensor) -> dict[str, list[float]]:
+def score(metrics: Mapping[str, Metric], images: Tensor, rebuilt: Tensor) -> dict[str, list[float]]:
     """Every metric of every image; ``images`` and ``rebuilt``: (n, 3, h, w), floats in [0, 1] or bytes.
 
     Some images are taken at a time, so that mapped files need not fit the memory.

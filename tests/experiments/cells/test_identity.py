@@ -668,8 +668,8 @@ def test_a_face_embedder_recognises_real_people(tmp_path: Path) -> None:
     assert people is not None
     photos = stage.targets(store)
     comparisons = Comparisons.of(photos, photos, people["target"])
-    # at most four photos of a person leave a probe three to be found by: chance is 1 %, the nearest is right for 83 to
-    # 90 % over three draws of the people (with all their photos 94 to 98 %, where chance is 3 to 30 %)
+    # at most four photos of a person leave a probe three to be found by: chance is 1 %, the nearest is right for 83
+    # to 90 % over three draws of the people (with all their photos 94 to 98 %, where chance is 3 to 30 %)
     assert chance_of_rank_1(comparisons).nanmean() < 0.02
     assert rank_1(comparisons).nanmean() > 0.75
     assert true_accepts(comparisons).nanmean() > 0.75

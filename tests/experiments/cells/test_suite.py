@@ -17,6 +17,7 @@ from splitleak.attacks.refine import Refine
 from splitleak.attacks.ridge import Ridge
 from splitleak.experiments.cells.attack import AttackCell
 from splitleak.experiments.cells.build import cells_of
+from splitleak.experiments.judge.metrics import pictures
 from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.report.tables.matched import yardstick
@@ -171,6 +172,26 @@ def test_the_attacks_table_shows_every_score_and_compares_on_the_same_photos(tmp
     assert rmle["PSNR (dB)"] == rmle["PSNR (dB) of the first 10"]
     assert any(name.startswith("MS-SSIM") for name in names)
     assert suite["PSNR (dB)"].startswith(f"{found['strongest']['oracle']['psnr']['mean']:.1f} [")
+
+
+def test_what_was_rebuilt_is_compared_with_the_photos_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared, judged = [], pictures.structural_similarity_index_measure
+
+    def counted(rebuilt: torch.Tensor, images: torch.Tensor, **settings: Any) -> Any:
+        compared.append(len(images))
+        return judged(rebuilt, images, **settings)
+
+    monkeypatch.setattr(pictures, "structural_similarity_index_measure", counted)
+    noise = '[[defenses]]\nname = "gaussian_noise"\nsigma = 0.5\n'
+    results, _, _ = run_plan(HEAD + noise + RIDGE + RIDGE + "window = 3\n", tmp_path)
+    # the 24 targets of two attacks and the floor, on three draws behind the noise and on one without any defence; and
+    # of both attacks the 32 validation photos by which the suite chooses
+    assert sum(compared) == (3 + 1) * 3 * 24 + 2 * 2 * 32
+    suite = results[-1]
+    for metric in ("psnr", "ssim"):
+        reached = np.array([result["metrics"][metric]["values"] for result in results[:-1]])
+        assert (suite["metrics"][metric]["values"] >= reached.min(0) - 1e-6).all()
+        assert (suite["oracle"][metric]["values"] >= reached.max(0) - 1e-6).all()
 
 
 def test_a_suite_of_slow_attacks_alone_has_their_photos(tmp_path: Path) -> None:
