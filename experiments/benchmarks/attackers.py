@@ -69,7 +69,6 @@ CONTENDERS = (
     Contender("inverse network, a later benchmark's", InverseNetwork(variant="batch_norm"), (10, 30)),
 )
 
-
 COLUMNS = {"PSNR, dB": ("psnr", 1, 1), "SSIM": ("ssim", 1, 3), "rank-1 over people, %": (RANK_1, 100, 1)}
 """Of the table: the metric, what it is multiplied by, and its decimals."""
 
@@ -81,11 +80,9 @@ def compare(setting: str, contenders: tuple[Contender, ...] = CONTENDERS) -> Tab
     try:
         with tempfile.TemporaryDirectory() as folder:
             for contender, passes, record in _records(SETTINGS[setting], contenders, Path(folder)):
-                cells = [
-                    _cell(record, metric, factor) for metric, factor in (("psnr", 1), ("ssim", 1), (RANK_1, 100))
-                ]
                 assert record.seconds
                 assert record.groups
+                cells = [_cell(record, *column) for column in COLUMNS.values()]
                 table.add_row(contender.name, str(passes), f"{record.seconds.fit:.0f}", *cells)
                 table.caption = f"{record.n} photos of {len(set(record.groups))} people, one training"
     except InvalidInputError as missing:
