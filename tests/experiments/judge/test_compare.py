@@ -163,6 +163,26 @@ def test_a_planted_change_is_found_with_its_sign(by: float, tmp_path: Path) -> N
     assert row.size == pytest.approx(0.3, abs=0.1)
 
 
+def test_a_person_counts_once_in_a_comparison(tmp_path: Path) -> None:
+    """All that changed are the photos of one person, of ten: on photos that stood alone it would be beyond noise."""
+    people = tuple(photo // (PHOTOS // 10) for photo in range(PHOTOS))
+
+    def moved(by: float, known: bool) -> Edit:
+        def edit(cell: dict[str, Any]) -> None:
+            known_photos(cell)
+            cell["groups"] = people if known else None
+            if (cell["attack"]["name"], cell["defence"]["label"]) == ("decoder", "none"):
+                cell["metrics"]["psnr"] = score(
+                    np.array(cell["metrics"]["psnr"]["values"]) + by * (np.array(people) == 0)
+                )
+
+        return edit
+
+    for known, changed in ((False, 1), (True, 0)):
+        first, second = (written(tmp_path / f"{by} {known}", moved(by, known), (0,)) for by in (0.0, 3.0))
+        assert len(compared(first, second).changed) == changed
+
+
 def test_a_tiny_certain_change_is_shown_with_its_size(tmp_path: Path) -> None:
     (row,) = compared(written(tmp_path / "a"), written(tmp_path / "b", shifted(0.001))).changed
     assert line(row)[3] == "+0.0010\n[+0.0010, +0.0010]"

@@ -169,6 +169,20 @@ def test_what_is_at_chance_is_no_member_of_a_pareto_set(tmp_path: Path) -> None:
     assert all(share >= 0.5 for member, share in results.pareto.values() if member)
 
 
+@pytest.mark.parametrize(("right", "chosen"), [(5, False), (9, True)])
+def test_what_cannot_be_told_from_guessing_is_at_chance(right: int, chosen: bool, tmp_path: Path) -> None:
+    """Five of twelve are more than the quarter that guessing gets, and no evidence of more."""
+
+    def weak(cell: dict[str, Any]) -> None:
+        if cell["defence"]["name"] == "dp_sgd":
+            cell["utility"] = {
+                "metric": "accuracy", "chance": 0.25, **score((np.arange(PHOTOS) < right).astype(float))
+            }  # fmt: skip
+
+    results = load_results(tmp_path, write_run(tmp_path, weak))
+    assert ("dp_sgd epsilon=8.0" in results.pareto) is chosen
+
+
 def test_what_cannot_be_told_apart_has_the_difference_that_could(tmp_path: Path) -> None:
     def equal(cell: dict[str, Any]) -> None:
         cell["utility"] = {"metric": "accuracy", "chance": 0.25, **score(np.ones(PHOTOS))}
