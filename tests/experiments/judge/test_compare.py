@@ -163,6 +163,19 @@ def test_a_planted_change_is_found_with_its_sign(by: float, tmp_path: Path) -> N
     assert row.size == pytest.approx(0.3, abs=0.1)
 
 
+def test_trainings_that_disagree_are_no_change(tmp_path: Path) -> None:
+    """Of three one is a decibel better, one a decibel worse: each alone would be a change."""
+
+    def retrained(cell: dict[str, Any]) -> None:
+        known_photos(cell)
+        if (cell["attack"]["name"], cell["defence"]["label"]) == ("decoder", "none"):
+            cell["metrics"]["psnr"] = score(np.array(cell["metrics"]["psnr"]["values"]) + (1, -1, 0)[cell["seed"]])
+
+    assert not compared(written(tmp_path / "a"), written(tmp_path / "b", retrained)).changed
+    alone = (written(tmp_path / f"{name} alone", edit, (0,)) for name, edit in (("a", known_photos), ("b", retrained)))
+    assert len(compared(*alone).changed) == 1
+
+
 def test_a_person_counts_once_in_a_comparison(tmp_path: Path) -> None:
     """All that changed are the photos of one person, of ten: on photos that stood alone it would be beyond noise."""
     people = tuple(photo // (PHOTOS // 10) for photo in range(PHOTOS))

@@ -10,10 +10,12 @@ from written_run import DEFENCES, score, write_run
 
 from splitleak.experiments.judge.statistics.different import Sample, behind, different
 from splitleak.experiments.judge.statistics.matched import Place, Setting, ranking
+from splitleak.experiments.planning.tables import JudgeTable
 from splitleak.experiments.report import write_report
 from splitleak.experiments.report.figures import tradeoff
 from splitleak.experiments.report.figures.style import GREY
 from splitleak.experiments.report.tables.matched import matched_rows, table
+from splitleak.experiments.report.tables.matrix import bare_range
 from splitleak.experiments.report.verdict import verdict
 from splitleak.experiments.results.load import load_results
 from splitleak.experiments.results.results import Results
@@ -141,6 +143,7 @@ def test_what_may_be_lost_is_the_plans(tmp_path: Path) -> None:
     usual = load_results(tmp_path)
     affordable = {row.family.label: row.affordable for row in matched_rows(usual)}
     assert affordable["gaussian_noise"] is None
+    assert usual.may_lose == tuple(JudgeTable().may_lose) == (0.01, 0.03)
     assert usual.flag_counts["utility-not-matched"] == 6  # its two settings under three attacks
     line = _line(usual, "gaussian_noise")
     scores = [text for heading, text in line.items() if heading.endswith("lost") and "mean PSNR" not in heading]
@@ -164,7 +167,9 @@ def test_what_may_be_lost_is_the_plans(tmp_path: Path) -> None:
     }  # fmt: skip
     assert {"above the best at 20 points", "setting within 20 points"} <= set(told.headings)
     assert "where 5 or 20 points of the undefended accuracy may be lost" in told.caption
-    assert _line(results, "gaussian_noise")["PSNR (dB), 5 points of accuracy lost"] == "none affordable"
+    line = _line(results, "gaussian_noise")
+    assert line["PSNR (dB), 5 points of accuracy lost"] == "none affordable"
+    assert line["PSNR (dB), 20 points of accuracy lost"] == bare_range("psnr", best.leakage["psnr", 0.2])
     figure = tradeoff(results, "psnr")
     assert figure is not None
     names = [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]

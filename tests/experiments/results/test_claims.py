@@ -81,6 +81,27 @@ def test_what_accuracy_is_lost_is_told_in_pairs(tmp_path: Path) -> None:
     assert pooled(results.frame)[row.defence.label, "decoder"]["utility_difference"] == change.difference
 
 
+def test_people_count_in_what_is_lost(tmp_path: Path) -> None:
+    """All photos that the cloud is wrong about show one person: that is one loss and not three."""
+
+    def wrong_about_one(cell: dict[str, Any]) -> None:
+        right = np.arange(PHOTOS) >= 3 * (cell["defence"]["name"] == "dp_sgd")
+        cell["utility"] = {"metric": "accuracy", "chance": 0.25, **score(right.astype(float))}
+
+    def known(cell: dict[str, Any]) -> None:
+        _whole(cell)
+        wrong_about_one(cell)
+
+    widths = []
+    for name, edit in (("alone", wrong_about_one), ("people", known)):
+        results = load_results(tmp_path / name, write_run(tmp_path / name, edit, seeds=(0,)))
+        change = results.utility_lost(results.rows[-1])
+        assert change is not None
+        assert change.difference.mean == -0.25
+        widths.append(change.difference.high - change.difference.low)
+    assert widths[1] > 1.5 * widths[0]
+
+
 def _worse_by_one_photo(cell: dict[str, Any]) -> None:
     right = 9 if cell["defence"]["name"] == "dp_sgd" else 10
     cell["utility"] = {"metric": "accuracy", "chance": 0.25, **score((np.arange(PHOTOS) < right).astype(float))}
@@ -234,12 +255,13 @@ def test_what_cannot_be_told_apart_has_the_difference_that_could(tmp_path: Path)
 def test_what_cannot_be_told_from_none_has_the_difference_that_could(tmp_path: Path) -> None:
     def useless(cell: dict[str, Any]) -> None:
         random = np.random.default_rng([cell["seed"], *cell["id"].encode()])
-        cell["metrics"]["psnr"] = score(20 + random.normal(0, 1, PHOTOS))
+        better = 0.5 * (cell["defence"]["name"] != "none")
+        cell["metrics"]["psnr"] = score(20 - better + random.normal(0, 1, PHOTOS))
         cell["utility"] = {"metric": "accuracy", "chance": 0.25, **score(np.ones(PHOTOS))}
 
     results = load_results(tmp_path, write_run(tmp_path, useless, seeds=(0,)))
     assert results.best is not None
     gain = results.best.place.gain
     assert gain is not None
-    assert gain.difference.low <= 0 <= gain.difference.high
+    assert gain.difference.low < gain.difference.mean < 0 <= gain.difference.high
     assert f"cannot be told apart from none (from {gain.seen:.1f} dB less on it could)" in verdict(results)
