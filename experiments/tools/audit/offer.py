@@ -160,7 +160,11 @@ class Offer:
         """On which photos accuracy is measured."""
         if not self.task:
             return ""
-        return f", {self.sizes.test} for accuracy" if self.sizes.test else "; accuracy on those attacked, for want of more"
+        return (
+            f", {self.sizes.test} for accuracy"
+            if self.sizes.test
+            else "; accuracy on those attacked, for want of more"
+        )
 
 
 def _settings(strengths: Mapping[str, tuple[float, ...]]) -> list[str]:

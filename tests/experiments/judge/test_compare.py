@@ -172,7 +172,9 @@ def test_trainings_that_disagree_are_no_change(tmp_path: Path) -> None:
             cell["metrics"]["psnr"] = score(np.array(cell["metrics"]["psnr"]["values"]) + (1, -1, 0)[cell["seed"]])
 
     assert not compared(written(tmp_path / "a"), written(tmp_path / "b", retrained)).changed
-    alone = (written(tmp_path / f"{name} alone", edit, (0,)) for name, edit in (("a", known_photos), ("b", retrained)))
+    alone = (
+        written(tmp_path / f"{name} alone", edit, (0,)) for name, edit in (("a", known_photos), ("b", retrained))
+    )
     assert len(compared(*alone).changed) == 1
 
 

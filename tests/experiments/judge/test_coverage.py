@@ -43,13 +43,13 @@ def test_intervals_contain_the_truth(grouping: str, seeds: int, share: float) ->
 
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_the_mean_of_photos_that_are_alike_is_as_unsure_as_its_seeds(seeds: int) -> None:
-    """Nothing but the seeds' share makes these intervals as wide as they must be: 85 % where residuals are taken out."""
+    """The seeds' share alone makes these intervals as wide as they must be; less where residuals are taken out."""
     population = Population("1 each", seeds, 2.0, photos=120, photo_std=0.0)
     assert coverage(partial(Population.mean, population), 400) >= 0.93
 
 
 def test_the_benchmark_sweeps_the_hard_regimes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few seeds that differ by 2 to 30 times what residuals make, in pairs too, and people with unlike many photos."""
+    """Few seeds that differ by 2 to 30 times what residuals make, in pairs too, and people of unlike many photos."""
     asked: list[tuple[str, Population]] = []
 
     def covered(draw: partial[Any], repeats: int) -> float:

@@ -1,4 +1,4 @@
-"""One test of what is different: flags, tables, verdict and ``compare`` ask the same function, and none has its own."""
+"""One test of what is different: flags, tables, verdict and ``compare`` ask the same function, none has its own."""
 
 import ast
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ from splitleak.experiments.results.load import load_results
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 RULES = EXPERIMENTS / "judge" / "statistics"
+OWN = {"Change", "quantile", "percentile", "bootstrap", "resampled", "around"}
+"""What makes an interval or a change, or could."""
 SAID = Change(Interval(-7.0, -8.0, -6.0), 1e-9, 1.5)
 
 
@@ -56,7 +58,7 @@ def test_flags_tables_verdict_and_compare_say_what_it_says(tmp_path: Path) -> No
     assert "leaks least within 3 points" in verdict(results)
     assert "cannot be told apart" not in verdict(results)
     # compare
-    other = load_results(tmp_path / "b", write_run(tmp_path / "b", lambda cell: _moved(cell)))
+    other = load_results(tmp_path / "b", write_run(tmp_path / "b", _moved))
     rows = Comparison.of(results, other).rows
     assert {row.change for row in rows if row.change} == {SAID}
     assert {row.verdict for row in rows if not row.scored.identical} == {"changed"}
@@ -84,8 +86,8 @@ def test_nothing_else_makes_changes_or_tests() -> None:
 def _statistics(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{name.name}" for name in node.names if f"{node.module}.{name.name}" == "scipy.stats")
-            yield from ["scipy.stats"] * (node.module == "scipy.stats")
+            imported = [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
+            yield from ["scipy.stats"] * ("scipy.stats" in imported)
         elif isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            yield from [called] * (called in {"Change", "quantile", "percentile", "bootstrap", "resampled", "around"})
+            yield from [called] * (called in OWN)

@@ -100,7 +100,7 @@ def test_the_most_active_maps_are_shown() -> None:
     assert (shown.amax((1, 2)) == 255).all()
     few = torch.stack([torch.eye(3), 5 * torch.eye(3).flip(1), torch.zeros(3, 3)])
     assert torch.equal(active_maps(few[None])[:2], 255 * (few[:2] > 0).byte())
-    still = torch.cat([torch.zeros(MAPS, 3, 3), few[:2]])[None]  # the last two move, of the others the first are shown
+    still = torch.cat([torch.zeros(MAPS, 3, 3), few[:2]])[None]  # the last two move
     assert torch.equal(active_maps(still)[-2:], 255 * (few[:2] > 0).byte())
 
 

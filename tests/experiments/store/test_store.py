@@ -21,16 +21,26 @@ from filelock import FileLock
 from splitleak.attacks.ridge import Ridge
 from splitleak.experiments.stages.arrays import ArrayFile, MirroredFile
 from splitleak.experiments.stages.victim import write_features
+from splitleak.experiments.store import provenance
 from splitleak.experiments.store.integrity import SEAL, DiskFullError, sealed, write_atomically
 from splitleak.experiments.store.key import Stage
-from splitleak.experiments.store import provenance
 from splitleak.experiments.store.provenance import checkout
 from splitleak.experiments.store.store import LOCKS, PARTIAL, StageFailedError, Store
 from splitleak.victims.settings import Settings
 from splitleak.victims.tensors import to_float
 
 CPU = torch.device("cpu")
-LIBRARIES_OF_A_NUMBER = "splitleak torch torchvision torchmetrics opacus timm numpy scipy pillow".split()
+LIBRARIES_OF_A_NUMBER = [
+    "splitleak",
+    "torch",
+    "torchvision",
+    "torchmetrics",
+    "opacus",
+    "timm",
+    "numpy",
+    "scipy",
+    "pillow",
+]
 OTHERWISE: dict[str, object] = {
     "versions": {"torch": "1.0"},
     "device": "cuda",
@@ -100,9 +110,7 @@ def test_everything_that_moves_a_number_is_told(monkeypatch: pytest.MonkeyPatch)
     assert (told.commit, told.clean, told.code) == ("abc", False, "abc with changes")
     differing = [told.model_copy(update={name: value}) for name, value in OTHERWISE.items()]
     assert all(len(provenance.together([told, other])) == 2 for other in differing)
-    assert all(
-        any(len(values) > 1 for values in provenance.facts_of([told, other]).values()) for other in differing
-    )
+    assert all(any(len(values) > 1 for values in provenance.facts_of([told, other]).values()) for other in differing)
 
 
 def test_a_checkout_tells_its_commit_and_whether_there_is_more(tmp_path: Path) -> None:

@@ -197,7 +197,12 @@ def test_what_the_readme_claims_names_its_data_people_trainings_and_budget() -> 
     found = text[text.index("## What it found") : text.index("## Where to split")]
     about, *claims = re.split(r"\n(?=- \*\*)", found)
     about = " ".join(about.split())
-    for said in (r"One training each", r"\d+ photos of people", r"of LFW \d+ people", r"attackers have [\d,]+ photos"):
+    for said in (
+        r"One training each",
+        r"\d+ photos of people",
+        r"of LFW \d+ people",
+        r"attackers have [\d,]+ photos",
+    ):
         assert re.search(said, about), said
     assert "where published ones have" in about
     assert "weaker than today's" in about  # what was measured later, of which the older numbers are told
