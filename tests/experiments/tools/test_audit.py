@@ -141,13 +141,13 @@ def test_utility_has_photos_of_its_own_where_some_are_left(
     assert tested(few, 20_000, task=None) == 0
     speed = Speed(**{name: value / 20 for name, value in asdict(SPEED).items()})
     monkeypatch.setattr(Speed, "measured", lambda *arguments: speed)
-    monkeypatch.setattr("splitleak.experiments.tools.audit.offer.SCALES", TINY[:1])
+    monkeypatch.setattr("splitleak.experiments.tools.audit.offer.SCALES", (replace(TINY[0], target=6),))
     assert run(monkeypatch, "audit", *COMMAND, "--budget", "10") == 0
-    assert "4 for selection, 8 for accuracy; 48 there" in " ".join(capsys.readouterr().out.split())
+    assert "4 for selection, 9 for accuracy; 48 there" in " ".join(capsys.readouterr().out.split())
     (folder,) = [place for place in Path("runs").iterdir() if place.name != "cache"]
     found = load_results(folder).finished
-    assert {(cell.utility.part, len(cell.utility.values)) for cell in found if cell.utility} == {("test", 8)}
-    assert {cell.n for cell in found} == {8}
+    assert {(cell.utility.part, len(cell.utility.values)) for cell in found if cell.utility} == {("test", 9)}
+    assert {cell.n for cell in found} == {6}
 
 
 def test_people_who_stay_together_leave_fewer_photos() -> None:
