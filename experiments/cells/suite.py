@@ -1,7 +1,7 @@
 """The cell of the suite: the best reconstruction of all attacks, chosen as an adversary would."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from operator import itemgetter
@@ -86,16 +86,9 @@ class StrongestCell(Cell):
         }
 
     def _scores(self, store: Store, truth: Truth, draw: int, chosen: Mapping[str, Tensor]) -> Scores:
-        """Of members by position, (n,): each metric of those chosen for it, the others of those chosen for PSNR.
-
-        MS-SSIM is of the rest: a grey blur may have more SSIM, and less MS-SSIM, than what shows a face in noise.
-        """
-        reached, usual = self._likeness(store, draw), chosen["psnr"]
-        likeness = {
-            metric: torch.stack([reached[k][metric][row] for row, k in enumerate(chosen.get(metric, usual).tolist())])
-            for metric in reached[0]
-        }
-        return score_images(self.stage.rebuilt(store, draw, usual), truth, likeness)
+        """Of the members chosen for each metric, by position (n,)."""
+        rebuilt = self.stage.rebuilt(store, draw, chosen["psnr"])
+        return score_images(rebuilt, truth, chosen_likeness(self._likeness(store, draw), chosen))
 
     def _likeness(self, store: Store, draw: int) -> list[Likeness]:
         """Of all that the members rebuilt."""
@@ -129,3 +122,19 @@ class StrongestCell(Cell):
     def _counts(self, choice: Tensor) -> dict[str, int]:
         """How many photos went to each attack."""
         return dict(Counter(self.entries[k].attack["label"] for k in choice.tolist()).most_common())
+
+
+def chosen_likeness(reached: Sequence[Likeness], chosen: Mapping[str, Tensor]) -> Likeness:
+    """Each metric of those chosen for it, the others of those chosen for PSNR.
+
+    MS-SSIM is of the rest: a grey blur may have more SSIM, and less MS-SSIM, than what shows a face in noise.
+
+    Args:
+        reached: of all members.
+        chosen: by metric, "psnr" among them, for each photo a member's position.
+    """
+    members = {metric: chosen.get(metric, chosen["psnr"]).tolist() for metric in reached[0]}
+    return {
+        metric: torch.stack([reached[member][metric][photo] for photo, member in enumerate(of)])
+        for metric, of in members.items()
+    }

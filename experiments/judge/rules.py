@@ -15,7 +15,7 @@ CHOSEN = 0.1
 """Share of its photos that a suite leaves to an attack whose doubts it then inherits, and of the photos that a slow
 attack tried beyond which the suite is held to these."""
 COMMON = 0.5
-"""Share of the cells beyond which a flag tells of the whole table and of no number in it."""
+"""Share of the cells from which on a flag tells of the whole table and of no number in it."""
 FEW_PHOTOS = 50
 MATERIAL = 0.1
 """In dB: pairs of hundreds of photos tell smaller differences from zero, and nobody sees them."""

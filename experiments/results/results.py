@@ -176,9 +176,9 @@ class Results:
 
     @cached_property
     def common_flags(self) -> Mapping[str, int]:
-        """Those raised on more than half of the cells, with how many: they tell of the run and of no number in it."""
+        """Those raised on half of the cells or more, with how many: they tell of the run and of no number in it."""
         cells = sum(bool(group.finished) for row in self.rows for group in row.groups.values())
-        return {name: count for name, count in self.flag_counts.items() if count > COMMON * cells}
+        return {name: count for name, count in self.flag_counts.items() if count >= COMMON * cells}
 
     @cached_property
     def flags(self) -> Mapping[tuple[str, str], tuple[str, ...]]:

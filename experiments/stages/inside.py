@@ -45,9 +45,12 @@ def mosaic(maps: Tensor) -> Tensor:
 
 
 def active_maps(release: Tensor) -> Tensor:
-    """The maps of one release (1, ...) that vary most, uint8 (k, rows, columns), each from its least to its most."""
+    """The maps of one release (1, ...) that vary most, uint8 (k, rows, columns), each from its least to its most.
+
+    They stand in the order of the release: in that of how much they vary, rounding would swap two that vary alike.
+    """
     maps = as_grid(release)[0].float().cpu()
-    most = maps.flatten(1).std(1, correction=0).argsort(descending=True, stable=True)[:MAPS]
+    most = maps.flatten(1).std(1, correction=0).argsort(descending=True, stable=True)[:MAPS].sort().values
     shown = maps[most] - maps[most].amin((1, 2), keepdim=True)
     return to_bytes(shown / shown.amax((1, 2), keepdim=True).clamp_min(torch.finfo(shown.dtype).tiny))
 

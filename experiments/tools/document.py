@@ -4,7 +4,8 @@ A mark is a comment, so that a reader of the rendered page does not see it:
 
     <!-- results: RUN TABLE -->             a table of that run, such as ``matched_utility`` or ``attacks``
     <!-- results: RUN figure NAME -->       one of its figures, such as ``tradeoff_psnr``
-    <!-- results: RUN made -->              how it was made, on how many photos, with which versions
+    <!-- results: RUN made -->              how it was made: of which data, on how many photos of whom, in how many
+                                            trainings, with what budget and which versions
     <!-- results: ARCHIVE victims -->       of an archive of several runs: they side by side; ``made`` as above
     <!-- results: RUN | DEFENCE | ATTACK | METRIC -->      one number, in the middle of a sentence; in a table, where
                                                            a bar begins a column, with \\| for |
@@ -26,6 +27,7 @@ from matplotlib.figure import Figure
 
 from splitleak.experiments.planning.plan import parse_plan
 from splitleak.experiments.planning.study import cut_of
+from splitleak.experiments.planning.tables import VictimTable
 from splitleak.experiments.report.figures import cost_figure, depth_figure, save, tradeoff
 from splitleak.experiments.report.overview import overview_tables
 from splitleak.experiments.report.tables import matrix
@@ -101,15 +103,14 @@ class Documents:
         archive = self.runs[name]
         results = archive.runs[name].results
         if what == "made":
-            return _made(archive.command(name), archive, [results])
+            return _made(archive.command(name), archive, [archive.runs[name]])
         if what.startswith("figure "):
             return self._figure(name, what.removeprefix("figure "), dict(_figures(results)))
         return _table(what, tables(results))
 
     def _study(self, archive: Archive, what: str) -> str:
         if what == "made":
-            every = [run.results for run in archive.runs.values()]
-            return _made(archive.command(archive.name), archive, every)
+            return _made(archive.command(archive.name), archive, list(archive.runs.values()))
         if what.startswith("figure "):
             depths = {f"depth_{metric}": partial(depth_figure, archive.members, metric) for metric in LEAKAGE_METRICS}
             return self._figure(archive.name, what.removeprefix("figure "), depths)
@@ -192,7 +193,8 @@ def _table(name: str, found: Iterable[TextTable]) -> str:
     raise unknown("table:", name, others)
 
 
-def _made(command: str, archive: Archive, runs: Sequence[Results]) -> str:
+def _made(command: str, archive: Archive, archived: Sequence[Archived]) -> str:
+    runs = [run.results for run in archived]
     cells = [cell for results in runs for cell in results.finished]
     made = facts_of(one for results in runs for one in results.made)
     versions = {name: " and ".join(values) for name, values in made.items() if name not in WHERE}
@@ -203,9 +205,23 @@ def _made(command: str, archive: Archive, runs: Sequence[Results]) -> str:
         "not run": sum(len(results.missing) for results in runs),
     }
     return (
-        f"\n`{command}`, stored by `splitleak archive runs/{archive.name}`; {samples}, "
+        f"\n`{command}`, stored by `splitleak archive runs/{archive.name}`; "
+        f"{' or '.join(dict.fromkeys(map(_setting, archived)))}; {samples}, "
         f"{', '.join(f'{count} {what}' for what, count in counts.items() if count)}; "
         f"{', '.join(f'{name} {values}' for name, values in versions.items())}.\n"
+    )
+
+
+def _setting(run: Archived) -> str:
+    """On which data, and with what budget, such as ``lfw.zip at 96 px; attackers have 1,000 photos``."""
+    tables = tomllib.loads(run.plan)
+    data = tables.get("victim", {}).get("data", VictimTable().data)
+    name = data if isinstance(data, str) else Path(data.get("path", data["name"])).name
+    cell = run.results.finished[0]
+    spent = cell.budget
+    return (
+        f"{name} at {cell.victim.size} px; attackers have {spent.photos:,} photos, defences {spent.epochs} "
+        f"epoch{'' if spent.epochs == 1 else 's'}"
     )
 
 

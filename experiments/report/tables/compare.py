@@ -272,6 +272,7 @@ def _warnings(first: Results, second: Results, pairs: Sequence[Pair]) -> Iterato
     for name, results in (("first", first), ("second", second)):
         if results.missing:
             yield f"not run yet in {name}: {_cells(len(results.missing))}"
+        yield from (f"{name}: {note}" for note in results.notes)
 
 
 def _settings(cell: Record) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -326,7 +326,7 @@ def _raised(results: Results) -> list[str]:
     common = results.common_flags
     few = {name: count for name, count in results.flag_counts.items() if name not in common}
     return [
-        *([f"{FLAG} Of most cells, not marked: {named_counts(common)}."] if common else []),
+        *([f"{FLAG} Of half of the cells or more, not marked: {named_counts(common)}."] if common else []),
         *([f"{FLAG} Flagged, greyed: {named_counts(few)}."] if few else []),
         *(["splitleak explain FLAG tells what it means."] if common or few else []),
     ]

@@ -14,7 +14,7 @@ from splitleak.experiments.stages.strongest import DRAWS as COMPARED
 from splitleak.experiments.tools.audit.speed import Speed
 from splitleak.experiments.tools.decoder import DECODER_BATCH, decoder_epochs
 from splitleak.victims.data.base import Catalog
-from splitleak.victims.data.parts import PRECEDENCE, PartSizes, divide
+from splitleak.victims.data.parts import PRECEDENCE, TEST, PartSizes, divide
 from splitleak.victims.errors import InvalidInputError
 
 SHARE = 0.75
@@ -28,6 +28,9 @@ MOST_EPOCHS = 100
 SHARES = PartSizes(train=20, auxiliary=50, validation=10, target=20)
 """Per cent of the photos, where these are fewer than the budget would buy."""
 LEAST = PartSizes(train=8, auxiliary=16, validation=4, target=4)
+READABLE = 0.9
+"""Of what the other parts leave, at most, has the one that measures utility: the rest takes the places of photos that
+cannot be read."""
 SHRINKING = (1.0, 0.85, 0.7, 0.5, 0.3)
 """Tried in turn: people who stay together and an authors' split may leave fewer photos than there are."""
 
@@ -115,6 +118,7 @@ class Offer:
         attacks = 4 if scale.searched else 3
         judged = draws * sizes.target * (speed.score + (speed.encode + speed.read / 3 if self.task else 0.0))
         protecting = TAIL_EPOCHS * self._pass(speed) + 2 * speed.encode * (TIMED_REPEATS + WARM_UPS + sizes.target)
+        protecting += (sizes.test or 0) * (speed.encode + draws * speed.read / 3)
         bounding = speed.search * PROBES * bounds.PHOTOS + speed.prior * min(bounds.PRIOR, sizes.auxiliary) ** 2
         linear = speed.solve + speed.linear * sizes.auxiliary
         answering = (draws + 1) * sizes.target + ranked
@@ -131,7 +135,7 @@ class Offer:
         sizes, scale, most = self.sizes, self.scale, SCALES[-1]
         yield (
             f"photos: {sizes.target} attacked, {sizes.auxiliary} the attacker's, {sizes.train} that fit defences and "
-            f"tails, {sizes.validation} for selection; {count} there"
+            f"tails, {sizes.validation} for selection{self._measured}; {count} there"
         )
         white = f", refine (white box: {scale.search_steps} steps on {scale.searched} photos)"
         yield (
@@ -151,6 +155,17 @@ class Offer:
         yield f"left out for the budget: {', '.join(left) or 'nothing'}"
         yield "in no audit: further seeds and attacks, defences that train the network; add them to the plan"
 
+    @property
+    def _measured(self) -> str:
+        """On which photos accuracy is measured."""
+        if not self.task:
+            return ""
+        return (
+            f", {self.sizes.test} for accuracy"
+            if self.sizes.test
+            else "; accuracy on those attacked, for want of more"
+        )
+
 
 def _settings(strengths: Mapping[str, tuple[float, ...]]) -> list[str]:
     """Such as ``quantisation bits = 4, 2``."""
@@ -159,6 +174,9 @@ def _settings(strengths: Mapping[str, tuple[float, ...]]) -> list[str]:
 
 def part_sizes(scale: Scale, catalog: Catalog, task: str | None, count: int) -> PartSizes:
     """What a scale asks for, or as much as ``count`` photos give to four disjoint parts.
+
+    With a task, utility is measured on a part of its own where the others leave as many photos as are attacked: on
+    as many as the attacker has, at most, for margins of three points need narrow intervals.
 
     Raises:
         InvalidInputError: these are too few.
@@ -171,10 +189,11 @@ def part_sizes(scale: Scale, catalog: Catalog, task: str | None, count: int) -> 
         if short:
             break
         try:
-            divide(catalog, PartSizes(**sizes), task, seed=0)
+            parts = divide(catalog, PartSizes(**sizes, test=None), task, seed=0)
         except InvalidInputError:
             continue
-        return PartSizes(**sizes)
+        tested = min(int(READABLE * len(parts.indices.get(TEST, ()))), sizes["auxiliary"])
+        return PartSizes(**sizes, test=tested if tested >= sizes["target"] else 0)
     needed = max(math.ceil(100 * getattr(LEAST, part) / getattr(SHARES, part)) for part in PRECEDENCE)
     people = "" if catalog.identity is None else ", people in one part each"
     raise InvalidInputError(

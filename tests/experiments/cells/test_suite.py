@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from splitleak.attacks.refine import Refine
 from splitleak.attacks.ridge import Ridge
 from splitleak.experiments.cells.attack import AttackCell
 from splitleak.experiments.cells.build import cells_of
+from splitleak.experiments.cells.suite import StrongestCell, chosen_likeness
 from splitleak.experiments.judge.metrics import pictures
 from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.report.tables.matched import yardstick
 from splitleak.experiments.results.load import load_results
 from splitleak.experiments.stages.arrays import load_array
+from splitleak.experiments.stages.data import Data, DataStage
 from splitleak.experiments.stages.strongest import Prediction, _line, choose, members
 from splitleak.experiments.store.integrity import seal, sealed
 from splitleak.experiments.store.store import Store
@@ -259,6 +262,38 @@ def test_who_is_after_structure_chooses_for_it(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "tiny"
     assert "for SSIM" in (run / "index.html").read_text()
     assert "SSIM of what it chose for SSIM" in yardstick(load_results(run, [result["id"] for result in results]))
+
+
+def test_each_score_is_of_what_was_chosen_for_it() -> None:
+    metrics = ("psnr", "ssim", "lpips", "ms_ssim")
+    reached = [{metric: torch.rand(4) for metric in metrics} for _ in range(3)]
+    chosen = {name: torch.tensor(of) for name, of in (("psnr", [0, 1, 2, 0]), ("ssim", [1] * 4), ("lpips", [2] * 4))}
+    scores = chosen_likeness(reached, chosen)
+    assert torch.equal(scores["ssim"], reached[1]["ssim"])
+    assert torch.equal(scores["lpips"], reached[2]["lpips"])
+    for metric in ("psnr", "ms_ssim"):
+        expected = [reached[attack][metric][photo] for photo, attack in enumerate((0, 1, 2, 0))]
+        assert scores[metric].tolist() == torch.stack(expected).tolist()
+
+
+def test_the_choice_is_the_same_whatever_the_photos_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that it rests on is what was intercepted and what the adversary rebuilt."""
+    (tmp_path / "tastes.py").write_text(TWO_TASTES)
+    tastes = "".join(f'[[attacks]]\nname = "tastes.py:{name}"\n' for name in ("Grainy", "Shifted"))
+    _, _, store = run_plan(HEAD + NONE + tastes, tmp_path, shared=True)
+    (suite,) = [cell for cell in cells_of(read_plan(tmp_path / "plan.toml")) if isinstance(cell, StrongestCell)]
+    known = {metric: of.tolist() for metric, of in suite.stage.choice(store).items()}
+    assert set(known) == {"psnr", "ssim"}
+    loaded = DataStage.load
+
+    def other_photos(stage: DataStage, of: Store) -> Data:
+        data = loaded(stage, of)
+        return replace(data, images={**data.images, "target": 255 - data.images["target"].flip(0)})
+
+    monkeypatch.setattr(DataStage, "load", other_photos)
+    (tmp_path / "again").mkdir()
+    suite.stage.compute(tmp_path / "again", store)
+    assert json.loads((tmp_path / "again" / "choice.json").read_text()) == known
 
 
 def test_a_mirror_doubles_the_attackers_photos_and_nothing_else(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from written_run import Edit, fail_one, score, write_run
 
 from splitleak.experiments.judge.statistics.different import Change, Sample, beyond_noise, different
 from splitleak.experiments.report.tables.compare import Comparison, Row, line
-from splitleak.experiments.results.load import CELLS, load_results
+from splitleak.experiments.results.load import CELLS, load_results, record_file, write_listing
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
 
@@ -163,6 +163,41 @@ def test_a_planted_change_is_found_with_its_sign(by: float, tmp_path: Path) -> N
     assert row.size == pytest.approx(0.3, abs=0.1)
 
 
+def test_trainings_that_disagree_are_no_change(tmp_path: Path) -> None:
+    """Of three one is a decibel better, one a decibel worse: each alone would be a change."""
+
+    def retrained(cell: dict[str, Any]) -> None:
+        known_photos(cell)
+        if (cell["attack"]["name"], cell["defence"]["label"]) == ("decoder", "none"):
+            cell["metrics"]["psnr"] = score(np.array(cell["metrics"]["psnr"]["values"]) + (1, -1, 0)[cell["seed"]])
+
+    assert not compared(written(tmp_path / "a"), written(tmp_path / "b", retrained)).changed
+    alone = (
+        written(tmp_path / f"{name} alone", edit, (0,)) for name, edit in (("a", known_photos), ("b", retrained))
+    )
+    assert len(compared(*alone).changed) == 1
+
+
+def test_a_person_counts_once_in_a_comparison(tmp_path: Path) -> None:
+    """All that changed are the photos of one person, of ten: on photos that stood alone it would be beyond noise."""
+    people = tuple(photo // (PHOTOS // 10) for photo in range(PHOTOS))
+
+    def moved(by: float, known: bool) -> Edit:
+        def edit(cell: dict[str, Any]) -> None:
+            known_photos(cell)
+            cell["groups"] = people if known else None
+            if (cell["attack"]["name"], cell["defence"]["label"]) == ("decoder", "none"):
+                cell["metrics"]["psnr"] = score(
+                    np.array(cell["metrics"]["psnr"]["values"]) + by * (np.array(people) == 0)
+                )
+
+        return edit
+
+    for known, changed in ((False, 1), (True, 0)):
+        first, second = (written(tmp_path / f"{by} {known}", moved(by, known), (0,)) for by in (0.0, 3.0))
+        assert len(compared(first, second).changed) == changed
+
+
 def test_a_tiny_certain_change_is_shown_with_its_size(tmp_path: Path) -> None:
     (row,) = compared(written(tmp_path / "a"), written(tmp_path / "b", shifted(0.001))).changed
     assert line(row)[3] == "+0.0010\n[+0.0010, +0.0010]"
@@ -222,6 +257,29 @@ def test_seeds_are_those_in_common_and_other_cells_are_named(tmp_path: Path) -> 
     assert counts == {"only in first": 19, "only in second": 18, "failed in first": 2, "failed in second": 0}
     assert "failed in first: 2 cells, such as gaussian_noise sigma=2.0 x ridge, seed 1" in comparison.summary
     assert comparison.warnings == ("not run yet in second: 1 cell",)
+
+
+def test_cells_that_are_stale_or_changed_by_hand_are_left_out_and_told(tmp_path: Path) -> None:
+    first, second = written(tmp_path / "a"), written(tmp_path / "b")
+    keys = {name: f"key {name}" for name in json.loads((second / CELLS).read_text())}
+    write_listing(first, keys | {"c000": "key of other code"})
+    edited = record_file(second, "c003")
+    edited.write_text(edited.read_text().replace('"seed": 0', '"seed": 1'))
+    comparison = Comparison.of(load_results(first), load_results(second))
+    stale, damaged = comparison.warnings
+    assert stale.startswith("first: 1 cell is stale and left out")
+    assert damaged.startswith("second: 1 cell is left out: changed by hand")
+    assert comparison.unmatched["only in second"] == [("none", "mean_image", 0)]
+
+
+def test_what_is_within_noise_has_the_change_that_would_have_been_seen(tmp_path: Path) -> None:
+    first, second = written(tmp_path / "a"), written(tmp_path / "b", shifted(0.02))
+    comparison = compared(first, second)
+    (row,) = (row for row in comparison.rows if row.verdict == "within noise")
+    assert row.change is not None
+    assert f"within noise: a change of PSNR by {row.change.seen:.1f} dB would have been seen" in comparison.summary
+    (flat,) = (flat for flat in comparison.csv_rows() if flat["verdict"] == "within noise")
+    assert flat["could_be_seen"] == row.change.seen > 0
 
 
 def test_other_victims_are_compared_loudly_and_other_tasks_not_at_all(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """The benchmark of the intervals: its truth is the truth, and intervals contain it as often as they say."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 
-from splitleak.experiments.benchmarks.coverage import GROUPINGS, MEAN, Population, alarms, coverage
+from splitleak.experiments.benchmarks import coverage as benchmark
+from splitleak.experiments.benchmarks.coverage import GROUPINGS, MEAN, SHAPES, Population, alarms, coverage
 
 
 @pytest.mark.parametrize("shape", ["normal", "skewed"])
@@ -37,6 +39,37 @@ def test_intervals_contain_the_truth(grouping: str, seeds: int, share: float) ->
     assert coverage(partial(Population.mean, population), 300) >= 0.92
     assert coverage(partial(Population.paired, population), 300) >= 0.92
     assert coverage(partial(Population.matched, population), 300) >= 0.92
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_the_mean_of_photos_that_are_alike_is_as_unsure_as_its_seeds(seeds: int) -> None:
+    """The seeds' share alone makes these intervals as wide as they must be; less where residuals are taken out."""
+    population = Population("1 each", seeds, 2.0, photos=120, photo_std=0.0)
+    assert coverage(partial(Population.mean, population), 400) >= 0.93
+
+
+def test_the_benchmark_sweeps_the_hard_regimes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few seeds that differ by 2 to 30 times what residuals make, in pairs too, and people of unlike many photos."""
+    asked: list[tuple[str, Population]] = []
+
+    def covered(draw: partial[Any], repeats: int) -> float:
+        asked.append((draw.func.__name__, draw.args[0]))
+        return 0.95
+
+    def alarmed(population: Population, repeats: int) -> float:
+        asked.append(("alarms", population))
+        return 0.05
+
+    monkeypatch.setattr(benchmark, "coverage", covered)
+    monkeypatch.setattr(benchmark, "alarms", alarmed)
+    table = benchmark.compare(1)
+    assert table.row_count * (len(table.columns) - 3) == len(asked)
+    for what in ("mean", "paired", "matched", "alarms"):
+        for seeds in (2, 3):
+            swept = {(one.seed_share, one.grouping) for of, one in asked if of == what and one.seeds == seeds}
+            assert {(share, grouping) for share in (2.0, 8.0, 30.0) for grouping in GROUPINGS} <= swept
+    assert {one.shape for _, one in asked} == set(SHAPES)
+    assert len(set(np.bincount(GROUPINGS["one with a quarter"](300)))) > 2
 
 
 @pytest.mark.parametrize(("seeds", "share"), [(1, 0.0), (3, 8.0)])

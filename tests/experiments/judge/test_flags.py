@@ -74,6 +74,13 @@ def test_a_person_counts_once_in_a_flag() -> None:
     assert flags_of(replace(evidence, groups=[0] * 40 + list(range(1, 11)))) == ()
 
 
+def test_seeds_that_disagree_raise_no_flag_of_one_of_them() -> None:
+    floor, apart = _photos(14, 2), np.array([[-3.0], [2.9]])
+    both = replace(SOUND, leakage=np.vstack([floor, floor]) + apart, floor=np.vstack([floor, floor]))
+    assert flags_of(replace(both, leakage=both.leakage[:1], floor=floor)) == ("below-floor",)  # type: ignore[index]
+    assert flags_of(both) == ()
+
+
 @pytest.mark.parametrize("case", SILENT)
 def test_what_is_sound_raises_none(case: str) -> None:
     assert flags_of(SILENT[case]) == ()

@@ -10,10 +10,12 @@ from written_run import DEFENCES, score, write_run
 
 from splitleak.experiments.judge.statistics.different import Sample, behind, different
 from splitleak.experiments.judge.statistics.matched import Place, Setting, ranking
+from splitleak.experiments.planning.tables import JudgeTable
 from splitleak.experiments.report import write_report
 from splitleak.experiments.report.figures import tradeoff
 from splitleak.experiments.report.figures.style import GREY
-from splitleak.experiments.report.tables.matched import matched_rows
+from splitleak.experiments.report.tables.matched import matched_rows, table
+from splitleak.experiments.report.tables.matrix import bare_range
 from splitleak.experiments.report.verdict import verdict
 from splitleak.experiments.results.load import load_results
 from splitleak.experiments.results.results import Results
@@ -138,16 +140,48 @@ def test_what_may_be_lost_is_the_plans(tmp_path: Path) -> None:
         cell["utility"] = {"metric": "accuracy", "chance": 0.25, **score((np.arange(12) < right).astype(float))}
 
     write_run(tmp_path, costly)
-    affordable = {row.family.label: row.affordable for row in matched_rows(load_results(tmp_path))}
+    usual = load_results(tmp_path)
+    affordable = {row.family.label: row.affordable for row in matched_rows(usual)}
     assert affordable["gaussian_noise"] is None
+    assert usual.may_lose == tuple(JudgeTable().may_lose) == (0.01, 0.03)
+    assert usual.flag_counts["utility-not-matched"] == 6  # its two settings under three attacks
+    line = _line(usual, "gaussian_noise")
+    scores = [text for heading, text in line.items() if heading.endswith("lost") and "mean PSNR" not in heading]
+    assert [*scores, line["setting within 3 points"]] == ["none affordable"] * 5
     (tmp_path / "plan.toml").write_text('name = "small"\n[judge]\nmay_lose = [0.05, 0.2]\n')
     results = load_results(tmp_path)
     (best, *_) = matched_rows(results)
     assert best.affordable is not None
     assert best.affordable.defence.name == "gaussian_noise"
     assert set(best.leakage) == {(metric, lost) for metric in ("psnr", "ssim") for lost in (0.05, 0.2)}
-    assert "20 points" in verdict(results)
     assert "utility-not-matched" not in results.flag_counts
+    # all name the plan's threshold, and one winner
+    winner = best.affordable.defence.label
+    assert f", {winner} leaks least within 20 points of the undefended" in verdict(results)
+    assert "3 points" not in verdict(results)
+    told = table(results)
+    assert told is not None
+    assert told.lines[0][0] == "gaussian_noise"
+    assert {heading.split(", ")[1] for heading in told.headings if ", " in heading} == {
+        "5 points of accuracy lost", "20 points of accuracy lost"
+    }  # fmt: skip
+    assert {"above the best at 20 points", "setting within 20 points"} <= set(told.headings)
+    assert "where 5 or 20 points of the undefended accuracy may be lost" in told.caption
+    line = _line(results, "gaussian_noise")
+    assert line["PSNR (dB), 5 points of accuracy lost"] == "none affordable"
+    assert line["PSNR (dB), 20 points of accuracy lost"] == bare_range("psnr", best.leakage["psnr", 0.2])
+    figure = tradeoff(results, "psnr")
+    assert figure is not None
+    names = [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
+    assert f"least within 20 points: {winner}" in names
+
+
+def _line(results: Results, family: str) -> dict[str, str]:
+    """Of the table at equal utility, by heading."""
+    told = table(results)
+    assert told is not None
+    (line,) = (line for line in told.lines if line[0] == family)
+    return dict(zip(told.headings, line, strict=True))
 
 
 def test_the_report_ranks_defences_at_equal_utility(tmp_path: Path) -> None:

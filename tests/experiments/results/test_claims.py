@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from written_run import PHOTOS, score, write_run
+from written_run import DEFENCES, PHOTOS, score, write_run
 
 from splitleak.experiments.judge.statistics.interval import Interval, most_exposed
 from splitleak.experiments.planning.names import STRONGEST
 from splitleak.experiments.report import write_report
+from splitleak.experiments.report.figures import tradeoff
+from splitleak.experiments.report.figures.tradeoff import RING
 from splitleak.experiments.report.tables import matched, matrix
 from splitleak.experiments.report.tables.attacks import WORST, attack_table
+from splitleak.experiments.report.tables.pareto import pareto_table
 from splitleak.experiments.report.verdict import verdict
 from splitleak.experiments.results.frame import pooled
 from splitleak.experiments.results.load import load_results
@@ -78,6 +81,27 @@ def test_what_accuracy_is_lost_is_told_in_pairs(tmp_path: Path) -> None:
     assert pooled(results.frame)[row.defence.label, "decoder"]["utility_difference"] == change.difference
 
 
+def test_people_count_in_what_is_lost(tmp_path: Path) -> None:
+    """All photos that the cloud is wrong about show one person: that is one loss and not three."""
+
+    def wrong_about_one(cell: dict[str, Any]) -> None:
+        right = np.arange(PHOTOS) >= 3 * (cell["defence"]["name"] == "dp_sgd")
+        cell["utility"] = {"metric": "accuracy", "chance": 0.25, **score(right.astype(float))}
+
+    def known(cell: dict[str, Any]) -> None:
+        _whole(cell)
+        wrong_about_one(cell)
+
+    widths = []
+    for name, edit in (("alone", wrong_about_one), ("people", known)):
+        results = load_results(tmp_path / name, write_run(tmp_path / name, edit, seeds=(0,)))
+        change = results.utility_lost(results.rows[-1])
+        assert change is not None
+        assert change.difference.mean == -0.25
+        widths.append(change.difference.high - change.difference.low)
+    assert widths[1] > 1.5 * widths[0]
+
+
 def _worse_by_one_photo(cell: dict[str, Any]) -> None:
     right = 9 if cell["defence"]["name"] == "dp_sgd" else 10
     cell["utility"] = {"metric": "accuracy", "chance": 0.25, **score((np.arange(PHOTOS) < right).astype(float))}
@@ -119,9 +143,26 @@ def test_a_flag_of_most_cells_tells_of_the_run_and_is_marked_at_none(tmp_path: P
     assert all({"one-training", "few-photos"} <= set(names) for names in results.every_flag.values())
     text = matrix.table(results).markdown()
     assert text.count("one-training") == 1
-    assert f"Of most cells, not marked: one-training {cells}, few-photos {cells}." in text
+    assert f"Of half of the cells or more, not marked: one-training {cells}, few-photos {cells}." in text
     assert verdict(results).endswith("Throughout: one-training, few-photos.")
     assert {row.flags for row in results.frame if row.attack == "decoder"} == {"one-training few-photos"}
+
+
+@pytest.mark.parametrize(("doubted", "marked"), [(2, True), (3, False)])
+def test_a_flag_of_half_of_the_cells_is_a_caption(doubted: int, marked: bool, tmp_path: Path) -> None:
+    """Of six defences."""
+    labels = [defence["label"] for defence in DEFENCES[:doubted]]
+
+    def doubt(cell: dict[str, Any]) -> None:
+        cell["n"] = 200
+        cell["converged"] = False if cell["defence"]["label"] in labels else None
+
+    results = load_results(tmp_path, write_run(tmp_path, doubt))
+    assert results.flag_counts["not-converged"] == 3 * doubted
+    assert (("none", "ridge") in results.flags) is marked
+    assert ("Throughout: not-converged" in verdict(results)) is not marked
+    caption = f"Of half of the cells or more, not marked: not-converged {3 * doubted}."
+    assert (caption in matrix.caption(results)) is not marked
 
 
 def test_several_trainings_are_not_one(tmp_path: Path) -> None:
@@ -167,11 +208,36 @@ def test_what_is_at_chance_is_no_member_of_a_pareto_set(tmp_path: Path) -> None:
     assert not any(label.startswith("gaussian_noise") for label in results.pareto)
     assert any(member for member, _ in results.pareto.values())
     assert all(share >= 0.5 for member, share in results.pareto.values() if member)
+    figure, table = tradeoff(results, "psnr"), pareto_table(results)
+    assert figure is not None
+    assert table is not None
+    members = [label for label, (member, _) in results.pareto.items() if member]
+    assert len(members) < len(results.pareto)
+    assert sorted(line[0] for line in table.lines) == sorted(members)
+    (rings,) = (line for line in figure.axes[0].get_lines() if line.get_markersize() == RING)
+    assert len(rings.get_xdata()) == len(members)
+
+
+@pytest.mark.parametrize(("right", "chosen"), [(5, False), (9, True)])
+def test_what_cannot_be_told_from_guessing_is_at_chance(right: int, chosen: bool, tmp_path: Path) -> None:
+    """Five of twelve are more than the quarter that guessing gets, and no evidence of more."""
+
+    def weak(cell: dict[str, Any]) -> None:
+        if cell["defence"]["name"] == "dp_sgd":
+            cell["utility"] = {
+                "metric": "accuracy", "chance": 0.25, **score((np.arange(PHOTOS) < right).astype(float))
+            }  # fmt: skip
+
+    results = load_results(tmp_path, write_run(tmp_path, weak))
+    assert ("dp_sgd epsilon=8.0" in results.pareto) is chosen
 
 
 def test_what_cannot_be_told_apart_has_the_difference_that_could(tmp_path: Path) -> None:
     def equal(cell: dict[str, Any]) -> None:
         cell["utility"] = {"metric": "accuracy", "chance": 0.25, **score(np.ones(PHOTOS))}
+        if cell["defence"]["name"] != "none" and not cell["attack"]["floor"]:
+            random = np.random.default_rng([*cell["id"].encode()])
+            cell["metrics"]["psnr"] = score(16 + random.normal(0, 0.3, PHOTOS))
 
     results = load_results(tmp_path, write_run(tmp_path, equal, seeds=(0,)))
     texts = [matched.above(place.place.behind) for place in results.ranking]
@@ -179,4 +245,23 @@ def test_what_cannot_be_told_apart_has_the_difference_that_could(tmp_path: Path)
     for change, text in zip(apart, texts[1:], strict=True):
         assert change.clear == ("cannot be told apart" not in text)
         assert change.clear or f"(from {change.seen:.1f} on)" in text
-    assert any("cannot be told apart" in text for text in texts) or all(change.clear for change in apart)
+    equal = [change for change in apart if not change.clear]
+    assert equal
+    seen = max(change.seen for change in equal)
+    others = "1 other defence" if len(equal) == 1 else f"{len(equal)} other defences"
+    assert f"; {others} cannot be told apart from it (from {seen:.1f} dB on it could)." in verdict(results)
+
+
+def test_what_cannot_be_told_from_none_has_the_difference_that_could(tmp_path: Path) -> None:
+    def useless(cell: dict[str, Any]) -> None:
+        random = np.random.default_rng([cell["seed"], *cell["id"].encode()])
+        better = 0.5 * (cell["defence"]["name"] != "none")
+        cell["metrics"]["psnr"] = score(20 - better + random.normal(0, 1, PHOTOS))
+        cell["utility"] = {"metric": "accuracy", "chance": 0.25, **score(np.ones(PHOTOS))}
+
+    results = load_results(tmp_path, write_run(tmp_path, useless, seeds=(0,)))
+    assert results.best is not None
+    gain = results.best.place.gain
+    assert gain is not None
+    assert gain.difference.low < gain.difference.mean < 0 <= gain.difference.high
+    assert f"cannot be told apart from none (from {gain.seen:.1f} dB less on it could)" in verdict(results)

@@ -129,6 +129,15 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_every_cell_says_with_what_each_of_its_stages_was_made(computed: Path) -> None:
+    for cell in load_results(computed / "runs" / "tiny").finished:
+        told = {stage for made in cell.made for stage in made.stages}
+        assert {"data", "victim", "protect", "attack", "floor", "probe", "judge"} <= told
+        for made in cell.made:
+            assert {"python", "torch", "splitleak"} <= set(made.versions)
+            assert all(value is not None for value in (made.device, made.threads, made.host))
+
+
 def test_an_interrupted_rerun_of_changed_data_marks_the_earlier_generation(computed: Path, tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text(PLAN.replace("photos = 400", "photos = 400, seed = 1"))

@@ -21,6 +21,7 @@ from filelock import FileLock
 from splitleak.attacks.ridge import Ridge
 from splitleak.experiments.stages.arrays import ArrayFile, MirroredFile
 from splitleak.experiments.stages.victim import write_features
+from splitleak.experiments.store import provenance
 from splitleak.experiments.store.integrity import SEAL, DiskFullError, sealed, write_atomically
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.provenance import checkout
@@ -29,6 +30,25 @@ from splitleak.victims.settings import Settings
 from splitleak.victims.tensors import to_float
 
 CPU = torch.device("cpu")
+LIBRARIES_OF_A_NUMBER = [
+    "splitleak",
+    "torch",
+    "torchvision",
+    "torchmetrics",
+    "opacus",
+    "timm",
+    "numpy",
+    "scipy",
+    "pillow",
+]
+OTHERWISE: dict[str, object] = {
+    "versions": {"torch": "1.0"},
+    "device": "cuda",
+    "threads": 99,
+    "host": "elsewhere",
+    "commit": "def",
+    "clean": True,
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,21 @@ def test_a_result_tells_with_what_it_and_all_that_went_into_it_were_made(tmp_pat
     }
     assert made[1].threads == torch.get_num_threads()
     assert made[1].device == "cpu"
+
+
+def test_everything_that_moves_a_number_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "checkout", lambda project: ("abc", False))
+    told = provenance.here("number", CPU)
+    assert told.stages == ("number",)
+    assert told.versions == {
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES_OF_A_NUMBER},
+    }
+    assert (told.device, told.threads, told.host) == ("cpu", torch.get_num_threads(), platform.node())
+    assert (told.commit, told.clean, told.code) == ("abc", False, "abc with changes")
+    differing = [told.model_copy(update={name: value}) for name, value in OTHERWISE.items()]
+    assert all(len(provenance.together([told, other])) == 2 for other in differing)
+    assert all(any(len(values) > 1 for values in provenance.facts_of([told, other]).values()) for other in differing)
 
 
 def test_a_checkout_tells_its_commit_and_whether_there_is_more(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from splitleak.experiments.cli.app import main
 from splitleak.experiments.planning.plan import read_plan
+from splitleak.experiments.results.load import load_results
 from splitleak.experiments.tools.audit import Audit, AuditRequest
 from splitleak.experiments.tools.audit.offer import LEAST, SCALES, SHARE, Offer, Scale, part_sizes
 from splitleak.experiments.tools.audit.plan import chosen_task, source_of
@@ -122,6 +123,31 @@ def test_few_photos_are_divided_sensibly(count: int) -> None:
         assert sizes.total <= count
         assert all(value >= getattr(LEAST, part) for part, value in asdict(sizes).items())
         assert sizes.auxiliary == max(asdict(sizes).values())
+
+
+def test_utility_has_photos_of_its_own_where_some_are_left(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tested(scale: Scale, count: int, task: str | None = "class") -> int | None:
+        labels = {"class": Labels(torch.arange(count) % 2, ("a", "b"))}
+        return part_sizes(scale, catalog(count, labels=labels), task, count).test
+
+    few, many = SCALES[0], SCALES[-1]
+    assert tested(few, 48) == 0  # the other parts need them all
+    assert tested(few, 206) == 0  # 25 are left, of which nine tenths are fewer than the 24 targets
+    assert tested(few, 268) == 72  # nine tenths of the 80 that are left
+    assert tested(few, 20_000) == few.auxiliary
+    assert tested(many, 50_000) == many.auxiliary
+    assert tested(few, 20_000, task=None) == 0
+    speed = Speed(**{name: value / 20 for name, value in asdict(SPEED).items()})
+    monkeypatch.setattr(Speed, "measured", lambda *arguments: speed)
+    monkeypatch.setattr("splitleak.experiments.tools.audit.offer.SCALES", (replace(TINY[0], target=6),))
+    assert run(monkeypatch, "audit", *COMMAND, "--budget", "10") == 0
+    assert "4 for selection, 9 for accuracy; 48 there" in " ".join(capsys.readouterr().out.split())
+    (folder,) = [place for place in Path("runs").iterdir() if place.name != "cache"]
+    found = load_results(folder).finished
+    assert {(cell.utility.part, len(cell.utility.values)) for cell in found if cell.utility} == {("test", 9)}
+    assert {cell.n for cell in found} == {6}
 
 
 def test_people_who_stay_together_leave_fewer_photos() -> None:

@@ -126,10 +126,9 @@ def test_the_inside_of_a_target_photo_is_what_the_run_saw(run: Path, store: Stor
     (cell,) = (cell for cell in question.cells if cell.entry.plugin.name == "decoder")
     inside, seen = opened["decoder width=16 epochs=1"], cell.stage.load_inside(store)
     assert inside.stages.shape == seen["stages"].shape
-    # stored features are rounded to half precision; colours are stretched, those of an even map to mere rounding
+    # stored features are rounded to half precision; a map's values are stretched
     assert (inside.stages[-1].int() - seen["stages"][-1].int()).abs().max() <= 2
-    apart = (inside.maps.int() - seen["maps"].int()).abs().float().flatten(1).mean(1)
-    assert (apart < 1).float().mean() > 0.9
+    assert (inside.maps.int() - seen["maps"].int()).abs().float().flatten(1).mean(1).max() < 1
     log = cell.stage.log(store)["inside"]
     assert [list(shape) for shape in inside.shapes] == log["stages"]
     assert list(inside.release) == log["release"]
