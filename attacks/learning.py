@@ -19,8 +19,8 @@ def learned(
     """Train ``network`` in place and return its state with the least loss over what was held out.
 
     Args:
-        network: a plain function of tensors, see ``Training.plain``: what it draws is handed to it by ``loss``. Trained in
-            place, in eval mode afterwards.
+        network: its floating-point parameters are moved, in eval mode afterwards. A plain function of tensors, see
+            ``Training.plain``: what is random ``loss`` hands to it.
         recipe: epochs, optimizer, schedule.
         examples: batches, iterated anew in each epoch; ``len()`` gives the steps.
         held_out: batches, iterated anew after each epoch, each time under the same random draws.
