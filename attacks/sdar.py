@@ -42,6 +42,8 @@ class Sdar(LabelDriven):
         "Zhu et al., Passive Inference Attacks on Split Learning via Adversarial Regularization, NDSS 2025"
     )
 
+    by_distribution: ClassVar[bool] = True
+
     steps: Annotated[int, Gt(0), MultipleOf(ROUND), doc("of training; published: 20 000")] = 1000
     batch_size: Annotated[int, Gt(1), doc("photos, and as many releases, in a step; published: 128")] = 64
     learning_rate: Annotated[float, Gt(0), doc("of the encoder's Adam, as published")] = 1e-3
@@ -118,16 +120,15 @@ class Sdar(LabelDriven):
             photos, labels, theirs, decided = batch
             images = to_float(photos)
             own = model.shadow(images)
-            rebuilt, seen = (model.decoder(own.detach(), labels), model.decoder(theirs, decided))
-            # half precision would drown the small differences that are left for the critics
-            with torch.autocast(images.device.type, enabled=False):
-                grids = standard(own), standard(theirs)
-                of_features.learn((grids[1], decided), (grids[0].detach(), labels))
-                of_pictures.learn((images, labels), (seen.detach().float(), decided))
-                unlike = of_features.unconvinced(grids[0], labels)
-                unreal = of_pictures.unconvinced(seen.float(), decided)
-            encoder: Tensor = F.cross_entropy(tail.logits(own), labels) + self.feature_critic * unlike
-            return encoder + F.mse_loss(rebuilt.float(), images) + self.picture_critic * unreal
+            value = F.cross_entropy(tail.logits(own), labels)
+            value = value + F.mse_loss(model.decoder(own.detach(), labels).float(), images)
+            if self.feature_critic:
+                real, made = (standard(theirs), decided), (standard(own), labels)
+                value = value + self.feature_critic * of_features.outwit(real, made)
+            if self.picture_critic:
+                real, made = (images, labels), (model.decoder(theirs, decided).float(), decided)
+                value = value + self.picture_critic * of_pictures.outwit(real, made)
+            return value
 
         return loss
 

@@ -15,6 +15,10 @@ LEAK, DROPPED = 0.2, 0.4
 """Slope below zero, and share of a critic's last activations that are dropped as it learns, as published."""
 
 
+Labelled = tuple[Tensor, Tensor]
+"""A grid (n, channels, rows, columns) and the classes (n,) of its pictures."""
+
+
 class Standard(nn.Module):
     """Features (n, ...) -> a grid (n, channels, rows, columns) of them, less their mean, in units of their spread."""
 
@@ -40,7 +44,7 @@ class Standard(nn.Module):
 
 
 class BesideLabel(nn.Module):
-    """A grid (n, channels, rows, columns) and classes (n,) -> the grid with one more channel, learned for each class."""
+    """A grid (n, channels, rows, columns) and classes (n,) -> the grid and one more channel, learned by class."""
 
     def __init__(self, classes: int, rows: int, columns: int) -> None:
         super().__init__()
@@ -92,8 +96,15 @@ class LabelledCritic(nn.Module):
         odds: Tensor = self.layers(self.beside_label(grid, labels))
         return odds
 
-    def learn(self, real: tuple[Tensor, Tensor], made: tuple[Tensor, Tensor]) -> None:
-        """One step, on (grid, labels) of both kinds."""
+    def outwit(self, real: Labelled, made: Labelled) -> Tensor:
+        """``unconvinced`` by what was made, after one step of learning to tell it from what is real."""
+        # half precision would drown the small differences that are left
+        with torch.autocast(real[0].device.type, enabled=False):
+            self.learn(real, (made[0].detach(), made[1]))
+            return self.unconvinced(*made)
+
+    def learn(self, real: Labelled, made: Labelled) -> None:
+        """One step, on both kinds."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = F.softplus(-self(*real)).mean() + F.softplus(self(*made)).mean()
         loss.backward()
