@@ -113,8 +113,9 @@ class Attack(Settings, ABC, Generic[K]):
     """True for an attack that works on each target anew: a plan may give it fewer of them."""
 
     by_distribution: ClassVar[bool] = False
-    """True for an attack that knows the device by the distribution of its features only. It inverts devices that this
-    gives away; the toy of the contract checks, whose pictures are alike in every colour, is none."""
+    """True for an attack that knows the device by the distribution of its features, and by what the tail expects of
+    them at most. It inverts devices that this gives away; the toy of the contract checks, whose pictures are alike in
+    every colour, is none."""
 
     requires: ClassVar[frozenset[Requirement]] = frozenset()
     """What it must have beyond what its kind of knowledge implies and its parent classes require."""

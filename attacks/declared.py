@@ -8,7 +8,7 @@ from splitleak.attacks.base import Attack, Requirement
 from splitleak.attacks.knowledge import QueryFree
 
 FIELDS: Mapping[Requirement, tuple[str, ...]] = {
-    "tail": ("tail", "receive"),
+    "tail": ("tail", "receive", "as_received"),
     "labels": ("labels", "classes"),
     "identities": ("identities",),
 }

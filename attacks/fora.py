@@ -1,6 +1,6 @@
 """An encoder whose features have the distribution of those intercepted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -10,15 +10,13 @@ from torch import Tensor, nn
 
 from splitleak.attacks.grid import as_grid
 from splitleak.attacks.knowledge import QueryFree
-from splitleak.attacks.shadow import Shadow, ShadowAttack
+from splitleak.attacks.shadow import ROUND, Draws, Shadow, ShadowAttack
 from splitleak.victims.settings import doc
 from splitleak.victims.tensors import to_float
 from splitleak.victims.training import Batch, Recipe, Training, train
 
 BANDWIDTHS = tuple(2.0**power for power in range(-3, 2))
 """Squared, of the five kernels, in units of the mean squared distance; as in the authors' code."""
-ROUND = 50
-"""Steps between two rows of the log, and between two looks at the validation photos."""
 COMPARED = 512
 """Photos and releases whose distributions are compared to choose the weights to keep."""
 WIDTH, LARGEST, LEAK = 128, 4, 0.2
@@ -50,46 +48,25 @@ class Fora(ShadowAttack):
         received = shadow.received.features
         critic = Critic(received, self.critic_learning_rate, self.penalty)
 
-        def loss(encoder: nn.Module, batch: Batch) -> Tensor:
+        def loss(model: nn.Module, batch: Batch) -> Tensor:
             images, theirs = batch
-            own = shadow.received.like(encoder(to_float(images)))
+            own = model(to_float(images))
             # half precision would drown the small differences that are left between the distributions
             with torch.autocast(own.device.type, enabled=False):
                 critic.learn(own.detach(), theirs)
                 value: Tensor = self.mix * discrepancy(own, theirs) - (1 - self.mix) * critic(own).mean()
             return value
 
-        def validation(encoder: nn.Module) -> float:
+        def validation(model: nn.Module) -> float:
             images = knows.images["validation"][:COMPARED].to(knows.device)
-            own = torch.cat([encoder(to_float(chunk)) for chunk in images.split(64)])
-            return float(discrepancy(shadow.received.like(own), received[:COMPARED]))
+            own = torch.cat([model(to_float(chunk)) for chunk in images.split(64)])
+            return float(discrepancy(own, received[:COMPARED]))
 
         recipe = Recipe(self.steps // ROUND, lambda parameters: torch.optim.Adam(parameters, self.learning_rate))
-        draws = _Draws(knows.images["auxiliary"], received, self.batch_size)
-        optimizer = recipe.optimizer(shadow.encoder.parameters())
-        train(Training(shadow.encoder, optimizer, draws), recipe, loss, validation, knows.log)
+        draws = Draws((knows.images["auxiliary"],), (received,), self.batch_size)
+        optimizer = recipe.optimizer(shadow.parameters())
+        train(Training(shadow, optimizer, draws), recipe, loss, validation, knows.log)
         return shadow.state_dict()
-
-
-@dataclass(frozen=True)
-class _Draws:
-    """A round of random batches (photos as bytes, received features), equally many of both."""
-
-    photos: Tensor
-    received: Tensor
-    batch_size: int
-
-    def __len__(self) -> int:
-        return ROUND
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        count = min(self.batch_size, len(self.photos), len(self.received))
-        for _ in range(ROUND):
-            yield self.photos[_rows(self.photos, count)], self.received[_rows(self.received, count)]
-
-
-def _rows(tensor: Tensor, count: int) -> Tensor:
-    return torch.randperm(len(tensor))[:count].to(tensor.device)
 
 
 def discrepancy(own: Tensor, theirs: Tensor) -> Tensor:

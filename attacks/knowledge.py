@@ -60,8 +60,10 @@ class QueryFree:
     ``intercepted``: the releases that travelled, (m, ...). ``arrived``: release -> bool tensor of its shape,
     false where the defence left the place of a feature empty. ``tail``: the cloud's half, and ``receive``: what
     the cloud does to a release before the tail takes it. ``new_encoder``: makes an untrained network of the
-    victim's architecture up to the cut. ``log``: takes one row of numbers per step of fitting, for the run's
-    training curves. ``memory``: see ``remember``.
+    victim's architecture up to the cut. ``as_received``: (encoder, images (n, 3, h, w) in [0, 1]) -> what the tail
+    would be given of them, (n, *shape), if the device had this encoder: through the defence as far as the adversary
+    knows it, drawn afresh on each call, differentiable. ``log``: takes one row of numbers per step of fitting, for
+    the run's training curves. ``memory``: see ``remember``.
     """
 
     images: Mapping[AttackerPart, Tensor]
@@ -74,6 +76,7 @@ class QueryFree:
     identities: Mapping[AttackerPart, Tensor] | None = None
     task: str | None = None
     receive: Callable[[Tensor], Tensor] = lambda release: release
+    as_received: Callable[[nn.Module, Tensor], Tensor] = lambda encoder, images: encoder(images)
     arrived: Callable[[Tensor], Tensor] = lambda release: torch.ones_like(release, dtype=torch.bool)
     log: Log = field(default=lambda row: None)
     memory: Memory = forgetful

@@ -96,7 +96,8 @@ class LatentSearch(Reconstruction[WhiteBox]):
         recipe = self._recipe(len(photos["auxiliary"]))
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
-            bound: Tensor = model(to_float(batch[0].to(knows.device)))
+            images = to_float(batch[0].to(knows.device))
+            bound: Tensor = model(images, torch.randn(len(images), self.latent, device=knows.device))
             return bound
 
         def made() -> Autoencoder:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from torch import Tensor, nn
 
 from splitleak.attacks.knowledge import QueryFree
-from splitleak.victims.seeding import seeded
 from splitleak.victims.training import Batch, Recipe, Training, train
 
 
@@ -20,11 +19,11 @@ def learned(
     """Train ``network`` in place and return its state with the least loss over what was held out.
 
     Args:
-        network: its floating-point parameters are moved, in eval mode afterwards.
+        network: its floating-point parameters are moved, in eval mode afterwards. A plain function of tensors, see
+            ``Training.plain``: what is random ``loss`` hands to it.
         recipe: epochs, optimizer, schedule.
         examples: batches, iterated anew in each epoch; ``len()`` gives the steps.
-        held_out: batches, iterated anew after each epoch, each time under the same random draws: between epochs
-            whose channel or latent drew differently, luck would choose.
+        held_out: batches, iterated anew after each epoch, each time under the same random draws.
         loss: (network, batch) -> mean over the batch's images.
         knows: its log takes each epoch's row; the queries that it counts are part of a checkpoint.
 
@@ -33,8 +32,7 @@ def learned(
     """
 
     def validation(model: nn.Module) -> float:
-        with seeded("held out"):
-            losses = [(float(loss(model, batch)), len(batch[0])) for batch in held_out]
+        losses = [(float(loss(model, batch)), len(batch[0])) for batch in held_out]
         return sum(value * count for value, count in losses) / sum(count for _, count in losses)
 
     optimizer = recipe.optimizer(network.parameters())

@@ -18,7 +18,7 @@ from splitleak.attacks.linear import Map, linear_map
 from splitleak.victims.embedding import Embedder, Portraits, augmented, train_embedder
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import WEIGHTS_VARIABLE, find_file
-from splitleak.victims.onnx_embedder import ONNX_FILE, OnnxEmbedder, central
+from splitleak.victims.onnx_embedder import ONNX_FILE, OnnxEmbedder, central, check_onnx
 from splitleak.victims.settings import doc
 from splitleak.victims.tensors import BATCH, to_float
 from splitleak.victims.training import adamw
@@ -72,7 +72,7 @@ class Reidentify(Linkage[BlackBox]):
     def check(self, scene: Scene) -> None:
         """The teacher must be a model of images."""
         if self.teacher:
-            OnnxEmbedder(self.teacher, ASKED)
+            check_onnx(self.teacher, ASKED)
 
     def fit(self, knows: BlackBox) -> Answer:
         """Train on the auxiliary part, and predict the teacher's embeddings.

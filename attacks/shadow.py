@@ -1,7 +1,7 @@
 """A shadow of the edge device: what attacks share that train an encoder of their own and invert that instead."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
@@ -9,11 +9,15 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from splitleak.attacks.base import Reconstruction, Reconstructor, Requirement
+from splitleak.attacks.base import Reconstruction, Reconstructor, Requirement, Scene
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.knowledge import About, AttackerPart, Memo, QueryFree, WhiteBox
+from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import doc
 from splitleak.victims.tensors import to_float
+
+ROUND = 50
+"""Steps between two rows of the log, and between two looks at the validation photos."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,19 @@ class Received:
 class Shadow(nn.Module):
     """An encoder in the edge device's place: images (n, 3, h, w) in [0, 1] -> features (n, *shape).
 
-    Untrained at first; differentiable.
+    Untrained at first; differentiable. The defence stands around it as around the device's own, as far as it is
+    known: where that draws, each call draws anew.
     """
 
     def __init__(self, knows: QueryFree) -> None:
         super().__init__()
         self.encoder = knows.new_encoder().to(knows.device)
         self.received = Received.by(knows)
+        self.as_received = knows.as_received
 
     def forward(self, images: Tensor) -> Tensor:
         """What the tail would be given for these images."""
-        return self.received.like(self.encoder(images))
+        return self.received.like(self.as_received(self.encoder, images))
 
     @classmethod
     def recalled(cls, knows: QueryFree, what: str, trained: Callable[["Shadow"], Mapping[str, Tensor]]) -> Self:
@@ -61,6 +67,55 @@ class Shadow(nn.Module):
         shadow = cls(knows)
         shadow.load_state_dict(state)
         return shadow.eval().requires_grad_(False)
+
+
+class LabelDriven(Reconstruction[QueryFree]):
+    """Learns from labelled photos what a trained tail expects of an encoder."""
+
+    requires: ClassVar[frozenset[Requirement]] = frozenset({"tail", "labels"})
+
+    def lacks(self, scene: Scene) -> Iterator[tuple[str, str]]:
+        """The tail must have learned something."""
+        if scene.task is None:
+            yield "a tail that was trained on labels", "the victim has no task"
+        yield from super().lacks(scene)
+
+    def _labelled(self, knows: QueryFree, part: AttackerPart) -> tuple[Tensor, Tensor]:
+        """The photos of a part whose label of the task is known, as bytes, and these labels.
+
+        Raises:
+            InvalidInputError: there are none.
+        """
+        labels = knows.labels[part][knows.task] if knows.task else torch.empty(0)
+        known = (labels >= 0).nonzero().flatten()
+        if not len(known):
+            raise InvalidInputError(f"{self.name}: no photo of the {part} part carries a label of the task")
+        return knows.images[part][known], labels[known]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """A round of random batches, equally many of the adversary's own and of what was received.
+
+    ``own``, ``theirs``: aligned tensors each; a batch is (own rows..., rows of theirs...).
+    """
+
+    own: tuple[Tensor, ...]
+    theirs: tuple[Tensor, ...]
+    batch_size: int
+
+    def __len__(self) -> int:
+        return ROUND
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        count = min(self.batch_size, len(self.own[0]), len(self.theirs[0]))
+        for _ in range(ROUND):
+            yield tuple(part[rows] for side in (self.own, self.theirs) for rows, part in _aligned(side, count))
+
+
+def _aligned(side: tuple[Tensor, ...], count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    rows = torch.randperm(len(side[0]))[:count]
+    return ((rows.to(part.device), part) for part in side)
 
 
 @dataclass(frozen=True)

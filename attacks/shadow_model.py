@@ -1,6 +1,5 @@
 """An encoder that the cloud's tail understands, learned from labelled photos alone."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -9,10 +8,8 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from splitleak.attacks.base import Requirement, Scene
-from splitleak.attacks.knowledge import AttackerPart, QueryFree
-from splitleak.attacks.shadow import Shadow, ShadowAttack
-from splitleak.victims.errors import InvalidInputError
+from splitleak.attacks.knowledge import QueryFree
+from splitleak.attacks.shadow import LabelDriven, Shadow, ShadowAttack
 from splitleak.victims.settings import doc
 from splitleak.victims.splitting.twin import twin
 from splitleak.victims.tensors import to_float
@@ -23,25 +20,17 @@ LEAST_SHARE = 1e-4
 
 
 @dataclass(frozen=True)
-class ShadowModel(ShadowAttack):
+class ShadowModel(LabelDriven, ShadowAttack):
     """Train encoders f so that g(f(x)) fits the labels, the tail g frozen; then invert f."""
 
     paper: ClassVar[str] = (
         "He, Zhang, Lee, Model Inversion Attacks Against Collaborative Inference, ACSAC 2019 (query-free)"
     )
 
-    requires: ClassVar[frozenset[Requirement]] = frozenset({"labels"})
-
     match: Annotated[float, Ge(0), doc("weight of the received features' mean and spread; published: 0")] = 1.0
     epochs: Annotated[int, Gt(0), doc("passes over the labelled photos")] = 30
     learning_rate: Annotated[float, Gt(0), doc("of Adam, as published")] = 1e-3
     batch_size: Annotated[int, Gt(0), doc("photos in a step")] = 32
-
-    def lacks(self, scene: Scene) -> Iterator[tuple[str, str]]:
-        """The tail must have learned something."""
-        if scene.task is None:
-            yield "a tail that was trained on labels", "the victim has no task"
-        yield from super().lacks(scene)
 
     def shadow(self, knows: QueryFree) -> Shadow:
         """The trained shadow, in eval mode and frozen; gradients reach its input."""
@@ -51,23 +40,22 @@ class ShadowModel(ShadowAttack):
         # a copy: gradients flow through the tail, and the adversary's own is left as it was found
         tail = twin(knows.tail).eval().requires_grad_(False)
         moments = MomentLoss.of(shadow.received.features)
-        photos, held_out = (_labelled(knows, part) for part in ("auxiliary", "validation"))
+        photos, held_out = (self._labelled(knows, part) for part in ("auxiliary", "validation"))
 
-        def objective(features: Tensor, labels: Tensor) -> Tensor:
-            seen = shadow.received.like(features)
+        def objective(seen: Tensor, labels: Tensor) -> Tensor:
             return F.cross_entropy(tail(seen).float(), labels) + self.match * moments(seen)
 
-        def loss(encoder: nn.Module, batch: Batch) -> Tensor:
+        def loss(model: nn.Module, batch: Batch) -> Tensor:
             images, labels = batch
-            return objective(encoder(to_float(images)), labels)
+            return objective(model(to_float(images)), labels)
 
-        def validation(encoder: nn.Module) -> float:
+        def validation(model: nn.Module) -> float:
             images, labels = (part.to(knows.device) for part in held_out)
-            return float(objective(torch.cat([encoder(to_float(chunk)) for chunk in images.split(64)]), labels))
+            return float(objective(torch.cat([model(to_float(chunk)) for chunk in images.split(64)]), labels))
 
         recipe = Recipe(self.epochs, lambda parameters: torch.optim.Adam(parameters, self.learning_rate))
-        optimizer = recipe.optimizer(shadow.encoder.parameters())
-        training = Training(shadow.encoder, optimizer, Shuffled(photos, self.batch_size))
+        optimizer = recipe.optimizer(shadow.parameters())
+        training = Training(shadow, optimizer, Shuffled(photos, self.batch_size))
         train(training, recipe, loss, validation, knows.log)
         return shadow.state_dict()
 
@@ -100,16 +88,3 @@ class MomentLoss:
 def _spread(features: Tensor, variance: Tensor) -> Tensor:
     # the small share keeps the gradient finite where a feature is the same for all images
     return (features.var(0, correction=0) + LEAST_SHARE * variance).sqrt()
-
-
-def _labelled(knows: QueryFree, part: AttackerPart) -> tuple[Tensor, Tensor]:
-    """The photos of a part whose label of the task is known, as bytes, and these labels.
-
-    Raises:
-        InvalidInputError: there are none.
-    """
-    labels = knows.labels[part][knows.task] if knows.task else torch.empty(0)
-    known = (labels >= 0).nonzero().flatten()
-    if not len(known):
-        raise InvalidInputError(f"shadow_model: no photo of the {part} part carries a label of the task")
-    return knows.images[part][known], labels[known]

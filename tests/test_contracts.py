@@ -40,6 +40,7 @@ LIGHTER: dict[str, dict[str, Any]] = {
     "decoder": {"width": 32},
     "fora": {"steps": 100, "width": 16, "decoder_epochs": 4},
     "inverse_network": {"epochs": 25},
+    "sdar": {"steps": 50, "batch_size": 16, "width": 16},
     "shadow_model": {"width": 16, "decoder_epochs": 4},
     "refine": {"width": 16, "steps": 50},
     "rmle": {"steps": 200},
@@ -349,4 +350,4 @@ class _Mean(Reconstruction[QueryFree]):
 def test_only_an_attack_by_distribution_may_be_no_better_than_the_mean() -> None:
     assert any("beats the mean image" in problem for problem in check_attack(_Mean()))
     declared = [name for name, cls in ATTACKS.items() if cls.by_distribution]
-    assert declared == ["fora"]  # which test_fora shows at work
+    assert declared == ["fora", "sdar"]  # which test_fora and test_sdar show at work

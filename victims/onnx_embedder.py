@@ -1,5 +1,6 @@
 """Embedders of photos in ONNX files: what public face recognition is passed around as."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from splitleak.victims.errors import InvalidInputError
-from splitleak.victims.files import WEIGHTS_VARIABLE, find_file
+from splitleak.victims.files import WEIGHTS_VARIABLE, content_of, find_file
 
 ONNX_FILE = "ONNX file of a face embedder"
 
@@ -46,6 +47,20 @@ class OnnxEmbedder:
         chunks = images.cpu().split(batch if isinstance(batch, int) else len(images))
         said = [self.session.run([self.output], {self.declared.name: chunk.numpy()})[0] for chunk in chunks]
         return torch.cat([torch.from_numpy(one).flatten(1) for one in said])
+
+
+def check_onnx(path: str, asked: str) -> None:
+    """Find out what would fail later; the file is opened once for as long as it stays the same.
+
+    Raises:
+        InvalidInputError: see ``OnnxEmbedder``.
+    """
+    _opens(path, asked, content_of(find_file(path, ONNX_FILE, WEIGHTS_VARIABLE)))
+
+
+@cache
+def _opens(path: str, asked: str, content: str) -> None:
+    _session(path, asked)
 
 
 def _session(path: str, asked: str) -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from splitleak.victims.checkpoints import Checkpoint, Stateful
+from splitleak.victims.seeding import seeded
 
 Batch = tuple[Tensor, ...]
 Log = Callable[[dict[str, float]], None]
@@ -85,7 +86,8 @@ def train(
         training: model (its parameters that require gradients are in the optimizer), optimizer, batches.
         recipe: epochs and schedule.
         loss: (model, batch) -> scalar loss, called with the model in training mode.
-        validation: model in eval mode -> a loss, lower is better; without it the last epoch's weights stay.
+        validation: model in eval mode -> a loss, lower is better; without it the last epoch's weights stay. It draws
+            the same after each epoch: between epochs whose channel or latent drew differently, luck would choose.
         log: called with each epoch's row.
         select: choose an epoch by ``validation``; otherwise that is only noted, and the last epoch's weights stay.
 
@@ -111,7 +113,7 @@ def train(
             raise FloatingPointError(f"the training loss is {row['train_loss']} in epoch {epoch}")
         if validation:
             model.eval()
-            with torch.no_grad():
+            with torch.no_grad(), seeded("held out"):
                 row["validation_loss"] = validation(model)
         so_far.take(row)
         (log or _silent)(row)

@@ -2,7 +2,6 @@
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -67,7 +66,8 @@ class LatentEncoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Images (n, 3, height, width) in [0, 1] -> the bound that training lowers, a scalar.
+    """Images (n, 3, height, width) in [0, 1] and noise (n, latent) from N(0, 1) -> the bound that training lowers, a
+    scalar.
 
     Kingma & Welling, Auto-Encoding Variational Bayes, ICLR 2014, with the pixels' noise at its optimum instead of
     a weight between picture and prior (Rybkin et al., Simple and Effective VAE Training with Calibrated Decoders,
@@ -79,11 +79,11 @@ class Autoencoder(nn.Module):
         self.encoder = LatentEncoder((3, height, width), 2 * latent)
         self.generator = Generator(latent, height, width, channels)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Bound, with one random latent for each image."""
+    def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Bound, with one latent for each image."""
         mean, logarithm = self.encoder(images).chunk(2, 1)
         logarithm = logarithm.clamp(*LOGARITHMS)
-        rebuilt = self.generator(mean + (logarithm / 2).exp() * torch.randn_like(mean))
+        rebuilt = self.generator(mean + (logarithm / 2).exp() * noise)
         divergence = (mean.square() + logarithm.exp() - 1 - logarithm).sum(1).mean() / 2
         bound: Tensor = F.mse_loss(rebuilt, images).log() / 2 + divergence / images[0].numel()
         return bound

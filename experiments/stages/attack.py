@@ -54,12 +54,24 @@ class EdgeDevice(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode and send; noise on the images is drawn anew for each send."""
-        images = images.to(memory_format=torch.channels_last)
-        if self.sends == 1:
-            return self.model.edge(images)
-        if self.model.perturbs:
-            return self.model.channel.merge(torch.stack([self.model.edge(images) for _ in range(self.sends)], 1))
-        return self._sent(self.model.features(images))
+        return self._with(self.model.encoder, images)
+
+    def as_received(self, encoder: nn.Module, images: Tensor) -> Tensor:
+        """What the tail would be given of images if the device had this encoder, see ``QueryFree``.
+
+        A defence with trained layers of its own on the device is unknown to who has not got its weights.
+        """
+        if [*self.model.perturb.parameters(), *self.model.channel.parameters()]:
+            received: Tensor = encoder(images)
+            return received
+        return self.model.channel.receive(self._with(encoder, images))
+
+    def _with(self, encoder: nn.Module, images: Tensor) -> Tensor:
+        images, perturb = images.to(memory_format=torch.channels_last), self.model.perturb
+        if self.sends == 1 or not self.model.perturbs:
+            return self._sent(encoder(perturb(images)))
+        sent = [self.model.channel.send(encoder(perturb(images))) for _ in range(self.sends)]
+        return self.model.channel.merge(torch.stack(sent, 1))
 
     def resend(self, part: Part, rows: Tensor) -> Tensor:
         """Release of stored photos with fresh draws of the channel, from stored features where they hold."""
@@ -273,6 +285,7 @@ class AttackStage(Stage):
             "tail": protected.tail,
             "new_encoder": lambda: self.protect.new_encoder(store).to(store.device),
             "arrived": edge.model.channel.arrived,
+            "as_received": edge.as_received,
             "device": store.device,
             "log": log,
             "memory": StoredMemory(

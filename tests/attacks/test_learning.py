@@ -1,15 +1,22 @@
 """The networks of attacks: trained, and selected under the same draws after each epoch."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from splitleak.attacks.base import Attack
 from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.infer_attribute import InferAttribute
+from splitleak.attacks.inverse_network import InverseNetwork
 from splitleak.attacks.knowledge import BlackBox, QueryFree
+from splitleak.attacks.latent_search import LatentSearch
 from splitleak.attacks.learning import learned
+from splitleak.attacks.reidentify import Reidentify
 from splitleak.attacks.ridge import Ridge
 from splitleak.victims.checkpoints import resumable
 from splitleak.victims.seeding import seeded
@@ -67,6 +74,60 @@ def test_keeps_the_weights_that_were_best_on_what_was_held_out() -> None:
     assert best == rows[0]["validation_loss"] < rows[-1]["validation_loss"]
     assert float((state["weight"] - 3).square()) == pytest.approx(best)
     assert not network.training
+
+
+@pytest.mark.parametrize("attack", [Reidentify(epochs=3), InferAttribute(epochs=3)], ids=lambda attack: attack.name)
+def test_linkers_meet_the_same_draws_after_each_epoch(attack: Attack[Any]) -> None:
+    knows, _ = toy_knowledge(attack)
+    assert isinstance(knows, BlackBox)
+    resend, sent = knows.resend, []
+
+    def noisy(part: Any, rows: Tensor) -> Tensor:
+        release = resend(part, rows)
+        release = release + torch.randn_like(release)
+        if part == "validation":
+            sent.append(release)
+        return release
+
+    knows.resend = noisy
+    with seeded("drawn"):
+        attack.fit(knows)
+    epochs = torch.cat(sent).chunk(3)
+    assert torch.equal(epochs[0], epochs[1])
+    assert torch.equal(epochs[0], epochs[2])
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        Decoder(width=16, epochs=1),
+        Decoder(architecture="upsample", epochs=1),
+        InverseNetwork(epochs=1),
+        LatentSearch(epochs=1, steps=1, activation_steps=0, restarts=1, weight=0.0),
+    ],
+    ids=lambda attack: f"{attack.name} {getattr(attack, 'architecture', '')}",
+)
+def test_what_may_be_compiled_draws_nothing(attack: Attack[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled network has a generator of its own: the same seed would give another answer from there on."""
+    steps = 0
+
+    def watched(network: nn.Module) -> Callable[..., Any]:
+        def step(*given: Any) -> Any:
+            nonlocal steps
+            steps, before = steps + 1, torch.get_rng_state()
+            output = network(*given)
+            assert torch.equal(torch.get_rng_state(), before), f"{type(network).__name__} draws at random"
+            return output
+
+        return step
+
+    monkeypatch.setattr("splitleak.victims.training.COMPILED_STEPS", 0)
+    monkeypatch.setattr("splitleak.victims.training._compiler", lambda: True)
+    monkeypatch.setattr(torch, "compile", watched)
+    knows, _ = toy_knowledge(attack)
+    with seeded("plain"):
+        attack.fit(knows)
+    assert steps > 0
 
 
 class KilledError(Exception):

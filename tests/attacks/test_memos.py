@@ -14,6 +14,7 @@ from splitleak.attacks.fora import Fora
 from splitleak.attacks.inverse_network import InverseNetwork
 from splitleak.attacks.knowledge import About, Memo, forgetful
 from splitleak.attacks.latent_search import LatentSearch
+from splitleak.attacks.sdar import Sdar
 from splitleak.attacks.shadow_model import ShadowModel
 from splitleak.victims.seeding import seeded
 
@@ -39,6 +40,7 @@ class Noted:
         LatentSearch(epochs=1, steps=1, activation_steps=0, restarts=1, weight=0.0),
         ShadowModel(epochs=1, decoder_epochs=1),
         Fora(steps=100, decoder_epochs=1),
+        Sdar(steps=50, width=16),
     ],
     ids=lambda attack: f"{attack.name} {getattr(attack, 'architecture', '')}",
 )

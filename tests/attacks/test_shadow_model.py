@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from splitleak.attacks.base import Scene
 from splitleak.attacks.checks import toy_knowledge
@@ -140,6 +140,43 @@ def test_a_shadow_tells_nothing_that_no_release_tells() -> None:
     assert (features[:, :10] == 0.25).all()
     assert (features[:, 10:].std(0) > 0).all()
     assert not Received.by(knows).varies[:10].any()
+
+
+@pytest.mark.parametrize("attack", [QUICK_SHADOW, QUICK_FORA], ids=lambda attack: attack.name)
+def test_encoder_and_decoder_meet_the_defence_that_is_known(attack: ShadowAttack) -> None:
+    knows, sent = knowledge(), []
+
+    def noisy(encoder: nn.Module, images: Tensor) -> Tensor:
+        features: Tensor = encoder(images)
+        sent.append(features.requires_grad)
+        return features + torch.randn_like(features)
+
+    knows.as_received = noisy
+    with seeded("met"):
+        attack.fit(knows)
+        shadow = attack.shadow(knows)
+        photos = to_float(knows.images["validation"])
+        draws = torch.stack([shadow(photos) for _ in range(2)])
+    assert True in sent  # while the encoder learned
+    assert sent.count(False) > 2 * len(photos) / 64  # and while the decoder did
+    assert float((draws[0] - draws[1]).std()) == pytest.approx(2**0.5, rel=0.05)
+
+
+def test_known_noise_is_not_taken_for_features() -> None:
+    knows = knowledge()
+    clean = knows.intercepted
+    std = 2 * float(clean.std(0).mean())
+    with seeded("noise"):
+        knows.intercepted = clean + std * torch.randn_like(clean)
+    images, spreads = to_float(knows.images["validation"]), []
+    for as_received in (
+        lambda encoder, photos: encoder(photos) + std * torch.randn(len(photos), *clean.shape[1:]),
+        None,
+    ):
+        imitating = replace(knows, as_received=as_received) if as_received else knows
+        with seeded("taken"):
+            spreads.append(float(ShadowModel(epochs=10).shadow(imitating).encoder(images).var(0).mean()))
+    assert spreads[0] < 2 * clean.var(0).mean() < spreads[1]
 
 
 @pytest.mark.parametrize("attack", [QUICK_SHADOW, QUICK_FORA], ids=lambda attack: attack.name)

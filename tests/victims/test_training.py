@@ -255,6 +255,13 @@ def test_seeded_restores_the_state_after_an_error_too() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_validation_meets_the_same_draws_after_each_epoch() -> None:
+    drawn: list[float] = []
+    with seeded("validation"):
+        count_up(3, validation=lambda model: drawn.append(float(torch.randn(()))) or drawn[-1])  # type: ignore[func-returns-value]
+    assert len(set(drawn)) == 1
+
+
 def test_seeds_depend_on_meaning_and_fit_torch() -> None:
     assert seed_of("victim", 3) == 1091765573590238274, "the same on every machine, run and version"
     assert seed_of("victim", 3) != seed_of("victim", 4)

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 from splitleak.attacks.base import Answer, Linkage, Scene
-from splitleak.attacks.checks import check_attack, toy_knowledge
+from splitleak.attacks.checks import TOY_SCENE, check_attack, toy_knowledge
 from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.reidentify import Reidentify
 from splitleak.experiments.judge.metrics.identity import Comparisons, chance_of_rank_1, rank_1, true_accepts
@@ -37,6 +37,7 @@ from splitleak.experiments.run.schedule import Serial
 from splitleak.experiments.stages.data import DataStage
 from splitleak.experiments.stages.embedder import OnnxEmbedderStage, check_embedder
 from splitleak.experiments.store.store import Store
+from splitleak.victims import onnx_embedder
 from splitleak.victims.data.parts import PartSizes
 from splitleak.victims.data.sources.files import Index
 from splitleak.victims.embedding import (
@@ -615,6 +616,20 @@ def test_another_teacher_is_another_attack_and_none_is_refused_at_once(tmp_path:
         with pytest.raises(InvalidInputError, match=f"{reason}") as error:
             run_of(tmp_path, f'[[attacks]]\nname = "reidentify"\nteacher = "{tmp_path / name}"\n')
         assert "\n" not in str(error.value)
+
+
+def test_a_teacher_is_opened_once_until_it_changes(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    session = onnx_embedder._session
+    monkeypatch.setattr(onnx_embedder, "_session", lambda path, asked: opened.append(path) or session(path, asked))
+    attack = Reidentify(teacher=str(onnx_file))
+    for _ in range(3):
+        attack.check(TOY_SCENE)
+    assert len(opened) == 1
+    onnx_file.write_text("no model")
+    for _ in range(2):
+        with pytest.raises(InvalidInputError, match="no model that onnxruntime loads"):
+            attack.check(TOY_SCENE)
 
 
 def refused(tmp_path: Path, identity: str, **options: Any) -> str:
