@@ -25,7 +25,12 @@ WIDTH, LARGEST, LEAK = 128, 4, 0.2
 
 @dataclass(frozen=True)
 class Fora(ShadowAttack):
-    """Feature-oriented reconstruction."""
+    """Feature-oriented reconstruction.
+
+    The encoder's features are compared without the channel's draws, the decoder then learns through them. With both
+    behind the noise the shadow of a toy was worse in three of three starts: .80 to .95 of the mean image's error in
+    the place of .68, with noise as large as the features' spread.
+    """
 
     paper: ClassVar[str] = (
         "Xu et al., A Stealthy Wrongdoer: Feature-Oriented Reconstruction Attack against Split Learning, CVPR 2024"
@@ -50,7 +55,7 @@ class Fora(ShadowAttack):
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
             images, theirs = batch
-            own = model(to_float(images))
+            own = shadow.undrawn(to_float(images))
             # half precision would drown the small differences that are left between the distributions
             with torch.autocast(own.device.type, enabled=False):
                 critic.learn(own.detach(), theirs)
@@ -59,7 +64,7 @@ class Fora(ShadowAttack):
 
         def validation(model: nn.Module) -> float:
             images = knows.images["validation"][:COMPARED].to(knows.device)
-            own = torch.cat([model(to_float(chunk)) for chunk in images.split(64)])
+            own = torch.cat([shadow.undrawn(to_float(chunk)) for chunk in images.split(64)])
             return float(discrepancy(own, received[:COMPARED]))
 
         recipe = Recipe(self.steps // ROUND, lambda parameters: torch.optim.Adam(parameters, self.learning_rate))

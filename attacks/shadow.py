@@ -60,6 +60,10 @@ class Shadow(nn.Module):
         """What the tail would be given for these images."""
         return self.received.like(self.as_received(self.encoder, images))
 
+    def undrawn(self, images: Tensor) -> Tensor:
+        """The same without the defence."""
+        return self.received.like(self.encoder(images))
+
     @classmethod
     def recalled(cls, knows: QueryFree, what: str, trained: Callable[["Shadow"], Mapping[str, Tensor]]) -> Self:
         """A shadow in the state that ``trained`` makes of an untrained one, or an earlier attack made; frozen."""

@@ -143,7 +143,7 @@ def test_a_shadow_tells_nothing_that_no_release_tells() -> None:
 
 
 @pytest.mark.parametrize("attack", [QUICK_SHADOW, QUICK_FORA], ids=lambda attack: attack.name)
-def test_encoder_and_decoder_meet_the_defence_that_is_known(attack: ShadowAttack) -> None:
+def test_who_inverts_a_shadow_meets_the_defence_that_is_known(attack: ShadowAttack) -> None:
     knows, sent = knowledge(), []
 
     def noisy(encoder: nn.Module, images: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ def test_encoder_and_decoder_meet_the_defence_that_is_known(attack: ShadowAttack
         shadow = attack.shadow(knows)
         photos = to_float(knows.images["validation"])
         draws = torch.stack([shadow(photos) for _ in range(2)])
-    assert True in sent  # while the encoder learned
+    assert (True in sent) == (attack is QUICK_SHADOW)  # while the encoder learned; FORA's learns without
     assert sent.count(False) > 2 * len(photos) / 64  # and while the decoder did
     assert float((draws[0] - draws[1]).std()) == pytest.approx(2**0.5, rel=0.05)
 
