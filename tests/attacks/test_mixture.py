@@ -152,7 +152,7 @@ def test_a_search_sees_the_device_behind_the_step() -> None:
     with seeded("sent"):
         sent = knows.behind(mixture, mixture.name).edge(images)
     undefended = toy_knowledge(attack)[1](images)
-    torch.testing.assert_close(sent, undefended, atol=0.15, rtol=0)
+    assert (sent - undefended).std(0).max() < 0.05, "all that is left is what all patterns share"
     (through,) = torch.autograd.grad(sent.square().sum(), images, retain_graph=True)
     (bare,) = torch.autograd.grad(undefended.square().sum(), images)
     assert torch.nn.functional.cosine_similarity(through.flatten(), bare.flatten(), dim=0) > 0.99
