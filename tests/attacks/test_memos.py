@@ -15,6 +15,8 @@ from splitleak.attacks.inverse_network import InverseNetwork
 from splitleak.attacks.knowledge import About, Memo, forgetful
 from splitleak.attacks.latent_search import LatentSearch
 from splitleak.attacks.shadow_model import ShadowModel
+from splitleak.attacks.stack import Stack
+from splitleak.attacks.token_order import TokenOrder
 from splitleak.victims.seeding import seeded
 
 
@@ -39,6 +41,8 @@ class Noted:
         LatentSearch(epochs=1, steps=1, activation_steps=0, restarts=1, weight=0.0),
         ShadowModel(epochs=1, decoder_epochs=1),
         Fora(steps=100, decoder_epochs=1),
+        Stack(width=16, epochs=1),
+        TokenOrder(width=16, epochs=1, order_epochs=1),
     ],
     ids=lambda attack: f"{attack.name} {getattr(attack, 'architecture', '')}",
 )
