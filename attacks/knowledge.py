@@ -236,21 +236,21 @@ class BlackBox(QueryFree):
 
         return Mixture.of(self.remember("mixture", build), self.device)
 
-    def behind(self, step: Step, what: str, module: str | None = None) -> Self:
+    def behind(self, step: Step, called: str, code: str | None = None) -> Self:
         """The same adversary, who puts each release through ``step`` before anything else is done with it.
 
         What is asked for and recalled counts for both. Nothing is blank behind the step.
 
         Args:
             step: its randomness, if any, is drawn afresh on each call.
-            what: the step with all that shapes it: what is learned behind it is remembered as such.
-            module: the code that learns behind it, where the code of what is learned does not import the step.
+            called: names the step by all that shapes it: what is learned behind it is remembered as such.
+            code: the module that learns behind it, where what is learned does not import the step.
         """
 
-        def memory(name: str, own: str, about: About, build: Callable[[], Memo]) -> Memo:
+        def memory(what: str, module: str, about: About, build: Callable[[], Memo]) -> Memo:
             if about == "images":
-                return self.memory(name, own, about, build)
-            return self.memory(f"{name} behind {what}", module or own, about, build)
+                return self.memory(what, module, about, build)
+            return self.memory(f"{what} behind {called}", code or module, about, build)
 
         return replace(
             self,
@@ -273,9 +273,9 @@ class WhiteBox(BlackBox):
 
     edge: nn.Module = field(kw_only=True)
 
-    def behind(self, step: Step, what: str, module: str | None = None) -> Self:
-        """As of a black box; the edge part ends in the step too, which is differentiable where the release is used."""
-        return replace(super().behind(step, what, module), edge=_Stepped(self.edge, step))
+    def behind(self, step: Step, called: str, code: str | None = None) -> Self:
+        """As of a black box; the edge part ends in the step too."""
+        return replace(super().behind(step, called, code), edge=_Stepped(self.edge, step))
 
 
 class _Stepped(nn.Module):

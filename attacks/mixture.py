@@ -35,7 +35,7 @@ Send = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Mixture:
-    """Release (n, *shape) -> the same less its likeliest pattern, (n, *shape); differentiable where that stays the same.
+    """Release (n, *shape) -> the same less its likeliest pattern, (n, *shape); differentiable while that is the same.
 
     ``patterns``: (k, *shape), with mean 0: what all have in common is no secret of a send, and the cloud's half was
     trained with it. ``weights`` (k, entries), ``offsets`` (k,): the likeliest pattern is that of the greatest

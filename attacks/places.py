@@ -89,9 +89,7 @@ def places_of(scores: Tensor) -> Tensor:
     return assigned(torch.cat([scores, nowhere], 2)).clamp_max(places)
 
 
-def _mapped(
-    batches: Callable[[AttackerPart], Iterator[tuple[Tensor, Tensor]]], rows: int, knows: BlackBox
-) -> Map:
+def _mapped(batches: Callable[[AttackerPart], Iterator[tuple[Tensor, Tensor]]], rows: int, knows: BlackBox) -> Map:
     """The linear map with the least error on the validation part."""
     held_out = list(batches("validation"))
 

@@ -124,8 +124,8 @@ class PixelSums:
 
 
 def _solved(products: Tensor, penalty: float) -> PixelWeights:
-    """From sums (pixels, m + 2, m + 2): least squares plus the penalty on what sets a pixel's weights and offset apart
-    from those that all pixels share, in units of the answers' deviation.
+    """From sums (pixels, m + 2, m + 2): least squares plus the penalty on what sets a pixel's weights and offset
+    apart from those that all pixels share, in units of the answers' deviation.
 
     Answers and truth count from the answers' mean at that pixel: what all attacks know of it needs no offset.
     """

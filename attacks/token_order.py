@@ -25,7 +25,7 @@ SHUFFLED = -1
 """In place of a fixed place: the token at this position belongs elsewhere in each photo."""
 LEARNING_RATE = 1e-3
 HIDDEN = 0.5
-"""Share of the tokens that are hidden while the filler learns (He et al. hide more of photos, which say less each)."""
+"""Share of the tokens that are hidden while the filler learns (photos, whose patches say less, hide more)."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,12 @@ class TokenOrder(Reconstruction[BlackBox]):
         if _same_in_each_photo(knows):
             order.fixed.copy_(_best_on_average(matcher, knows))
         else:
-            sends, held_out = (_Matched(knows, part, matcher) for part in ("auxiliary", "validation"))
+            sends = _Matched(knows, "auxiliary", matcher)
+            held_out = _Matched(knows, "validation", matcher)
             learned(order.positions, recipe, sends, held_out, _cross_entropy, knows)
         if knows.release_shape[0] < order.side**2:
-            placed, held_out = (_Placed(knows, part, order) for part in ("auxiliary", "validation"))
-            learned(order.filler, recipe, placed, held_out, _error_of_hidden, knows)
+            at_places = _Placed(knows, "auxiliary", order), _Placed(knows, "validation", order)
+            learned(order.filler, recipe, *at_places, _error_of_hidden, knows)
         return order
 
 
@@ -205,4 +206,5 @@ def _error_of_hidden(network: nn.Module, batch: Batch) -> Tensor:
     tokens, there = batch
     hidden = there & (torch.rand(there.shape, device=there.device) < HIDDEN)
     filled = network(tokens, there & ~hidden).float()
-    return (filled - tokens)[hidden].square().sum() / (hidden.sum().clamp_min(1) * tokens.shape[2])
+    total: Tensor = (filled - tokens)[hidden].square().sum()
+    return total / (hidden.sum().clamp_min(1) * tokens.shape[2])

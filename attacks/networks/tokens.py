@@ -35,6 +35,7 @@ class Standard(nn.Module):
         self.spread.copy_(deviation.clamp_min(1e-3 * float(deviation.mean()) or 1.0))
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """To standard units."""
         return (tokens - self.centre) / self.spread
 
     def back(self, standard: Tensor) -> Tensor:
@@ -54,6 +55,7 @@ class Positions(nn.Module):
         self.layers = nn.Sequential(nn.Linear(features, width), _transformer(width), nn.Linear(width, places))
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Score."""
         scores: Tensor = self.layers(self.standard(tokens))
         return scores
 
@@ -72,6 +74,7 @@ class Filler(nn.Module):
         self.layers = _transformer(width)
 
     def forward(self, tokens: Tensor, there: Tensor) -> Tensor:
+        """Fill in."""
         seen = torch.where(there[..., None], self.first(tokens), self.missing) + self.places
         return torch.where(there[..., None], tokens, self.last(self.layers(seen)))
 

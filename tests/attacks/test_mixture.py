@@ -1,4 +1,4 @@
-"""A channel that adds one of a few patterns is undone before any attack; one that does anything else is left alone."""
+"""A channel that adds one of a few patterns is undone before any attack; one that does anything else is let be."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +42,9 @@ def _added(features: Tensor, pattern: Tensor) -> Tensor:
 
 OTHERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "normal noise": lambda features, _: features + torch.randn_like(features),
-    "heavy-tailed noise": lambda features, _: features + torch.randn_like(features) / torch.rand(len(features), 1, 1, 1),
+    "heavy-tailed noise": lambda features, _: (
+        features + torch.randn_like(features) / torch.rand(len(features), 1, 1, 1)
+    ),
     "dropout": lambda features, _: features * (torch.rand_like(features) < 0.5),
     "dropped channels": lambda features, _: features * (torch.rand(len(features), CHANNELS, 1, 1) < 0.5),
     "one of a few masks": lambda features, pattern: features * (pattern > 0),
@@ -58,7 +60,10 @@ def behind(channel: Callable[[Tensor], Tensor], attack: Attack[Any]) -> Any:
         knows.intercepted = channel(knows.intercepted)
     if isinstance(knows, BlackBox):
         send, resend = knows.send, knows.resend
-        knows.send, knows.resend = lambda images: channel(send(images)), lambda part, rows: channel(resend(part, rows))
+        knows.send, knows.resend = (
+            lambda images: channel(send(images)),
+            lambda part, rows: channel(resend(part, rows)),
+        )
     if isinstance(knows, WhiteBox):
         assert isinstance(channel, nn.Module)
         knows.edge = nn.Sequential(encoder, channel)
@@ -200,7 +205,8 @@ def test_the_look_is_remembered_and_what_is_learned_behind_it_goes_by_the_patter
         counted.append(knows.queries)
     look, decoder = kept
     assert look == "mixture"
-    assert decoder.startswith("decoder") and " behind 8 patterns " in decoder
+    assert decoder.startswith("decoder")
+    assert " behind 8 patterns " in decoder
     assert counted == [RELEASES_LOOKED_AT + kept[decoder].queries] * 2
     assert knows.seconds_recalled > 0
 

@@ -60,7 +60,9 @@ def test_each_pixel_is_an_augmented_least_squares(penalty: float) -> None:
         target = np.concatenate([true[:, pixel] - centre[pixel], pull @ shared])
         expected = np.linalg.lstsq(np.vstack([rows[:, :, pixel], pull]), target, rcond=None)[0]
         np.testing.assert_allclose(solved.weights[pixel].numpy(), expected[:3], rtol=1e-3, atol=1e-4)
-        of_fresh = (fresh.flatten(2)[:, :, pixel].numpy() - centre[pixel]) @ expected[:3] + expected[3] + centre[pixel]
+        of_fresh = (
+            (fresh.flatten(2)[:, :, pixel].numpy() - centre[pixel]) @ expected[:3] + expected[3] + centre[pixel]
+        )
         np.testing.assert_allclose(said[:, pixel], of_fresh.clip(0, 1), atol=1e-3)
 
 
