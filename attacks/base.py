@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, final, g
 
 from torch import Tensor
 
-from splitleak.attacks.knowledge import BlackBox, QueryFree, WhiteBox
+from splitleak.attacks.knowledge import BlackBox, QueryFree, Step, WhiteBox
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import Settings, doc
 
@@ -29,6 +29,25 @@ class Staged(ABC):
     @abstractmethod
     def stages(self, release: Tensor) -> list[Tensor]:
         """What stands after each stage, (n, channels, rows, columns); the last are its answer."""
+
+
+@dataclass(frozen=True)
+class _StagedBehind(Staged):
+    step: Step
+    answer: Staged
+
+    def __call__(self, release: Tensor) -> Tensor:
+        return self.answer(self.step(release))
+
+    def stages(self, release: Tensor) -> list[Tensor]:
+        return self.answer.stages(self.step(release))
+
+
+def behind(step: Step, answer: Answer) -> Answer:
+    """What an attack says about releases after a step; it shows its stages if the attack does."""
+    if isinstance(answer, Staged):
+        return _StagedBehind(step, answer)
+    return lambda release: answer(step(release))
 
 
 Requirement = Literal["queries", "weights", "tail", "labels", "identities", "several sends", "tokens"]
@@ -167,6 +186,19 @@ class Attack(Settings, ABC, Generic[K]):
         Raises:
             InvalidInputError: its settings ask for what there is not.
         """
+
+    @final
+    def fitted(self, knows: K) -> Answer:
+        """``fit``, behind what every adversary who may ask the device does first; answers to releases as they travel.
+
+        A channel that adds one of a few patterns hides nothing from who knows them: the likeliest is subtracted.
+        """
+        if not isinstance(knows, BlackBox):
+            return self.fit(knows)
+        mixture = knows.mixture()
+        if mixture is None:
+            return self.fit(knows)
+        return behind(mixture, self.fit(knows.behind(mixture, mixture.name)))
 
     @abstractmethod
     def fit(self, knows: K) -> Answer:

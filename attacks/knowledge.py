@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
+from splitleak.attacks.mixture import RELEASES_LOOKED_AT, Mixture, look_for_mixture
 from splitleak.victims.seeding import seeded
-from splitleak.victims.tensors import check_images, to_float
+from splitleak.victims.tensors import BATCH, check_images, to_float
 from splitleak.victims.training import Log
 
 AttackerPart = Literal["auxiliary", "validation", "moved"]
@@ -44,6 +45,21 @@ def forgetful(what: str, module: str, about: About, build: Callable[[], Memo]) -
         return build()
 
 
+Step = Callable[[Tensor], Tensor]
+"""What an adversary does to a release before anything else is done with it: (n, ...) -> (n, ...)."""
+
+LOOKED = 0.1
+"""Of a budget of releases: the share that may be spent on a look at what the channel does."""
+
+
+@dataclass
+class Tally:
+    """What was counted so far, in one place for all who hold parts of the same knowledge."""
+
+    queries: int = 0
+    seconds_recalled: float = 0.0
+
+
 class QueryBudgetError(RuntimeError):
     """An attack asked for more releases than the plan's ``queries`` allows."""
 
@@ -63,7 +79,7 @@ class QueryFree:
     victim's architecture up to the cut. ``as_received``: (encoder, images (n, 3, h, w) in [0, 1]) -> what the tail
     would be given of them, (n, *shape), if the device had this encoder: through the defence as far as the adversary
     knows it, drawn afresh on each call, differentiable. ``log``: takes one row of numbers per step of fitting, for
-    the run's training curves. ``memory``: see ``remember``.
+    the run's training curves. ``memory``: see ``remember``. ``tally``: what was counted.
     """
 
     images: Mapping[AttackerPart, Tensor]
@@ -80,8 +96,17 @@ class QueryFree:
     arrived: Callable[[Tensor], Tensor] = lambda release: torch.ones_like(release, dtype=torch.bool)
     log: Log = field(default=lambda row: None)
     memory: Memory = forgetful
-    queries: int = 0
-    seconds_recalled: float = 0.0
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def queries(self) -> int:
+        """Releases asked for so far."""
+        return self.tally.queries
+
+    @property
+    def seconds_recalled(self) -> float:
+        """What it took to make all that was recalled instead of made."""
+        return self.tally.seconds_recalled
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -96,11 +121,11 @@ class QueryFree:
 
     def state_dict(self) -> dict[str, int]:
         """What was counted so far, for checkpoints."""
-        return {"queries": self.queries}
+        return {"queries": self.tally.queries}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Count on from there."""
-        self.queries = state["queries"]
+        self.tally.queries = state["queries"]
 
     def image_batches(self, part: AttackerPart = "auxiliary", batch_size: int = 128) -> Iterator[Tensor]:
         """The photos of a part in order, as floats (b, 3, h, w) in [0, 1]."""
@@ -140,8 +165,8 @@ class QueryFree:
         built: list[bool] = []
         memo = self.memory(what, build.__module__, about, counted)
         if not built:
-            self.queries = asked + memo.queries
-            self.seconds_recalled += memo.seconds
+            self.tally.queries = asked + memo.queries
+            self.tally.seconds_recalled += memo.seconds
             for row in memo.rows:
                 log(row)
         return memo.tensors
@@ -197,8 +222,50 @@ class BlackBox(QueryFree):
         """Batches of (release, images), with fresh channel randomness, and copies if shuffled, on each pass."""
         return Pairs(self, part, batch_size, shuffle)
 
+    def mixture(self) -> Mixture | None:
+        """Of the patterns that the channel adds, if that is what it does, see ``look_for_mixture``; None if not.
+
+        The look is counted. Who may ask for so little that it would take more than a tenth of it does not look.
+        """
+        if self.budget is not None and self.budget * LOOKED < RELEASES_LOOKED_AT:
+            return None
+
+        def send(rows: Tensor) -> Tensor:
+            return torch.cat([self.requery("auxiliary", some) for some in rows.split(BATCH)])
+
+        def build() -> dict[str, Tensor]:
+            found = look_for_mixture(send, len(self.images["auxiliary"]))
+            return found.tensors() if found else {}
+
+        return Mixture.of(self.remember("mixture", build), self.device)
+
+    def behind(self, step: Step, called: str, code: str | None = None) -> Self:
+        """The same adversary, who puts each release through ``step`` before anything else is done with it.
+
+        What is asked for and recalled counts for both. Nothing is blank behind the step.
+
+        Args:
+            step: its randomness, if any, is drawn afresh on each call.
+            called: names the step by all that shapes it: what is learned behind it is remembered as such.
+            code: the module that learns behind it, where what is learned does not import the step.
+        """
+
+        def memory(what: str, module: str, about: About, build: Callable[[], Memo]) -> Memo:
+            if about == "images":
+                return self.memory(what, module, about, build)
+            return self.memory(f"{what} behind {called}", code or module, about, build)
+
+        return replace(
+            self,
+            intercepted=torch.cat([step(some) for some in self.intercepted.split(BATCH)]),
+            send=lambda images: step(self.send(images)),
+            resend=lambda part, rows: step(self.resend(part, rows)),
+            arrived=lambda release: torch.ones_like(release, dtype=torch.bool),
+            memory=memory,
+        )
+
     def _count(self, images: int) -> None:
-        self.queries += images
+        self.tally.queries += images
         if self.budget is not None and self.queries > self.budget:
             raise QueryBudgetError(f"{self.queries} releases asked for, the attacker may have {self.budget}")
 
@@ -208,6 +275,22 @@ class WhiteBox(BlackBox):
     """An adversary who also holds the protected edge part: images -> release, differentiable."""
 
     edge: nn.Module = field(kw_only=True)
+
+    def behind(self, step: Step, called: str, code: str | None = None) -> Self:
+        """As of a black box; the edge part ends in the step too."""
+        return replace(super().behind(step, called, code), edge=_Stepped(self.edge, step))
+
+
+class _Stepped(nn.Module):
+    """Images -> release, then a step."""
+
+    def __init__(self, edge: nn.Module, step: Step) -> None:
+        super().__init__()
+        self.edge = edge
+        self.step = step
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.step(self.edge(images))
 
 
 @dataclass

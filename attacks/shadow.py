@@ -139,7 +139,7 @@ class ShadowAttack(Reconstruction[QueryFree]):
         """Train or recall the shadow and its decoder."""
         device = self._device(self.shadow(knows), knows)
         answer = Decoder(width=self.width, epochs=self.decoder_epochs).fit(device)
-        knows.seconds_recalled += device.seconds_recalled
+        knows.tally.seconds_recalled += device.seconds_recalled
 
         def reconstruct(release: Tensor) -> Tensor:
             return answer(knows.receive(release).float())

@@ -44,6 +44,8 @@ LIGHTER: dict[str, dict[str, Any]] = {
     "shadow_model": {"width": 16, "decoder_epochs": 4},
     "refine": {"width": 16, "steps": 50},
     "rmle": {"steps": 200},
+    "stack": {"width": 16, "epochs": 8, "trainings": 1},
+    "token_order": {"width": 16, "order_epochs": 2, "epochs": 15},
 }
 """Settings of the slow ones under which the toy is still easy."""
 NEEDED: dict[str, dict[str, Any]] = {

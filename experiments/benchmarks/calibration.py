@@ -19,6 +19,7 @@ from splitleak.attacks.nearest_neighbor import NearestNeighbor
 from splitleak.attacks.refine import Refine
 from splitleak.attacks.ridge import Ridge
 from splitleak.attacks.rmle import Rmle
+from splitleak.attacks.stack import Stack
 from splitleak.victims.gaussian import GaussianVictim
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_bytes, to_float
@@ -31,6 +32,7 @@ SUITE: tuple[tuple[Attack[Any], float | None], ...] = (
     (Ridge(), 1.01),
     (Decoder(width=64, epochs=30, structure=0.0), 1.05),
     (InverseNetwork(), None),
+    (Stack(width=64, epochs=30), 1.05),
     (Rmle(prior="gaussian", learning_rate=0.05), 1.05),
     (Rmle(), None),
     (Refine(width=64), None),

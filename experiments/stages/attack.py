@@ -124,7 +124,7 @@ class AttackStage(Stage):
         knows = self._knowledge(store, history)
         with seeded("attack", self.protect.seed, self.attack.name):
             start = time.perf_counter()
-            answer = self.attack.fit(knows)
+            answer = self.attack.fitted(knows)
             fitted = time.perf_counter()
             write_array(_drawn(folder, 0), self._answers(answer, knows.intercepted, store.device))
             done, logged = time.perf_counter(), len(history)
@@ -255,7 +255,7 @@ class AttackStage(Stage):
         knows = self._knowledge(store, [])
         protected = EdgeDevice(self.protect, store, self.threat.sends)
         with seeded("attack", self.protect.seed, self.attack.name):
-            answer = self.attack.fit(knows)
+            answer = self.attack.fitted(knows)
             for photo in images.split(1):
                 with torch.no_grad(), seeded("intercept", self.protect.seed):
                     release = protected(to_float(photo.to(store.device)))

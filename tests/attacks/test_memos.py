@@ -16,6 +16,8 @@ from splitleak.attacks.knowledge import About, Memo, forgetful
 from splitleak.attacks.latent_search import LatentSearch
 from splitleak.attacks.sdar import Sdar
 from splitleak.attacks.shadow_model import ShadowModel
+from splitleak.attacks.stack import Stack
+from splitleak.attacks.token_order import TokenOrder
 from splitleak.victims.seeding import seeded
 
 
@@ -41,6 +43,8 @@ class Noted:
         ShadowModel(epochs=1, decoder_epochs=1),
         Fora(steps=100, decoder_epochs=1),
         Sdar(steps=50, width=16),
+        Stack(width=16, epochs=1),
+        TokenOrder(width=16, epochs=1, order_epochs=1),
     ],
     ids=lambda attack: f"{attack.name} {getattr(attack, 'architecture', '')}",
 )

@@ -9,6 +9,7 @@ from splitleak.attacks.base import Attack
 from splitleak.attacks.mean_image import MeanImage
 from splitleak.attacks.ridge import Ridge
 from splitleak.attacks.rmle import Rmle
+from splitleak.attacks.stack import Stack
 from splitleak.experiments.benchmarks.calibration import calibrate
 from splitleak.victims.gaussian import GaussianVictim
 from splitleak.victims.seeding import seeded
@@ -41,6 +42,8 @@ def test_features_are_standardised() -> None:
     [
         (MeanImage(), 4.0, 7.0),
         (Ridge(), 0.999, 1.01),
+        # its linear maps are the optimum, and what it makes of them must be no worse
+        (Stack(trainings=1, width=16, epochs=1), 0.999, 1.02),
         # noise is averaged over draws in each step: two are enough here
         (Rmle(prior="gaussian", learning_rate=0.05, components=256, steps=300, draws=2), 0.999, 1.05),
     ],
