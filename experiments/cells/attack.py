@@ -8,7 +8,7 @@ from typing import Any
 from splitleak.attacks.base import Attack, knowledge_of
 from splitleak.attacks.knowledge import QueryFree
 from splitleak.experiments.cells.cell import Cell, save_strip, summaries
-from splitleak.experiments.judge.doubts import converged, cut_off
+from splitleak.experiments.judge.doubts import converged, cut_off, overfitted
 from splitleak.experiments.judge.scores import Scores, Truth, score_answers, score_control, score_identity
 from splitleak.experiments.planning.plan import Entry
 from splitleak.experiments.stages.attack import AttackStage
@@ -59,6 +59,7 @@ class AttackCell(Cell):
             **log,
             "controls": {"shuffled": summaries(shuffled, groups)},
             "converged": converged(log["history"]),
+            "overfitted": overfitted(log["history"]),
             "cut_off": None if scores.pictures is None else cut_off(truth.images, scores.pictures),
         }
 
