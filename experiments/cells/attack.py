@@ -35,7 +35,7 @@ class AttackCell(Cell):
             "settings": plugin.to_mapping(),
             "knowledge": knowledge_of(type(plugin)).__name__,
             "floor": plugin.floor,
-            "needs": plugin.needs(),
+            "needs": plugin.needed,
         }
 
     @cached_property

@@ -18,7 +18,8 @@ class Evidence:
     ``leakage``, ``floor``, ``black_box``, ``shuffled``: PSNR (seeds, k) of the first k of the same photos: of the
     attack, of the mean image, of the best attack that may not differentiate, and of the attack given the releases of
     other photos; None where not measured. ``groups``: who is on each of the k photos. ``converged``,
-    ``overfitted``, ``gradient``, ``cut_off``: the worst of the seeds. ``untried``: photos of a suite that not all of its attacks tried.
+    ``overfitted``, ``gradient``, ``cut_off``: the worst of the seeds. ``untried``: photos of a suite that not all of
+    its attacks tried.
     """
 
     photos: int
