@@ -98,7 +98,7 @@ class Decoder(Reconstruction[BlackBox]):
     def fit(self, knows: BlackBox) -> Reconstructor:
         """Train on the auxiliary pairs, or recall the decoder that another attack trained with these settings."""
         if self.objective in ("perceptual", "identity"):
-            first = replace(self, objective="pixels", repaint_epochs=type(self).repaint_epochs)
+            first = replace(self, objective="pixels")
             return Repainting(knows, first.fit(knows), first._what, self.objective, self.repaint_epochs).fit()
         state = knows.remember(self._what, lambda: self._trained(knows))
         form = self._form(knows)
@@ -108,8 +108,9 @@ class Decoder(Reconstruction[BlackBox]):
 
     @property
     def _what(self) -> str:
-        """Names the decoder by all that shapes it."""
-        return f"decoder {self.to_mapping()}"
+        """Names the trained decoder by all that shapes it; a second stage does not."""
+        shaping = {name: value for name, value in self.to_mapping().items() if name != "repaint_epochs"}
+        return f"decoder {shaping}"
 
     def _form(self, knows: BlackBox) -> "_Form":
         form = self._residual(knows) if self.architecture == "residual" else self._seed(knows)
