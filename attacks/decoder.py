@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from splitleak.attacks.base import Reconstruction, Reconstructor, Requirement, Scene
+from splitleak.attacks.base import Reconstruction, Requirement, Scene, Staged
 from splitleak.attacks.knowledge import BlackBox, Pairs
 from splitleak.attacks.learning import learned
 from splitleak.attacks.losses import STRUCTURE_AIM, STRUCTURE_WEIGHT, squared_and_structural_error
@@ -95,7 +95,7 @@ class Decoder(Reconstruction[BlackBox]):
             )
         yield from super().lacks(scene)
 
-    def fit(self, knows: BlackBox) -> Reconstructor:
+    def fit(self, knows: BlackBox) -> Staged:
         """Train on the auxiliary pairs, or recall the decoder that another attack trained with these settings."""
         if self.objective in ("perceptual", "identity"):
             first = replace(self, objective="pixels")

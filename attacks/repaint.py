@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitleak.attacks.acquainted import Acquainted
-from splitleak.attacks.base import Reconstructor
+from splitleak.attacks.base import Staged
 from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.networks.painter import Painter, PatchCritic
 from splitleak.victims.seeding import seeded
@@ -39,6 +39,27 @@ WEIGHTS: Mapping[Aim, Weights] = {
 
 
 @dataclass(frozen=True)
+class _Repainted(Staged):
+    """What the painter makes of the regression's answer, the last of its stages."""
+
+    regression: Staged
+    painter: Painter
+
+    def __call__(self, release: Tensor) -> Tensor:
+        """Answer and paint over it."""
+        return self._painted(release, self.regression(release))
+
+    def stages(self, release: Tensor) -> list[Tensor]:
+        """Those of the regression, its answer among them, then the photo."""
+        seen = self.regression.stages(release)
+        return [*seen, self._painted(release, seen[-1])]
+
+    def _painted(self, release: Tensor, answer: Tensor) -> Tensor:
+        painted: Tensor = self.painter(release, answer)
+        return painted.float().clamp(0, 1)
+
+
+@dataclass(frozen=True)
 class Repainting:
     """Trains a painter on what ``regression`` answers, which stays as it is.
 
@@ -47,12 +68,12 @@ class Repainting:
     """
 
     knows: BlackBox
-    regression: Reconstructor
+    regression: Staged
     what: str
     aim: Aim
     epochs: int
 
-    def fit(self) -> Reconstructor:
+    def fit(self) -> Staged:
         """Train the painter or recall it."""
         embedder = Acquainted.of(self.knows, people=self.aim == "identity")
         what = f"{self.aim} painter in {self.epochs} epochs on {self.what}"
@@ -60,7 +81,7 @@ class Repainting:
         painter = self._painter()
         painter.load_state_dict(state)
         painter.eval().requires_grad_(False)
-        return lambda release: painter(release, self.regression(release)).float().clamp(0, 1)
+        return _Repainted(self.regression, painter)
 
     def _painter(self) -> Painter:
         return Painter(self.knows.release_shape).to(self.knows.device).to(memory_format=torch.channels_last)

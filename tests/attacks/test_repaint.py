@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from splitleak.attacks.acquainted import Acquainted
+from splitleak.attacks.base import Staged
 from splitleak.attacks.checks import TOY_SCENE, toy_knowledge
 from splitleak.attacks.declared import as_declared
 from splitleak.attacks.decoder import Decoder, Objective
@@ -81,6 +82,16 @@ def _grained(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return to_bytes((smooth + 0.3 * grain).clamp(0, 1)), F.avg_pool2d(smooth, 8)
 
 
+class Enlarged(Staged):
+    """The best answer under squared error to a release that is the picture in small."""
+
+    def __call__(self, release: Tensor) -> Tensor:
+        return F.interpolate(release, (32, 32), mode="bilinear")
+
+    def stages(self, release: Tensor) -> list[Tensor]:
+        return [self(release)]
+
+
 def test_what_squared_error_blurs_is_painted_and_what_travelled_stays() -> None:
     parts: tuple[AttackerPart, ...] = ("auxiliary", "validation")
     with seeded("grain"):
@@ -96,9 +107,7 @@ def test_what_squared_error_blurs_is_painted_and_what_travelled_stays() -> None:
             resend=lambda part, rows: drawn[part][1][rows],
         )
 
-        def regression(release: Tensor) -> Tensor:
-            return F.interpolate(release, (32, 32), mode="bilinear")
-
+        regression = Enlarged()
         paint = Repainting(knows, regression, "a smooth picture", "perceptual", epochs=12).fit()
         with torch.no_grad():
             painted = paint(releases)
@@ -106,6 +115,8 @@ def test_what_squared_error_blurs_is_painted_and_what_travelled_stays() -> None:
     assert blurred < true / 5
     assert made > true / 3
     torch.testing.assert_close(F.avg_pool2d(painted, 8), releases, atol=0.15, rtol=0)
+    with torch.no_grad():
+        assert all(map(torch.equal, paint.stages(releases), (regression(releases), painted)))
 
 
 def _contrast(images: Tensor) -> float:
