@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from splitleak.attacks.base import Reconstruction, Requirement, Scene, Staged
+from splitleak.attacks.blanks import better_at_mean
 from splitleak.attacks.knowledge import BlackBox, Pairs
 from splitleak.attacks.learning import learned
 from splitleak.attacks.losses import STRUCTURE_AIM, STRUCTURE_WEIGHT, squared_and_structural_error
@@ -132,7 +133,7 @@ class Decoder(Reconstruction[BlackBox]):
 
     def _residual(self, knows: BlackBox) -> "_Form":
         height, width = knows.image_shape[1:]
-        network = ResidualDecoder(knows.release_shape, height, width, self.width)
+        network = ResidualDecoder(knows.release_shape, height, width, self.width, better_at_mean(knows))
         recipe = adamw(self.learning_rate or 3e-3, self.epochs or 39)
         usual = STRUCTURE_AIM if self.objective == "structure" else STRUCTURE_WEIGHT
         structure = usual if self.structure is None else self.structure

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from splitleak.attacks.acquainted import Acquainted
 from splitleak.attacks.base import Staged
+from splitleak.attacks.blanks import better_at_mean
 from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.networks.painter import Painter, PatchCritic
 from splitleak.victims.seeding import seeded
@@ -84,7 +85,11 @@ class Repainting:
         return _Repainted(self.regression, painter)
 
     def _painter(self) -> Painter:
-        return Painter(self.knows.release_shape).to(self.knows.device).to(memory_format=torch.channels_last)
+        return (
+            Painter(self.knows.release_shape, better_at_mean(self.knows))
+            .to(self.knows.device)
+            .to(memory_format=torch.channels_last)
+        )
 
     def _trained(self, embedder: Acquainted) -> dict[str, Tensor]:
         knows, weights = self.knows, WEIGHTS[self.aim]

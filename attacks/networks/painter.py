@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splitleak.attacks.grid import as_grid, grid_shape
-from splitleak.attacks.networks.standard import Standardised
+from splitleak.attacks.networks.standard import Arrived, Standardised
 
 WIDTHS = (24, 48, 96, 128)
 """Channels at a half, a fourth, an eighth and a sixteenth of the photo's sides: 1.2 million weights."""
@@ -24,10 +23,10 @@ class Painter(nn.Module):
     comes in at the coarsest grid: the answer holds of it what squared error rewards, and no more.
     """
 
-    def __init__(self, release_shape: tuple[int, ...]) -> None:
+    def __init__(self, release_shape: tuple[int, ...], arrived: Arrived | None = None) -> None:
         super().__init__()
-        self.standard = Standardised(release_shape)
-        self.release = nn.Conv2d(grid_shape(release_shape)[0], WIDTHS[-1], 1)
+        self.standard = Standardised(release_shape, arrived)
+        self.release = nn.Conv2d(self.standard.channels, WIDTHS[-1], 1)
         self.first = nn.Conv2d(12, WIDTHS[0], 3, padding=1)
         pairs = list(pairwise(WIDTHS))
         self.down = nn.ModuleList(_Block(width) for width in WIDTHS[:-1])
@@ -49,7 +48,7 @@ class Painter(nn.Module):
         for block, narrow in zip(self.down, self.narrow, strict=True):
             seen.append(block(x))
             x = narrow(seen[-1])
-        told = self.release(as_grid(self.standard(release)))
+        told = self.release(self.standard(release))
         x = self.middle(x + F.interpolate(told, x.shape[2:], mode="bilinear"))
         for widen, block in zip(self.widen, self.up, strict=True):
             x = block(seen.pop() + F.interpolate(widen(x), scale_factor=2))

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splitleak.attacks.grid import as_grid, channels_and_doublings
-from splitleak.attacks.networks.standard import Standardised
+from splitleak.attacks.grid import channels_and_doublings
+from splitleak.attacks.networks.standard import Arrived, Standardised
 
 BLOCKS = (2, 2, 1)
 """Residual blocks at the first grid and after each doubling (the last number repeats): most of the depth is
@@ -30,13 +30,15 @@ class ResidualDecoder(nn.Module):
     the loud features only, and a defence that makes some features loud would pass for a strong one.
     """
 
-    def __init__(self, release_shape: tuple[int, ...], height: int, width_px: int, width: int) -> None:
+    def __init__(
+        self, release_shape: tuple[int, ...], height: int, width_px: int, width: int, arrived: Arrived | None = None
+    ) -> None:
         super().__init__()
-        channels, doublings = channels_and_doublings(release_shape, height, width_px)
+        _, doublings = channels_and_doublings(release_shape, height, width_px)
         self.size = (height, width_px)
-        self.standard = Standardised(release_shape)
+        self.standard = Standardised(release_shape, arrived)
         layers: list[nn.Module] = [
-            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.Conv2d(self.standard.channels, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),
         ]
@@ -60,7 +62,7 @@ class ResidualDecoder(nn.Module):
 
     def forward(self, release: Tensor) -> Tensor:
         """Decode; a grid that no power of two brings to the image's size is resized at the end."""
-        images: Tensor = self.layers(as_grid(self.standard(release)))
+        images: Tensor = self.layers(self.standard(release))
         if images.shape[2:] != self.size:
             images = F.interpolate(images, self.size, mode="bilinear")
         return torch.sigmoid(images + self.picture)
