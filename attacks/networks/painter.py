@@ -34,7 +34,7 @@ class Painter(nn.Module):
         self.middle = nn.Sequential(_Block(WIDTHS[-1]), _Block(WIDTHS[-1]))
         self.widen = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in reversed(pairs))
         self.up = nn.ModuleList(_Block(width) for width in reversed(WIDTHS[:-1]))
-        self.last = nn.Conv2d(WIDTHS[0], 12, 3, padding=1)
+        self.last = nn.Conv2d(WIDTHS[0], 3, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
@@ -52,7 +52,8 @@ class Painter(nn.Module):
         x = self.middle(x + F.interpolate(told, x.shape[2:], mode="bilinear"))
         for widen, block in zip(self.widen, self.up, strict=True):
             x = block(seen.pop() + F.interpolate(widen(x), scale_factor=2))
-        step: Tensor = F.pixel_shuffle(self.last(x), 2)
+        # enlarged first: four colours at once for each place, from a shuffle, left a grid of single pixels
+        step: Tensor = self.last(F.interpolate(x, scale_factor=2, mode="bilinear"))
         return answer + step[..., :height, :width]
 
 

@@ -113,7 +113,7 @@ def test_what_squared_error_blurs_is_painted_and_what_travelled_stays() -> None:
             painted = paint(releases)
     blurred, made, true = (_contrast(images) for images in (regression(releases), painted, to_float(photos)))
     assert blurred < true / 5
-    assert made > true / 3
+    assert 1.5 * blurred < made < 1.5 * true
     torch.testing.assert_close(F.avg_pool2d(painted, 8), releases, atol=0.15, rtol=0)
     with torch.no_grad():
         assert all(map(torch.equal, paint.stages(releases), (regression(releases), painted)))
