@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from splitleak.attacks.networks.standard import Arrived, Standardised
 
 WIDTHS = (24, 48, 96, 128)
-"""Channels at a half, a fourth, an eighth and a sixteenth of the photo's sides: 1.2 million weights."""
+"""Channels at a half, a fourth, an eighth and a sixteenth of the photo's sides: 1.3 million weights."""
 GROUPS = 8
 LEAK = 0.2
 """Slope of the critic's LeakyReLU below zero."""
