@@ -149,6 +149,17 @@ class Attack(Settings, ABC, Generic[K]):
             needed |= vars(parent).get("requires", frozenset())
         return tuple(requirement for requirement in WORDS if requirement in needed)
 
+    @property
+    def asks(self) -> frozenset[Requirement]:
+        """What its settings make it require beside that."""
+        return frozenset()
+
+    @final
+    @property
+    def needed(self) -> tuple[Requirement, ...]:
+        """What its class ``needs`` and its settings ask for, in that order."""
+        return tuple(requirement for requirement in WORDS if requirement in {*self.needs(), *self.asks})
+
     @final
     def inapplicable(self, scene: Scene) -> str | None:
         """One line why there is nothing for this attack to do there, None where it applies."""
@@ -160,7 +171,7 @@ class Attack(Settings, ABC, Generic[K]):
 
         An attack with needs of its own, on the release's shape for example, adds them to those that are declared.
         """
-        for requirement in self.needs():
+        for requirement in self.needed:
             if not scene.offers(requirement):
                 yield WORDS[requirement]
 

@@ -138,7 +138,7 @@ def toy_knowledge(attack: Attack[Any], breaks_after: int | None = None) -> tuple
 
 
 def _takes_tokens(attack: Attack[Any]) -> bool:
-    return "tokens" in attack.needs()
+    return "tokens" in attack.needed
 
 
 def _halves(attack: Attack[Any]) -> tuple[nn.Module, nn.Module]:

@@ -33,7 +33,7 @@ class Sealed:
 
 def as_declared(knows: QueryFree, attack: Attack[Any]) -> QueryFree:
     """The same knowledge, in which all that the attack does not declare raises UndeclaredError on use."""
-    declared = attack.needs()
+    declared = attack.needed
     sealed: dict[str, Any] = {
         field: Sealed(field, requirement)
         for requirement, fields in FIELDS.items()

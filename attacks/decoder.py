@@ -1,7 +1,7 @@
 """A decoder trained on (release, image) pairs: the seed study's attack, and our strong default."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
@@ -10,20 +10,23 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from splitleak.attacks.base import Reconstruction, Reconstructor, Scene
+from splitleak.attacks.base import Reconstruction, Requirement, Scene, Staged
+from splitleak.attacks.blanks import better_at_mean
 from splitleak.attacks.knowledge import BlackBox, Pairs
 from splitleak.attacks.learning import learned
-from splitleak.attacks.losses import STRUCTURE_WEIGHT, squared_and_structural_error
+from splitleak.attacks.losses import STRUCTURE_AIM, STRUCTURE_WEIGHT, squared_and_structural_error
 from splitleak.attacks.networks import seed
 from splitleak.attacks.networks.normalised import normalise, unnormalise
 from splitleak.attacks.networks.residual import ResidualDecoder
 from splitleak.attacks.networks.staged import StagedDecoder
+from splitleak.attacks.repaint import Repainting
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import IMAGENET_MEAN
 from splitleak.victims.settings import doc
 from splitleak.victims.training import Batch, Recipe, adamw
 
 SEED_NOISE_MEAN, SEED_NOISE_VARIANCE = 0.02, 0.02
+Objective = Literal["pixels", "structure", "perceptual", "identity"]
 Architecture = Literal["residual", "upsample", "transpose_light", "transpose_medium", "transpose_deep"]
 
 
@@ -35,11 +38,16 @@ class Decoder(Reconstruction[BlackBox]):
     share of 1 - SSIM, AdamW with a one-cycle learning rate.
     The others are the seed study's, with its recipe: normalised targets, a ReLU at the end, Adam, StepLR.
     Every pass sees fresh draws of the channel; the weights with the least validation error are kept.
+
+    Squared error rewards the mean of all photos that the release allows, which is nobody's. So ``objective`` says
+    what the adversary is after: "structure" gives 1 - SSIM more weight. "perceptual" and "identity" paint a photo
+    over the answer of "pixels", see ``Repainting``, and lose squared error by it; what they should keep of the true
+    photo an embedder tells that the adversary trains on its own photos.
     """
 
     paper: ClassVar[str] = (
         "P. Nagasubramaniam, Image Reconstruction Attacks in Distributed DL Systems using Autoencoders, 2023 "
-        "(upsample, transpose_*); residual: ours"
+        "(upsample, transpose_*); residual: ours; perceptual, identity: after Ren et al., FIA-Flow, CVPR 2026"
     )
 
     architecture: Annotated[Architecture, doc("residual, or one of the seed study's decoders")] = "residual"
@@ -49,18 +57,29 @@ class Decoder(Reconstruction[BlackBox]):
     ] = None
     batch_size: Annotated[int | None, Gt(0), doc("default 32; seed decoders 128, transpose_medium 512")] = None
     width: Annotated[int, Ge(16), doc("channels of the residual decoder at its first grid")] = 128
-    structure: Annotated[float, Ge(0), doc("weight of 1 - SSIM in the residual decoder's loss")] = STRUCTURE_WEIGHT
+    objective: Annotated[Objective, doc("what the residual decoder's answer should share with the photo")] = "pixels"
+    structure: Annotated[
+        float | None, Ge(0), doc("weight of 1 - SSIM in its loss; default 0.02, after structure 0.1")
+    ] = None
+    repaint_epochs: Annotated[int, Gt(0), doc("passes of the second stage of perceptual and identity")] = 12
     noise: Annotated[bool, doc("the seed's augmentation, in its published form (seed decoders only)")] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.noise and self.architecture == "residual":
             raise InvalidInputError("decoder.noise = True: only the seed study's decoders were trained with it")
+        if self.objective != "pixels" and self.architecture != "residual":
+            raise InvalidInputError(f"decoder.objective = '{self.objective}': only architecture = 'residual' aims")
 
     @property
     def learns_from_copies(self) -> bool:
         """The residual decoder; the seed study's keep its recipe."""
         return self.architecture == "residual"
+
+    @property
+    def asks(self) -> frozenset[Requirement]:
+        """Who is on its photos, where it is after identity."""
+        return frozenset({"identities"}) if self.objective == "identity" else frozenset()
 
     @property
     def darkest(self) -> tuple[float, float, float]:
@@ -77,13 +96,22 @@ class Decoder(Reconstruction[BlackBox]):
             )
         yield from super().lacks(scene)
 
-    def fit(self, knows: BlackBox) -> Reconstructor:
+    def fit(self, knows: BlackBox) -> Staged:
         """Train on the auxiliary pairs, or recall the decoder that another attack trained with these settings."""
-        state = knows.remember(f"decoder {self.to_mapping()}", lambda: self._trained(knows))
+        if self.objective in ("perceptual", "identity"):
+            first = replace(self, objective="pixels")
+            return Repainting(knows, first.fit(knows), first._what, self.objective, self.repaint_epochs).fit()
+        state = knows.remember(self._what, lambda: self._trained(knows))
         form = self._form(knows)
         form.network.load_state_dict(state)
         form.network.eval().requires_grad_(False)
         return StagedDecoder(form.network, form.layers, form.image)
+
+    @property
+    def _what(self) -> str:
+        """Names the trained decoder by all that shapes it; a second stage does not."""
+        shaping = {name: value for name, value in self.to_mapping().items() if name != "repaint_epochs"}
+        return f"decoder {shaping}"
 
     def _form(self, knows: BlackBox) -> "_Form":
         form = self._residual(knows) if self.architecture == "residual" else self._seed(knows)
@@ -105,13 +133,15 @@ class Decoder(Reconstruction[BlackBox]):
 
     def _residual(self, knows: BlackBox) -> "_Form":
         height, width = knows.image_shape[1:]
-        network = ResidualDecoder(knows.release_shape, height, width, self.width)
+        network = ResidualDecoder(knows.release_shape, height, width, self.width, better_at_mean(knows))
         recipe = adamw(self.learning_rate or 3e-3, self.epochs or 39)
-        loss = partial(squared_and_structural_error, structure=self.structure)
+        usual = STRUCTURE_AIM if self.objective == "structure" else STRUCTURE_WEIGHT
+        structure = usual if self.structure is None else self.structure
+        loss = partial(squared_and_structural_error, structure=structure)
 
         def begin(knows: BlackBox) -> None:
             network.begin_at(knows.image_batches())
-            network.begin_from(release for release, _ in knows.pairs(shuffle=False))
+            network.standard.begin_from(release for release, _ in knows.pairs(shuffle=False))
 
         return _Form(network, network.layers, recipe, batch_size=32, loss=loss, begin=begin)
 

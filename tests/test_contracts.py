@@ -104,6 +104,9 @@ def test_defense_variants(name: str, settings: dict[str, Any]) -> None:
         Decoder(architecture="transpose_light", batch_size=16, learning_rate=3e-3, epochs=8),
         Decoder(architecture="transpose_medium", batch_size=16, learning_rate=3e-3, epochs=8),
         InverseNetwork(variant="batch_norm", epochs=6),
+        Decoder(objective="structure", width=16, epochs=8),
+        pytest.param(Decoder(objective="perceptual", width=16, epochs=8, repaint_epochs=2), marks=pytest.mark.slow),
+        pytest.param(Decoder(objective="identity", width=16, epochs=8, repaint_epochs=2), marks=pytest.mark.slow),
     ],
     ids=str,
 )

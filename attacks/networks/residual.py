@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splitleak.attacks.grid import as_grid, channels_and_doublings
+from splitleak.attacks.grid import channels_and_doublings
+from splitleak.attacks.networks.standard import Arrived, Standardised
 
 BLOCKS = (2, 2, 1)
 """Residual blocks at the first grid and after each doubling (the last number repeats): most of the depth is
@@ -15,8 +16,6 @@ spent where a convolution sees much of the image and costs little."""
 NARROWEST = 16
 DARKEST = 0.02
 """And one minus the brightest of a picture to begin at: the sigmoid is flat beyond."""
-LEAST_SHARE = 0.01
-"""Of the features' mean variance: one that hardly varies must not become the loudest."""
 
 
 class ResidualDecoder(nn.Module):
@@ -27,21 +26,19 @@ class ResidualDecoder(nn.Module):
     sits; from there on they only need to learn what the release tells. The channels start at ``width`` and
     halve with each doubling of the grid (never below 16), so that every stage costs about the same.
 
-    Releases are put on one scale first, see ``begin_from``: a convolution that begins with weights of one size hears
+    Releases are put on one scale first, see ``standard``: a convolution that begins with weights of one size hears
     the loud features only, and a defence that makes some features loud would pass for a strong one.
     """
 
-    centre: Tensor
-    spread: Tensor
-
-    def __init__(self, release_shape: tuple[int, ...], height: int, width_px: int, width: int) -> None:
+    def __init__(
+        self, release_shape: tuple[int, ...], height: int, width_px: int, width: int, arrived: Arrived | None = None
+    ) -> None:
         super().__init__()
-        channels, doublings = channels_and_doublings(release_shape, height, width_px)
+        _, doublings = channels_and_doublings(release_shape, height, width_px)
         self.size = (height, width_px)
-        self.register_buffer("centre", torch.zeros(release_shape))
-        self.register_buffer("spread", torch.ones(release_shape))
+        self.standard = Standardised(release_shape, arrived)
         layers: list[nn.Module] = [
-            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.Conv2d(self.standard.channels, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),
         ]
@@ -63,23 +60,9 @@ class ResidualDecoder(nn.Module):
             total, count = total + images.to(total.device).double().sum(0), count + len(images)
         self.picture.copy_((total / count).clamp(DARKEST, 1 - DARKEST).logit())
 
-    @torch.no_grad()
-    def begin_from(self, batches: Iterable[Tensor]) -> None:
-        """From now on each feature is taken less its mean over these releases (n, ...), in standard deviations."""
-        total, count = torch.zeros_like(self.centre, dtype=torch.float64), 0
-        squares = torch.zeros_like(total)
-        for release in batches:
-            values = release.to(total.device).double()
-            total, squares, count = total + values.sum(0), squares + values.square().sum(0), count + len(values)
-        mean = total / count
-        variance = (squares / count - mean.square()).clamp_min(0)
-        self.centre.copy_(mean)
-        self.spread.copy_((variance + LEAST_SHARE * variance.mean()).sqrt())
-        self.spread[self.spread == 0] = 1
-
     def forward(self, release: Tensor) -> Tensor:
         """Decode; a grid that no power of two brings to the image's size is resized at the end."""
-        images: Tensor = self.layers(as_grid((release - self.centre) / self.spread))
+        images: Tensor = self.layers(self.standard(release))
         if images.shape[2:] != self.size:
             images = F.interpolate(images, self.size, mode="bilinear")
         return torch.sigmoid(images + self.picture)

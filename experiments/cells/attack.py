@@ -9,7 +9,7 @@ from splitleak.attacks.base import Attack, Reconstruction, knowledge_of
 from splitleak.attacks.knowledge import QueryFree
 from splitleak.experiments.cells.cell import Cell, save_strip, summaries
 from splitleak.experiments.cells.fingerprints import weights_fingerprint
-from splitleak.experiments.judge.doubts import converged, cut_off
+from splitleak.experiments.judge.doubts import converged, cut_off, overfitted
 from splitleak.experiments.judge.scores import Scores, Truth, score_answers, score_control, score_identity
 from splitleak.experiments.planning.plan import Entry
 from splitleak.experiments.stages.attack import AttackStage
@@ -38,7 +38,7 @@ class AttackCell(Cell):
             "settings": plugin.to_mapping(),
             "knowledge": knowledge_of(type(plugin)).__name__,
             "floor": plugin.floor,
-            "needs": plugin.needs(),
+            "needs": plugin.needed,
         }
 
     @cached_property
@@ -76,6 +76,7 @@ class AttackCell(Cell):
             **log,
             "controls": {"shuffled": summaries(shuffled, groups)},
             "converged": converged(log["history"]),
+            "overfitted": overfitted(log["history"]),
             "cut_off": None if scores.pictures is None else cut_off(truth.images, scores.pictures),
         }
 

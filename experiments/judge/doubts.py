@@ -5,7 +5,7 @@ from itertools import groupby
 
 from torch import Tensor
 
-from splitleak.experiments.judge.rules import STILL_GAINED, TAIL
+from splitleak.experiments.judge.rules import GIVEN_BACK, PAST_BEST, STILL_GAINED, TAIL
 
 Curve = list[tuple[float, float]]
 """Places on the axis with the losses there."""
@@ -50,6 +50,22 @@ def flat(curve: Sequence[float]) -> bool:
     before, least = min(curve[:-tail]), min(curve)
     # what rises, or never fell, has nothing left to gain
     return before - least <= STILL_GAINED * max(curve[0] - least, 0.0)
+
+
+def overfitted(history: Sequence[Mapping[str, float]]) -> bool | None:
+    """Whether a network was trained long past its best, and lost by it; None where none was trained.
+
+    Its kept weights are those of a rate that was still high: such a curve is flat, and yet tells of no limit.
+    """
+    found = [[loss for _, loss in curve] for curve in trainings(history)]
+    return any(past_its_best(curve) for curve in found) if found else None
+
+
+def past_its_best(curve: Sequence[float]) -> bool:
+    """Whether the least loss lies well before the end, and the end gave a part of the gain back."""
+    best = min(range(len(curve)), key=curve.__getitem__)
+    gained = curve[0] - curve[best]
+    return best + 1 < (1 - PAST_BEST) * len(curve) and curve[-1] - curve[best] > GIVEN_BACK * gained > 0
 
 
 def cut_off(images: Tensor, rebuilt: Tensor) -> float:

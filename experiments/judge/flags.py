@@ -17,8 +17,9 @@ class Evidence:
 
     ``leakage``, ``floor``, ``black_box``, ``shuffled``: PSNR (seeds, k) of the first k of the same photos: of the
     attack, of the mean image, of the best attack that may not differentiate, and of the attack given the releases of
-    other photos; None where not measured. ``groups``: who is on each of the k photos. ``converged``, ``gradient``,
-    ``cut_off``: the worst of the seeds. ``untried``: photos of a suite that not all of its attacks tried.
+    other photos; None where not measured. ``groups``: who is on each of the k photos. ``converged``,
+    ``overfitted``, ``gradient``, ``cut_off``: the worst of the seeds. ``untried``: photos of a suite that not all of
+    its attacks tried.
     """
 
     photos: int
@@ -34,6 +35,7 @@ class Evidence:
     groups: npt.ArrayLike | None = None
     untried: int = 0
     converged: bool | None = None
+    overfitted: bool | None = None
     gradient: float | None = None
     cut_off: float | None = None
     overlap: int = 0
@@ -95,6 +97,13 @@ _LISTED = (
         "there was too little of it to tell. A longer one would leak more.",
         "More epochs or steps.",
         lambda evidence: evidence.converged is False,
+    ),
+    Flag(
+        "overfitted",
+        "A network of the attack was best long before its training ended, and from then on learned its photos by "
+        "heart: the weights that were kept had not settled. One that overfits less would leak more.",
+        "Moved copies (attacker.copies), more auxiliary photos, or fewer epochs.",
+        lambda evidence: evidence.overfitted is True,
     ),
     Flag(
         "zero-gradient",

@@ -25,6 +25,10 @@ TAIL = 0.1
 """Share of a training's curve that is looked at, from its end."""
 STILL_GAINED = 0.01
 """Share of the whole gain that the tail may bring: steady progress would bring ten times as much."""
+PAST_BEST = 0.2
+"""Share of a training's curve, at its end, in which its best epoch should lie."""
+GIVEN_BACK = 0.05
+"""Share of the whole gain that a training which goes on past its best may lose again: less is luck."""
 FALSE_DISCOVERIES = 0.05
 """The share of what is called a change, on average at most, that is none."""
 FAR = 0.01

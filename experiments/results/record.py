@@ -186,6 +186,7 @@ class Record(_Part):
     draws: int = 1
     random: bool = False
     converged: bool | None = None
+    overfitted: bool | None = None
     gradient: float | None = None
     cut_off: float | None = None
     overlap: int = 0

@@ -224,18 +224,18 @@ def test_features_of_any_size_are_heard() -> None:
         network = ResidualDecoder((6, 2, 2), 8, 8, 16).eval()
         releases = torch.randn(64, 6, 2, 2)
         scale, offset = 10 ** (6 * torch.rand(6, 2, 2) - 3), 100 * torch.randn(6, 2, 2)
-    network.begin_from(releases.split(20))
+    network.standard.begin_from(releases.split(20))
     expected = network(releases)
-    assert network.centre.abs().max() < 1
-    network.begin_from((scale * releases + offset).split(20))
+    assert network.standard.centre.abs().max() < 1
+    network.standard.begin_from((scale * releases + offset).split(20))
     # each value is (x - mean) / std again, but for the floor under features that hardly vary
     loud = (scale * releases).var(0) > 0.1 * (scale * releases).var(0).mean()
-    standardised = (scale * releases + offset - network.centre) / network.spread
+    standardised = (scale * releases + offset - network.standard.centre) / network.standard.spread
     plain = (releases - releases.mean(0)) / releases.std(0, correction=0)
     torch.testing.assert_close(standardised[:, loud], plain[:, loud], rtol=0.1, atol=0.05)
     assert standardised.var(0).max() < 1.1
     assert torch.isfinite(network(scale * releases + offset)).all()
-    network.begin_from([torch.ones(8, 6, 2, 2)])  # a release that never varies
+    network.standard.begin_from([torch.ones(8, 6, 2, 2)])  # a release that never varies
     assert torch.isfinite(network(torch.ones(1, 6, 2, 2))).all()
     assert expected.shape == (64, 3, 8, 8)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from splitleak.experiments.judge.doubts import converged, cut_off
+from splitleak.experiments.judge.doubts import converged, cut_off, overfitted
 from splitleak.experiments.judge.flags import FLAGS, Evidence, flags_of
 from splitleak.experiments.judge.statistics.interval import Array
 from splitleak.experiments.judge.statistics.matched import Setting
@@ -27,6 +27,7 @@ RAISING = {
     "white-box-below-black-box": replace(SOUND, leakage=_photos(19.5, 1, 60), black_box=_photos(20, 2)),
     "below-floor": replace(SOUND, leakage=_photos(13.5, 1), floor=_photos(14, 2)),
     "not-converged": replace(SOUND, converged=False),
+    "overfitted": replace(SOUND, overfitted=True),
     "zero-gradient": replace(SOUND, gradient=0.0),
     "one-draw": replace(SOUND, seeds=1, draws=1, random=True),
     "one-training": replace(SOUND, seeds=1),
@@ -50,6 +51,7 @@ SILENT = {
     "a hair below the floor": replace(SOUND, leakage=_photos(13.95, 1), floor=_photos(14, 1)),
     "the floor itself": replace(SOUND, floors=True, leakage=_photos(14, 1), floor=_photos(14.5, 2)),
     "converged": replace(SOUND, converged=True),
+    "not overfitted": replace(SOUND, overfitted=False),
     "a gradient": replace(SOUND, gradient=1e-6),
     "one draw of what does not vary": replace(SOUND, draws=1),
     "a single photo": replace(SOUND, leakage=_photos(1, 1, 1), floor=_photos(14, 2, 1)),
@@ -110,6 +112,17 @@ def test_a_curve_has_converged_when_its_end_brings_little() -> None:
     assert converged([{"penalty": 0.1, "validation_loss": 0.2}]) is None  # a grid of settings is no curve
     # the loss of a network that overfits rises again, and its best epoch was kept
     assert converged(_training(1.0, 0.5, 0.4, 0.45, 0.6)) is True
+
+
+def test_a_curve_is_overfitted_when_its_best_lies_long_before_a_worse_end() -> None:
+    assert overfitted(_training(1.0, 0.5, 0.4, 0.45, 0.6)) is True
+    assert overfitted(_training(1.0, 0.5, 0.4, 0.41, 0.42)) is False  # a thirtieth of the gain is luck
+    assert overfitted(_training(1.0, 0.6, 0.5, 0.4, 0.6)) is False  # one epoch past the best
+    assert overfitted(_training(*FLAT)) is False
+    assert overfitted(_training(*FALLING)) is False
+    assert overfitted(_training(0.5, 0.6, 0.7, 0.8, 0.9)) is False  # it never learned: another fault
+    assert overfitted([*_training(1.0, 0.5, 0.4, 0.45, 0.6), *_training(*FLAT)]) is True  # one of several networks
+    assert overfitted(_search(1.0, 0.5, 0.4, 0.45, 0.6)) is None  # a search learns nothing by heart
 
 
 def test_all_trainings_count_and_of_the_searches_the_last() -> None:

@@ -165,6 +165,15 @@ def test_a_flag_of_half_of_the_cells_is_a_caption(doubted: int, marked: bool, tm
     assert (caption in matrix.caption(results)) is not marked
 
 
+def test_one_overfitted_training_among_the_seeds_is_told(tmp_path: Path) -> None:
+    def doubt_one(cell: dict[str, Any]) -> None:
+        if cell["attack"]["name"] == "decoder":
+            cell["overfitted"] = cell["defence"]["name"] == "none" and cell["seed"] == 1
+
+    results = load_results(tmp_path, write_run(tmp_path, doubt_one, seeds=(0, 1)))
+    assert {place for place, names in results.every_flag.items() if "overfitted" in names} == {("none", "decoder")}
+
+
 def test_several_trainings_are_not_one(tmp_path: Path) -> None:
     assert "one-training" not in load_results(tmp_path, write_run(tmp_path)).flag_counts
 
