@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from splitleak.attacks.edge import Edge
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import check_images, to_float
 from splitleak.victims.training import Log
@@ -204,7 +205,7 @@ class BlackBox(QueryFree):
 class WhiteBox(BlackBox):
     """An adversary who also holds the protected edge part: images -> release, differentiable."""
 
-    edge: nn.Module = field(kw_only=True)
+    edge: Edge = field(kw_only=True)
 
 
 @dataclass

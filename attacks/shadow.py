@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from splitleak.attacks.base import Reconstruction, Reconstructor, Requirement
 from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.edge import PlainEdge
 from splitleak.attacks.knowledge import About, AttackerPart, Memo, QueryFree, WhiteBox
 from splitleak.victims.settings import doc
 from splitleak.victims.tensors import to_float
@@ -115,5 +116,5 @@ class ShadowAttack(Reconstruction[QueryFree]):
             memory=memory,
             send=shadow,
             resend=resend,
-            edge=shadow,
+            edge=PlainEdge(shadow),
         )

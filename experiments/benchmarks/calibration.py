@@ -11,6 +11,7 @@ from torch import Tensor
 from splitleak.attacks.base import Attack, knowledge_of
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.deep_image_prior import DeepImagePrior
+from splitleak.attacks.edge import PlainEdge
 from splitleak.attacks.inverse_network import InverseNetwork
 from splitleak.attacks.knowledge import AttackerPart, BlackBox, QueryFree, WhiteBox
 from splitleak.attacks.latent_search import LatentSearch
@@ -83,7 +84,7 @@ def knowledge(attack: Attack[Any], victim: GaussianVictim, targets: int, auxilia
     if issubclass(kind, BlackBox):
         facts |= {"send": edge, "resend": lambda part, rows: edge(to_float(images[part][rows]))}
     if issubclass(kind, WhiteBox):
-        facts["edge"] = edge
+        facts["edge"] = PlainEdge(edge[0], edge[1])
     return kind(**facts), truth
 
 

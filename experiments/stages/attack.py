@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from splitleak.attacks.base import Attack, Linkage, Reconstruction, Staged, knowledge_of
 from splitleak.attacks.declared import as_declared
+from splitleak.attacks.edge import Edge
 from splitleak.attacks.knowledge import BlackBox, QueryFree, WhiteBox
 from splitleak.experiments.planning.threat import Threat
 from splitleak.experiments.stages.arrays import load_array, save_array, streamed, write_array
@@ -37,10 +38,10 @@ PROBED = 8
 """Photos through which the gradient of a white box is looked at."""
 
 
-class EdgeDevice(nn.Module):
-    """What stands on the device, in eval mode: images (n, 3, h, w) in [0, 1] -> release.
+class EdgeDevice(Edge):
+    """What stands on the device, in eval mode.
 
-    With ``sends`` above one, the release is what that many sends of the same features tell together.
+    With ``sends`` above one, the release is what that many sends of the same photo tell together.
     """
 
     def __init__(self, stage: NetworkStage, store: Store, sends: int = 1) -> None:
@@ -52,27 +53,25 @@ class EdgeDevice(nn.Module):
         self._images = cache(lambda part: resident(stage.images(part, store), store.device))
         self._features = cache(lambda part: resident(stage.stored_features(part, store), store.device))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode and send; noise on the images is drawn anew for each send."""
+    def features(self, images: Tensor) -> Tensor:
+        """The encoder's; the images themselves where noise on them is drawn anew for each send."""
         images = images.to(memory_format=torch.channels_last)
+        return images if self.model.perturbs else self.model.features(images)
+
+    def send(self, features: Tensor) -> Tensor:
+        """Release of what ``features`` gave."""
+        channel = self.model.channel
+        once = self.model.edge if self.model.perturbs else channel.send
         if self.sends == 1:
-            return self.model.edge(images)
-        if self.model.perturbs:
-            return self.model.channel.merge(torch.stack([self.model.edge(images) for _ in range(self.sends)], 1))
-        return self._sent(self.model.features(images))
+            return once(features)
+        return channel.merge(torch.stack([once(features) for _ in range(self.sends)], 1))
 
     def resend(self, part: Part, rows: Tensor) -> Tensor:
         """Release of stored photos with fresh draws of the channel, from stored features where they hold."""
         stored = self._features(part)
         if stored is None:
             return self.forward(to_float(self._images(part)[rows].to(self._device)))
-        return self._sent(stored[rows].to(self._device, torch.float32))
-
-    def _sent(self, features: Tensor) -> Tensor:
-        channel = self.model.channel
-        if self.sends == 1:
-            return channel.send(features)
-        return channel.merge(torch.stack([channel.send(features) for _ in range(self.sends)], 1))
+        return self.send(stored[rows].to(self._device, torch.float32))
 
 
 T = TypeVar("T", Tensor, Tensor | None)

@@ -8,6 +8,7 @@ import torch
 from tiny import HEAD, NONE, run_plan
 from torch import Tensor, nn
 
+from splitleak.attacks.edge import PlainEdge
 from splitleak.attacks.knowledge import AttackerPart, WhiteBox
 from splitleak.attacks.latent_search import LatentSearch, _Search
 from splitleak.attacks.networks.variational import Autoencoder, Generator, LatentEncoder
@@ -62,7 +63,7 @@ def _device(truth: Tensor, edge: nn.Module | None = None) -> WhiteBox:
         torch.device("cpu"),
         send=edge,
         resend=lambda part, rows: edge(to_float(images[part][rows])),
-        edge=edge,
+        edge=PlainEdge(edge),
     )
 
 
