@@ -38,6 +38,7 @@ LIGHTER: dict[str, dict[str, Any]] = {
     "deep_image_prior": {"steps": 40, "width": 8, "weight": 0.0, "learning_rate": 0.03},
     "latent_search": {"epochs": 8, "width": 16, "steps": 30, "activation_steps": 30, "weight": 0.01},
     "decoder": {"width": 32},
+    "flow_prior": {"width": 16, "flow_epochs": 10, "steps": 20, "begin": 0.6, "stride": 0.3},
     "fora": {"steps": 100, "width": 16, "decoder_epochs": 4},
     "inverse_network": {"epochs": 25},
     "shadow_model": {"width": 16, "decoder_epochs": 4},
@@ -57,7 +58,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "cloak": {"steps": 60},
 }
 """Settings that have no default, and lighter ones."""
-SLOW = {"adversarial_training", "disco", "latent_search", "refine", "rmle"}
+SLOW = {"adversarial_training", "disco", "flow_prior", "latent_search", "refine", "rmle"}
 """They take long, and lighter settings would not do."""
 
 

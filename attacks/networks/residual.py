@@ -1,6 +1,7 @@
 """Our default decoder: residual blocks, pixel shuffle, sigmoid."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -78,8 +79,21 @@ class ResidualDecoder(nn.Module):
         self.spread[self.spread == 0] = 1
 
     def forward(self, release: Tensor) -> Tensor:
-        """Decode; a grid that no power of two brings to the image's size is resized at the end."""
-        images: Tensor = self.layers(as_grid((release - self.centre) / self.spread))
+        """Decode."""
+        return self.painted(self.layers(self.scaled(release)))
+
+    @property
+    def stages(self) -> list[nn.Sequential]:
+        """Its layers in parts: each ends where the grid doubles."""
+        ends = [number + 1 for number, layer in enumerate(self.layers) if isinstance(layer, nn.PixelShuffle)]
+        return [self.layers[begin:end] for begin, end in pairwise([0, *ends] if ends else [0, len(self.layers)])]
+
+    def scaled(self, release: Tensor) -> Tensor:
+        """Release -> what the layers take, (n, channels, rows, columns)."""
+        return as_grid((release - self.centre) / self.spread)
+
+    def painted(self, images: Tensor) -> Tensor:
+        """What the layers make -> images; a grid that no power of two brings to their size is resized."""
         if images.shape[2:] != self.size:
             images = F.interpolate(images, self.size, mode="bilinear")
         return torch.sigmoid(images + self.picture)
