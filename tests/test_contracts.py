@@ -38,7 +38,7 @@ LIGHTER: dict[str, dict[str, Any]] = {
     "deep_image_prior": {"steps": 40, "width": 8, "weight": 0.0, "learning_rate": 0.03},
     "latent_search": {"epochs": 8, "width": 16, "steps": 30, "activation_steps": 30, "weight": 0.01},
     "decoder": {"width": 32},
-    "flow_prior": {"width": 16, "flow_epochs": 10, "steps": 20, "begin": 0.6, "stride": 0.3},
+    "flow_prior": {"width": 16, "flow_epochs": 6, "steps": 10, "begin": 0.9, "stride": 4.0},
     "fora": {"steps": 100, "width": 16, "decoder_epochs": 4},
     "inverse_network": {"epochs": 25},
     "shadow_model": {"width": 16, "decoder_epochs": 4},

@@ -103,6 +103,21 @@ def test_what_noise_explains_moves_nothing() -> None:
     assert float((answers[1] - answers[2]).abs().mean()) > 0.001
 
 
+def test_a_photo_sent_through_noise_is_explained() -> None:
+    class Noise(nn.Module):
+        def forward(self, features: Tensor) -> Tensor:
+            return features + torch.randn_like(features)
+
+    knows = _knows()
+    knows.edge = PlainEdge(knows.edge, Noise())
+    knows.send = knows.edge
+    photos = to_float(toy_images(64, seed=5))
+    with seeded("noise"):
+        walk = _walk(knows)
+        left = walk.matcher(knows.send(photos))(photos).mean()
+    assert float(left) == pytest.approx(2 * walk.matcher.noise, rel=0.1)
+
+
 def test_a_device_that_passes_no_gradient_leaves_the_prior() -> None:
     class Blocked(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
