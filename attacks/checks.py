@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from splitleak.attacks.base import Attack, AttributeInference, Linkage, Reconstruction, Scene, Staged, knowledge_of
 from splitleak.attacks.declared import UndeclaredError, as_declared
+from splitleak.attacks.edge import PlainEdge
 from splitleak.attacks.knowledge import AttackerPart, BlackBox, QueryFree, WhiteBox
 from splitleak.attacks.mean_image import MeanImage
 from splitleak.victims.errors import InvalidInputError
@@ -133,7 +134,7 @@ def toy_knowledge(attack: Attack[Any], breaks_after: int | None = None) -> tuple
     if issubclass(kind, BlackBox):
         facts |= {"send": send, "resend": lambda part, rows: send(to_float(images[part][rows]))}
     if issubclass(kind, WhiteBox):
-        facts["edge"] = encoder
+        facts["edge"] = PlainEdge(encoder)
     return kind(**facts), encoder
 
 

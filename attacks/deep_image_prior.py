@@ -1,6 +1,6 @@
 """The deep image prior: for each image a network of its own, moved until its picture has the intercepted release."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
@@ -51,8 +51,9 @@ class DeepImagePrior(Reconstruction[WhiteBox]):
         network = SkipNetwork(height, width, self.width).to(knows.device)
         noise = torch.rand(1, self.width, height, width, device=knows.device)
 
+        painters = _Painters(network, noise, self.input_noise, self.steps)
+
         def attempt(weight: float, release: Tensor) -> Tensor:
-            painters = _Painters(network, noise, self.input_noise, self.steps)
             # a network's picture changes in leaps: none is left behind for a while without gain
             schedule = Schedule(self.steps, self.learning_rate, patience=self.steps)
             return search(painters.space(), matcher(release), weight, schedule, knows.log)
@@ -62,28 +63,29 @@ class DeepImagePrior(Reconstruction[WhiteBox]):
         return lambda release: attempt(weight, release)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Painters:
-    """Copies of one network, one for each image: points are their weights."""
+    """Copies of one network, one for each image: points are their weights, and the steps that they have taken."""
 
     network: SkipNetwork
     noise: Tensor
     input_noise: float
     steps: int
-    done: int = field(default=0, init=False)
 
     def space(self) -> Space:
-        """Where a single search looks: the noise falls with its steps."""
+        """Where searches look: the noise falls with the steps of each."""
         return Space(self._start, self._images, lambda point, images: total_variation(images), self._count)
 
     def _start(self, release: Tensor) -> Point:
-        return [weight.detach().expand(len(release), *weight.shape) for weight in self.network.parameters()]
+        weights = [weight.detach().expand(len(release), *weight.shape) for weight in self.network.parameters()]
+        return [*weights, torch.zeros(len(release), device=release.device)]
 
     def _images(self, point: Point) -> Tensor:
-        quarter = min(4 * self.done // self.steps, len(ANNEALING) - 1)
+        *weights, done = point
+        quarter = min(4 * int(done[0]) // self.steps, len(ANNEALING) - 1)
         level = self.input_noise * ANNEALING[quarter] * self.noise.std()
         seen = self.noise + level * torch.randn_like(self.noise)
-        images: Tensor = vmap(self._paint, in_dims=(None, *(0 for _ in point)))(seen, *point)
+        images: Tensor = vmap(self._paint, in_dims=(None, *(0 for _ in weights)))(seen, *weights)
         return images
 
     def _paint(self, noise: Tensor, *weights: Tensor) -> Tensor:
@@ -92,4 +94,4 @@ class _Painters:
         return painted[0]
 
     def _count(self, point: Point) -> None:
-        self.done += 1
+        point[-1] += 1

@@ -8,6 +8,7 @@ from typing import Literal, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from splitleak.attacks.edge import Edge
 from splitleak.attacks.mixture import RELEASES_LOOKED_AT, Mixture, look_for_mixture
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import BATCH, check_images, to_float
@@ -274,23 +275,25 @@ class BlackBox(QueryFree):
 class WhiteBox(BlackBox):
     """An adversary who also holds the protected edge part: images -> release, differentiable."""
 
-    edge: nn.Module = field(kw_only=True)
+    edge: Edge = field(kw_only=True)
 
     def behind(self, step: Step, called: str, code: str | None = None) -> Self:
         """As of a black box; the edge part ends in the step too."""
         return replace(super().behind(step, called, code), edge=_Stepped(self.edge, step))
 
 
-class _Stepped(nn.Module):
-    """Images -> release, then a step."""
+class _Stepped(Edge):
+    """A device whose releases go through a step."""
 
-    def __init__(self, edge: nn.Module, step: Step) -> None:
+    def __init__(self, edge: Edge, step: Step) -> None:
         super().__init__()
-        self.edge = edge
-        self.step = step
+        self.edge, self.step = edge, step
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.step(self.edge(images))
+    def features(self, images: Tensor) -> Tensor:
+        return self.edge.features(images)
+
+    def send(self, features: Tensor) -> Tensor:
+        return self.step(self.edge.send(features))
 
 
 @dataclass

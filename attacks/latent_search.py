@@ -1,5 +1,7 @@
 """A search in the latent of a generator, trained on the adversary's photos, for what explains the release."""
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -19,7 +21,6 @@ from splitleak.attacks.optimise import (
     Space,
     best_on_validation,
     find,
-    search,
     total_variation,
 )
 from splitleak.victims.settings import doc
@@ -45,12 +46,15 @@ class LatentSearch(Reconstruction[WhiteBox]):
     that trains on the adversary's photos alone, once for all defences. Every image is searched for from several
     latents, under total variation, the latent's squared distance from its start and its divergence from N(0, 1);
     the one with the least feature loss, never the one nearest to the truth, goes on in the generator's first
-    activations, where more pictures can be painted. With ``encoder`` (the paper's ++ form) a network trained to
+    activations, where more pictures can be painted, and then in as many ``layers`` as are asked for, each around what
+    was found in the one before. With ``encoder`` (the paper's ++ form) a network trained to
     tell the latent from the release gives the first start, and the others lie around it.
     """
 
     paper: ClassVar[str] = (
-        "Z. Li et al., GAN You See Me? Enhanced Data Reconstruction Attacks against Split Inference, NeurIPS 2023"
+        "Z. Li et al., GAN You See Me? Enhanced Data Reconstruction Attacks against Split Inference, NeurIPS 2023; "
+        "several layers: Fang et al., GIFD: A Generative Gradient Inversion Method with Feature Domain Optimization, "
+        "ICCV 2023"
     )
     per_image: ClassVar[bool] = True
 
@@ -58,6 +62,10 @@ class LatentSearch(Reconstruction[WhiteBox]):
     restarts: Annotated[int, Gt(0), doc("starts for each image; published: 200 random ones, 1 with the encoder")] = 4
     steps: Annotated[int, Gt(0), doc("in the latent from each start, at most, as published")] = 100
     activation_steps: Annotated[int, Ge(0), doc("then in the activations; published: 8 000 to 20 000")] = 100
+    layers: Annotated[int, Gt(0), doc("inner ones that are searched in turn, so many steps in each")] = 1
+    radius: Annotated[
+        float | None, Gt(0), doc("of the ball that a layer's shift stays in, in standard deviations; none: no ball")
+    ] = None
     learning_rate: Annotated[float, Gt(0), doc("of Adam; published: 1e-2")] = 0.05
     weight: Annotated[float | None, Ge(0), doc("of the prior; none: the best on a few validation photos")] = None
     latent: Annotated[int, Gt(1), doc("numbers that the generator paints from")] = 128
@@ -125,7 +133,8 @@ class LatentSearch(Reconstruction[WhiteBox]):
         def made() -> LatentEncoder:
             return LatentEncoder(knows.release_shape, self.latent).to(knows.device)
 
-        what = f"latent encoder of {self.latent} and {self.width} in {recipe.epochs} epochs"
+        # latents mean nothing but to the generator that they come from: another one needs another encoder
+        what = f"latent encoder for {_named(autoencoder.state_dict())} in {recipe.epochs} epochs"
         state = knows.remember(what, lambda: learned(made(), recipe, pairs, held_out, loss, knows))
         encoder = made()
         encoder.load_state_dict(state)
@@ -156,9 +165,23 @@ class _Search:
         rows = best + settings.restarts * torch.arange(len(release), device=best.device)
         if not settings.activation_steps:
             return found.images[rows]
-        activations = self.generator.activations(_latent([part[rows] for part in found.point]))
-        schedule = Schedule(settings.activation_steps, settings.learning_rate)
-        return search(self._around(activations), self.matcher(release), weight, schedule, self.knows.log)
+        return self._inside(weight, release, _latent([part[rows] for part in found.point]))
+
+    def _inside(self, weight: float, release: Tensor, latent: Tensor) -> Tensor:
+        """Images from the inner layers, one searched after the other."""
+        settings, generator = self.settings, self.generator
+        schedule, loss = Schedule(settings.activation_steps, settings.learning_rate), self.matcher(release)
+        maps, others = (generator.activations(some) for some in (latent, self._random(latent.device)))
+        for layer in range(min(settings.layers, generator.depth)):
+            if layer:
+                maps, others = (generator.deeper(some, layer - 1) for some in (maps, others))
+            spread = others.std(0)
+            found = find(self._around(maps, spread, layer), loss, weight, schedule, self.knows.log)
+            maps = maps + spread * found.point[0]
+        return found.images
+
+    def _random(self, device: torch.device) -> Tensor:
+        return torch.randn(SPREAD_OVER, self.settings.latent, device=device)
 
     def _latents(self) -> Space:
         """Points are shifts of the latent, and where each started from."""
@@ -177,15 +200,29 @@ class _Search:
 
         return Space(start, lambda point: self.generator(_latent(point)), penalty)
 
-    def _around(self, activations: Tensor) -> Space:
-        """Points are shifts of these activations in units of each one's spread, and the activations."""
-        random = torch.randn(SPREAD_OVER, self.settings.latent, device=activations.device)
-        spread = self.generator.activations(random).std(0)
+    def _around(self, maps: Tensor, spread: Tensor, layer: int) -> Space:
+        """Points are shifts of these maps of an inner layer in units of each one's spread, and the maps."""
         return Space(
-            start=lambda release: [torch.zeros_like(activations), activations],
-            images=lambda point: self.generator.paint(point[1].detach() + spread * point[0]),
+            start=lambda release: [torch.zeros_like(maps), maps],
+            images=lambda point: self.generator.paint(point[1].detach() + spread * point[0], layer),
             penalty=lambda point, images: point[0].square().flatten(1).mean(1) + total_variation(images),
+            project=lambda point: into_ball(point[0], self.settings.radius),
         )
+
+
+def into_ball(shift: Tensor, radius: float | None) -> None:
+    """Shorten in place what is longer, of each image by the root mean square."""
+    if radius is not None:
+        lengths = shift.square().flatten(1).mean(1).sqrt()
+        shift *= (radius / lengths.clamp_min(radius)).view(-1, *[1] * (shift.ndim - 1))
+
+
+def _named(state: Mapping[str, Tensor]) -> str:
+    """A digest of a network's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _latent(point: Point) -> Tensor:

@@ -6,9 +6,12 @@ from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
+from splitleak.attacks.edge import Edge
 from splitleak.attacks.knowledge import WhiteBox
+from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
 from splitleak.victims.training import Log
 
@@ -23,6 +26,9 @@ TRIED = 16
 """Photos of the validation part on which a setting is chosen."""
 LEAST_SHARE = 0.01
 """Of the mean variance: a feature that hardly varies must not outweigh all others."""
+HELD = 2**31
+"""Bytes that a batch of searches keeps for its gradient. The same everywhere: if it followed the free memory, random
+draws, and so results, would depend on the machine."""
 SMOOTHING = 0.9
 """Of the objective, whose single values jump where a channel draws at random."""
 
@@ -52,7 +58,7 @@ class FeatureLoss:
     averaged over the channel's randomness (expectation over transformation, Athalye et al., ICML 2018).
     """
 
-    edge: nn.Module
+    edge: Edge
     release: Tensor
     mask: Tensor
     variance: Tensor
@@ -61,7 +67,7 @@ class FeatureLoss:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Of each image, (n,)."""
-        return torch.stack([self._once(self.edge(images)) for _ in range(self.draws)]).mean(0)
+        return torch.stack([self._once(sent) for sent in self.edge.several(images, self.draws)]).mean(0)
 
     def _once(self, sent: Tensor) -> Tensor:
         if self.distance == "cosine":
@@ -131,10 +137,54 @@ def find(space: Space, loss: FeatureLoss, weight: float, schedule: Schedule, log
     """The images with the least ``loss + weight * penalty`` that were met, each by itself.
 
     Images share the steps but nothing else; one that has converged leaves the batch. The learning rate falls to
-    a tenth along a cosine. ``log`` gets the mean objective now and then.
+    a tenth along a cosine. ``log`` gets the mean objective now and then. Where the gradient of all images together
+    would keep more than ``HELD``, some are searched for after the others.
     """
+    point = space.start(loss.release)
+    rows = torch.arange(len(loss.release), device=loss.release.device)
+    found = [
+        _descend(space, [part[some] for part in point], loss.keep(some), weight, schedule, log)
+        for some in rows.split(at_a_time(lambda few: _objective(space, loss, point, few), len(rows)))
+    ]
+    parts = zip(*(some.point for some in found), strict=True)
+    return Found(torch.cat([some.images for some in found]), [torch.cat(part) for part in parts])
+
+
+def _objective(space: Space, loss: FeatureLoss, point: Point, rows: Tensor) -> Tensor:
+    some = [part[rows].detach().requires_grad_() for part in point]
+    images = space.images(some)
+    return loss.keep(rows)(images) + space.penalty(some, images)
+
+
+def at_a_time(objective: Callable[[Tensor], Tensor], count: int) -> int:
+    """How many of ``count`` images keep less than ``HELD`` for their gradient; ``objective``: rows -> a tensor.
+
+    What one more image keeps is measured, with random draws that nothing else sees.
+    """
+    if count < 2:
+        return max(count, 1)
+    one, two = (_kept(objective, torch.arange(few)) for few in (1, 2))
+    return max(1, min(count, HELD // max(two - one, 1)))
+
+
+def _kept(objective: Callable[[Tensor], Tensor], rows: Tensor) -> int:
+    """Bytes kept between the forward and the backward pass."""
+    sizes: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.enable_grad(), seeded("kept"), saved_tensors_hooks(note, lambda tensor: tensor):
+        kept = objective(rows)  # as long as it lives, no storage is used again
+    del kept
+    return sum(sizes.values())
+
+
+def _descend(space: Space, start: Point, loss: FeatureLoss, weight: float, schedule: Schedule, log: Log) -> Found:
     with torch.enable_grad():
-        point = [part.detach().clone().requires_grad_() for part in space.start(loss.release)]
+        point = [part.detach().clone().requires_grad_() for part in start]
         optimizer = torch.optim.Adam(point, lr=schedule.learning_rate)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(
             optimizer, schedule.steps, eta_min=schedule.learning_rate / 10

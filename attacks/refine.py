@@ -13,7 +13,7 @@ from splitleak.attacks.knowledge import WhiteBox
 from splitleak.attacks.optimise import Matcher, Schedule, Space, best_on_validation, search
 from splitleak.victims.settings import doc
 
-WEIGHTS = (1.0, 10.0, 100.0, 1000.0)
+WEIGHTS = (1.0, 10.0, 100.0, 300.0, 1000.0, 3000.0)
 """Of the squared shift, tried on validation photos where none is given."""
 
 
@@ -26,6 +26,12 @@ class Refine(Reconstruction[WhiteBox]):
     photos, minimises the feature loss of h(z + d) plus ``weight`` times the mean of d squared. Pixels only move
     as the decoder lets them: at a deep cut many images have nearly the same release, and the prior decides. Each
     weight, and not to move at all, is tried on validation photos, so that it is chosen only where it helps.
+
+    Where a release says little of the pixels, so does this search: at C4 of MobileNetV3-Large (64 px, 48 photos of
+    LFW, 60 steps) weights of 10, 100, 1000 and 10 000 change the decoder's 17.15 dB by -0.63, -0.04, +0.04 and 0.00
+    (standard error 0.10, 0.05, 0.02, 0.001), though the first lowers the feature loss from 1.48 to 0.86. Nor does
+    the decoder gain there by training on with the feature loss of its answers in its own loss (weights 0.003 and
+    0.03: +0.01 and -0.04 dB against training on without, 64 photos, standard error of each 0.03).
     """
 
     paper: ClassVar[str] = (

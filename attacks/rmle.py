@@ -1,5 +1,6 @@
 """Regularised maximum likelihood: the image that the edge device turns into what was intercepted."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -20,11 +21,12 @@ from splitleak.attacks.optimise import (
     total_variation,
 )
 from splitleak.victims.settings import doc
-from splitleak.victims.tensors import to_float
 
 WEIGHTS = (0.0, 0.01, 0.1, 1.0, 10.0)
 """Of the prior, tried on validation photos where none is given; for as many steps, which are a prior too."""
 GREY = 0.5
+ITERATIONS = 5
+"""Passes over the photos, for principal axes that differ little in length."""
 
 
 @dataclass(frozen=True)
@@ -88,18 +90,43 @@ def _clamp(point: Point) -> None:
 
 def gaussian_space(knows: WhiteBox, components: int) -> Space:
     """Images as mean + whitened principal components of the auxiliary photos; starts at the mean."""
-    photos = to_float(knows.images["auxiliary"].to(knows.device)).flatten(1)
-    mean = photos.mean(0)
-    count = min(components, len(photos) - 1, photos.shape[1])
-    _, spread, directions = torch.svd_lowrank(photos - mean, q=count, niter=4)
-    axes = directions.T * (spread / (len(photos) - 1) ** 0.5)[:, None]
+    mean, axes = principal_axes(knows, components)
 
     def images(point: Point) -> Tensor:
         pixels: Tensor = mean + point[0] @ axes
         return pixels.reshape(-1, *knows.image_shape).clamp(0, 1)
 
     return Space(
-        start=lambda release: [torch.zeros(len(release), count, device=knows.device)],
+        start=lambda release: [torch.zeros(len(release), len(axes), device=knows.device)],
         images=images,
         penalty=lambda point, images: point[0].square().mean(1),
     )
+
+
+def principal_axes(knows: WhiteBox, components: int) -> tuple[Tensor, Tensor]:
+    """Mean (pixels,) of the auxiliary photos and their principal axes (count, pixels), as long as they spread.
+
+    Subspace iteration (Halko, Martinsson, Tropp, SIAM Review 2011) over batches of photos, for all of them as floats
+    need not fit the memory.
+    """
+    count = len(knows.images["auxiliary"])
+    mean = _total(photos.flatten(1).sum(0) for photos in knows.image_batches()) / count
+
+    def centred() -> Iterator[Tensor]:
+        return (photos.flatten(1) - mean for photos in knows.image_batches())
+
+    axes = torch.randn(len(mean), min(components, count - 1, len(mean)), device=knows.device)
+    for _ in range(ITERATIONS):
+        axes, _ = torch.linalg.qr(axes)
+        axes = _total(some.T @ (some @ axes) for some in centred())
+    axes, _ = torch.linalg.qr(axes)
+    covariance = _total((some @ axes).T @ (some @ axes) for some in centred()) / (count - 1)
+    variances, vectors = torch.linalg.eigh(covariance)
+    return mean, (axes @ vectors * variances.clamp_min(0).sqrt()).T
+
+
+def _total(parts: Iterator[Tensor]) -> Tensor:
+    total = next(parts)
+    for part in parts:
+        total += part
+    return total

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from splitleak.attacks.base import Reconstructor
 from splitleak.attacks.grid import grid_shape
 from splitleak.attacks.knowledge import QueryFree
-from splitleak.attacks.networks.labelled import LabelledCritic, LabelledDecoder, Standard
+from splitleak.attacks.networks.labelled import LabelledCritic, LabelledDecoder
+from splitleak.attacks.networks.standard import Standardised
 from splitleak.attacks.shadow import ROUND, Draws, LabelDriven, Shadow
 from splitleak.victims.settings import doc
 from splitleak.victims.splitting.twin import twin
@@ -86,7 +87,7 @@ class Sdar(LabelDriven):
         decoder = self._decoder(tail, knows)
         pair = _Pair(Shadow(knows), decoder)
         received = pair.shadow.received.features
-        decoder.standard.learn(received)
+        decoder.standard.begin_from([received])
         decoder.decoder.begin_at(knows.image_batches())
         photos, held_out = (self._labelled(knows, part) for part in ("auxiliary", "validation"))
 
@@ -108,7 +109,7 @@ class Sdar(LabelDriven):
         train(training, recipe, self._loss(tail, decoder.standard, knows), validation, knows.log, select=False)
         return decoder.state_dict()
 
-    def _loss(self, tail: "_Tail", standard: Standard, knows: QueryFree) -> Callable[[nn.Module, Batch], Tensor]:
+    def _loss(self, tail: "_Tail", standard: Standardised, knows: QueryFree) -> Callable[[nn.Module, Batch], Tensor]:
         """Of both networks; the critics learn on the way."""
         shapes = grid_shape(tail.shape), knows.image_shape
         of_features, of_pictures = (

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from splitleak.attacks.base import Reconstruction, Reconstructor, Requirement, Scene
 from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.edge import PlainEdge
 from splitleak.attacks.knowledge import About, AttackerPart, Memo, QueryFree, WhiteBox
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import doc
@@ -174,5 +175,5 @@ class ShadowAttack(Reconstruction[QueryFree]):
             memory=memory,
             send=shadow,
             resend=resend,
-            edge=shadow,
+            edge=PlainEdge(shadow),
         )

@@ -38,6 +38,7 @@ LIGHTER: dict[str, dict[str, Any]] = {
     "deep_image_prior": {"steps": 40, "width": 8, "weight": 0.0, "learning_rate": 0.03},
     "latent_search": {"epochs": 8, "width": 16, "steps": 30, "activation_steps": 30, "weight": 0.01},
     "decoder": {"width": 32},
+    "flow_prior": {"width": 16, "flow_epochs": 6, "steps": 10, "begin": 0.9, "stride": 4.0},
     "fora": {"steps": 100, "width": 16, "decoder_epochs": 4},
     "inverse_network": {"epochs": 25},
     "sdar": {"steps": 50, "batch_size": 16, "width": 16},
@@ -60,7 +61,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "cloak": {"steps": 60},
 }
 """Settings that have no default, and lighter ones."""
-SLOW = {"adversarial_training", "disco", "latent_search", "refine", "rmle"}
+SLOW = {"adversarial_training", "disco", "flow_prior", "latent_search", "refine", "rmle"}
 """They take long, and lighter settings would not do."""
 
 

@@ -49,7 +49,7 @@ class GaussianVictim:
         return convolution.requires_grad_(False).eval()
 
     @property
-    def edge(self) -> nn.Module:
+    def edge(self) -> nn.Sequential:
         """The encoder, then noise drawn afresh on each call."""
         return nn.Sequential(self.encoder, _Noise(self.sigma)).eval()
 

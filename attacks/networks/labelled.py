@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splitleak.attacks.grid import as_grid, grid_shape
-from splitleak.attacks.networks.residual import LEAST_SHARE, ResidualDecoder
+from splitleak.attacks.grid import grid_shape
+from splitleak.attacks.networks.residual import ResidualDecoder
+from splitleak.attacks.networks.standard import Standardised
 
 NARROWEST, WIDEST = 32, 128
 """Of a critic: channels of its first and of its widest layer; half as many as published."""
@@ -17,30 +18,6 @@ LEAK, DROPPED = 0.2, 0.4
 
 Labelled = tuple[Tensor, Tensor]
 """A grid (n, channels, rows, columns) and the classes (n,) of its pictures."""
-
-
-class Standard(nn.Module):
-    """Features (n, ...) -> a grid (n, channels, rows, columns) of them, less their mean, in units of their spread."""
-
-    centre: Tensor
-    spread: Tensor
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.register_buffer("centre", torch.zeros(shape))
-        self.register_buffer("spread", torch.ones(shape))
-
-    @torch.no_grad()
-    def learn(self, features: Tensor) -> None:
-        """Take both from these features (m, ...); what hardly varies among them is not made loud."""
-        variance = features.var(0, correction=0)
-        tiny = torch.finfo(torch.float32).tiny
-        self.centre.copy_(features.mean(0))
-        self.spread.copy_((variance + LEAST_SHARE * variance.mean()).clamp_min(tiny).sqrt())
-
-    def forward(self, features: Tensor) -> Tensor:
-        """The grid."""
-        return as_grid((features - self.centre) / self.spread)
 
 
 class BesideLabel(nn.Module):
@@ -61,7 +38,7 @@ class LabelledDecoder(nn.Module):
     def __init__(self, shape: tuple[int, ...], classes: int, height: int, width_px: int, width: int) -> None:
         super().__init__()
         channels, rows, columns = grid_shape(shape)
-        self.standard = Standard(shape)
+        self.standard = Standardised(shape)
         self.beside_label = BesideLabel(classes, rows, columns)
         self.decoder = ResidualDecoder((channels + 1, rows, columns), height, width_px, width)
 

@@ -1,6 +1,7 @@
 """Our default decoder: residual blocks, pixel shuffle, sigmoid."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -61,8 +62,17 @@ class ResidualDecoder(nn.Module):
         self.picture.copy_((total / count).clamp(DARKEST, 1 - DARKEST).logit())
 
     def forward(self, release: Tensor) -> Tensor:
-        """Decode; a grid that no power of two brings to the image's size is resized at the end."""
-        images: Tensor = self.layers(self.standard(release))
+        """Decode."""
+        return self.painted(self.layers(self.standard(release)))
+
+    @property
+    def stages(self) -> list[nn.Sequential]:
+        """Its layers in parts: each ends where the grid doubles."""
+        ends = [number + 1 for number, layer in enumerate(self.layers) if isinstance(layer, nn.PixelShuffle)]
+        return [self.layers[begin:end] for begin, end in pairwise([0, *ends] if ends else [0, len(self.layers)])]
+
+    def painted(self, images: Tensor) -> Tensor:
+        """What the layers make -> images; a grid that no power of two brings to their size is resized."""
         if images.shape[2:] != self.size:
             images = F.interpolate(images, self.size, mode="bilinear")
         return torch.sigmoid(images + self.picture)

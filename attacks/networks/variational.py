@@ -35,10 +35,21 @@ class Generator(nn.Module):
         activations: Tensor = self.first(latent).unflatten(1, self.grid)
         return activations
 
-    def paint(self, activations: Tensor) -> Tensor:
-        """Feature maps (n, channels, rows, columns) -> images."""
-        images: Tensor = self.rest(activations)
-        return images
+    @property
+    def depth(self) -> int:
+        """How many inner layers there are: the activations, number 0, and one after each doubling but the last."""
+        return len(self.rest.stages)
+
+    def deeper(self, maps: Tensor, layer: int) -> Tensor:
+        """Feature maps of an inner layer -> of the next."""
+        next_maps: Tensor = self.rest.stages[layer](maps if layer else self.rest.standard(maps))
+        return next_maps
+
+    def paint(self, maps: Tensor, layer: int = 0) -> Tensor:
+        """Feature maps (n, channels, rows, columns) of an inner layer -> images."""
+        for passed in range(layer, self.depth):
+            maps = self.deeper(maps, passed)
+        return self.rest.painted(maps)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Latent -> images."""

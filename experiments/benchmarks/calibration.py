@@ -11,6 +11,8 @@ from torch import Tensor
 from splitleak.attacks.base import Attack, knowledge_of
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.deep_image_prior import DeepImagePrior
+from splitleak.attacks.edge import PlainEdge
+from splitleak.attacks.flow_prior import FlowPrior
 from splitleak.attacks.inverse_network import InverseNetwork
 from splitleak.attacks.knowledge import AttackerPart, BlackBox, QueryFree, WhiteBox
 from splitleak.attacks.latent_search import LatentSearch
@@ -36,6 +38,7 @@ SUITE: tuple[tuple[Attack[Any], float | None], ...] = (
     (Rmle(prior="gaussian", learning_rate=0.05), 1.05),
     (Rmle(), None),
     (Refine(width=64), None),
+    (FlowPrior(width=64), None),
     (LatentSearch(), None),
     (DeepImagePrior(steps=300), None),
 )
@@ -85,7 +88,7 @@ def knowledge(attack: Attack[Any], victim: GaussianVictim, targets: int, auxilia
     if issubclass(kind, BlackBox):
         facts |= {"send": edge, "resend": lambda part, rows: edge(to_float(images[part][rows]))}
     if issubclass(kind, WhiteBox):
-        facts["edge"] = edge
+        facts["edge"] = PlainEdge(edge[0], edge[1])
     return kind(**facts), truth
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from splitleak.attacks.base import Attack, Linkage, Reconstruction, Staged, knowledge_of
 from splitleak.attacks.declared import as_declared
+from splitleak.attacks.edge import Edge
 from splitleak.attacks.knowledge import BlackBox, QueryFree, WhiteBox
 from splitleak.experiments.planning.threat import Threat
 from splitleak.experiments.stages.arrays import load_array, save_array, streamed, write_array
@@ -37,10 +38,10 @@ PROBED = 8
 """Photos through which the gradient of a white box is looked at."""
 
 
-class EdgeDevice(nn.Module):
-    """What stands on the device, in eval mode: images (n, 3, h, w) in [0, 1] -> release.
+class EdgeDevice(Edge):
+    """What stands on the device, in eval mode.
 
-    With ``sends`` above one, the release is what that many sends of the same features tell together.
+    With ``sends`` above one, the release is what that many sends of the same photo tell together.
     """
 
     def __init__(self, stage: NetworkStage, store: Store, sends: int = 1) -> None:
@@ -52,39 +53,41 @@ class EdgeDevice(nn.Module):
         self._images = cache(lambda part: resident(stage.images(part, store), store.device))
         self._features = cache(lambda part: resident(stage.stored_features(part, store), store.device))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Encode and send; noise on the images is drawn anew for each send."""
-        return self._with(self.model.encoder, images)
+    def features(self, images: Tensor) -> Tensor:
+        """The encoder's; the images themselves where noise on them is drawn anew for each send."""
+        images = images.to(memory_format=torch.channels_last)
+        return images if self.model.perturbs else self.model.features(images)
+
+    def send(self, features: Tensor) -> Tensor:
+        """Release of what ``features`` gave."""
+        return self._merged(self.model.edge if self.model.perturbs else self.model.channel.send, features)
 
     def as_received(self, encoder: nn.Module, images: Tensor) -> Tensor:
         """What the tail would be given of images if the device had this encoder, see ``QueryFree``.
 
         A defence with trained layers of its own on the device is unknown to who has not got its weights.
         """
-        if [*self.model.perturb.parameters(), *self.model.channel.parameters()]:
+        channel, perturb = self.model.channel, self.model.perturb
+        if [*perturb.parameters(), *channel.parameters()]:
             received: Tensor = encoder(images)
             return received
-        return self.model.channel.receive(self._with(encoder, images))
+        images = images.to(memory_format=torch.channels_last)
+        if self.model.perturbs:
+            return channel.receive(self._merged(lambda some: channel.send(encoder(perturb(some))), images))
+        return channel.receive(self._merged(channel.send, encoder(images)))
 
-    def _with(self, encoder: nn.Module, images: Tensor) -> Tensor:
-        images, perturb = images.to(memory_format=torch.channels_last), self.model.perturb
-        if self.sends == 1 or not self.model.perturbs:
-            return self._sent(encoder(perturb(images)))
-        sent = [self.model.channel.send(encoder(perturb(images))) for _ in range(self.sends)]
-        return self.model.channel.merge(torch.stack(sent, 1))
+    def _merged(self, once: Callable[[Tensor], Tensor], sent: Tensor) -> Tensor:
+        """What the plan's number of sends tells together."""
+        if self.sends == 1:
+            return once(sent)
+        return self.model.channel.merge(torch.stack([once(sent) for _ in range(self.sends)], 1))
 
     def resend(self, part: Part, rows: Tensor) -> Tensor:
         """Release of stored photos with fresh draws of the channel, from stored features where they hold."""
         stored = self._features(part)
         if stored is None:
             return self.forward(to_float(self._images(part)[rows].to(self._device)))
-        return self._sent(stored[rows].to(self._device, torch.float32))
-
-    def _sent(self, features: Tensor) -> Tensor:
-        channel = self.model.channel
-        if self.sends == 1:
-            return channel.send(features)
-        return channel.merge(torch.stack([channel.send(features) for _ in range(self.sends)], 1))
+        return self.send(stored[rows].to(self._device, torch.float32))
 
 
 T = TypeVar("T", Tensor, Tensor | None)

@@ -195,7 +195,7 @@ class _FeatureCheck:
         losses = []
         with seeded("feature loss", self.part):
             for images, release in zip(rebuilt.split(BATCH), self.releases[: len(rebuilt)].split(BATCH), strict=True):
-                sent = [self.edge(to_float(images.to(release.device))) for _ in range(self.sends)]
+                sent = self.edge.several(to_float(images.to(release.device)), self.sends)
                 error = (torch.stack(sent).mean(0) - release) * self.edge.model.channel.arrived(release)
                 losses.append(error.square().flatten(1).mean(1).cpu())
         return torch.cat(losses).clamp_min(1e-12).log().double().numpy()

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from splitleak.attacks.deep_image_prior import ANNEALING, DeepImagePrior, _Painters
+from splitleak.attacks.edge import PlainEdge
 from splitleak.attacks.knowledge import AttackerPart, WhiteBox
 from splitleak.attacks.networks.skip import SkipNetwork
 from splitleak.attacks.optimise import Matcher, Schedule, search
@@ -32,7 +33,9 @@ def test_networks_of_a_batch_are_each_their_own() -> None:
         point = [part + 0.1 * torch.randn_like(part) for part in space.start(torch.empty(3, 5))]
         together = space.images(point)
     for row in range(3):
-        state = {name: part[row] for (name, _), part in zip(painters.network.named_parameters(), point, strict=True)}
+        state = {
+            name: part[row] for (name, _), part in zip(painters.network.named_parameters(), point[:-1], strict=True)
+        }
         painters.network.load_state_dict(state)
         torch.testing.assert_close(painters.network(painters.noise)[0], together[row])
 
@@ -63,7 +66,7 @@ def _device(truth: Tensor) -> WhiteBox:
         torch.device("cpu"),
         send=edge,
         resend=lambda part, rows: to_float(images[part][rows]),
-        edge=edge,
+        edge=PlainEdge(edge),
     )
 
 

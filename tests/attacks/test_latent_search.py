@@ -1,5 +1,6 @@
 """A search through a generator: what it learns from photos, where it starts, what it keeps."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import torch
 from tiny import HEAD, NONE, run_plan
 from torch import Tensor, nn
 
-from splitleak.attacks.knowledge import AttackerPart, WhiteBox
-from splitleak.attacks.latent_search import LatentSearch, _Search
+from splitleak.attacks.edge import PlainEdge
+from splitleak.attacks.knowledge import About, AttackerPart, Memo, WhiteBox, forgetful
+from splitleak.attacks.latent_search import LatentSearch, _Search, into_ball
 from splitleak.attacks.networks.variational import Autoencoder, Generator, LatentEncoder
 from splitleak.attacks.optimise import Matcher
 from splitleak.victims.seeding import seeded
@@ -62,7 +64,7 @@ def _device(truth: Tensor, edge: nn.Module | None = None) -> WhiteBox:
         torch.device("cpu"),
         send=edge,
         resend=lambda part, rows: edge(to_float(images[part][rows])),
-        edge=edge,
+        edge=PlainEdge(edge),
     )
 
 
@@ -123,6 +125,61 @@ def test_an_encoder_gives_a_better_start_than_chance() -> None:
     floor = float((truth - truth.mean(0)).square().mean())
     # eight numbers cannot tell much of these pictures
     assert error("encoder") < 0.95 * floor < floor < error("random")
+
+
+def test_the_inner_layers_make_what_the_generator_makes() -> None:
+    with seeded("layers"), torch.no_grad():
+        generator = Generator(8, 48, 100, 16).eval()
+        maps = generator.activations(torch.randn(2, 8))
+        painted = generator.paint(maps)
+        for layer in range(generator.depth - 1):
+            maps = generator.deeper(maps, layer)
+            torch.testing.assert_close(generator.paint(maps, layer + 1), painted)
+    assert generator.depth > 2
+    assert maps.shape[2:] > generator.grid[1:]
+
+
+def test_a_deeper_layer_paints_what_the_first_cannot() -> None:
+    with seeded("deeper"):
+        search, _, _ = _searches(LIGHT, torch.randn(3, 8))
+        maps = search.generator.deeper(search.generator.activations(torch.randn(3, 8)), 0)
+        with torch.no_grad():
+            truth = search.generator.paint(maps + 2 * maps.std() * torch.randn_like(maps), 1)
+        release = search.knows.edge(truth)
+        settings = replace(LIGHT, steps=20, activation_steps=60, learning_rate=0.1)
+        errors = [
+            float((replace(search, settings=replace(settings, layers=layers))(0.0, release) - truth).square().mean())
+            for layers in (1, 2, 99)
+        ]
+    assert errors[1] < 0.8 * errors[0]
+    assert errors[2] < 1.1 * errors[1]  # there are no 99: those that are there are searched
+
+
+def test_a_shift_stays_in_its_ball() -> None:
+    shift = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
+    into_ball(shift, None)
+    assert shift[0].tolist() == [3, 4]
+    into_ball(shift, 1.0)
+    torch.testing.assert_close(shift, torch.tensor([[0.6, 0.8], [0.3, 0.4]]) * torch.tensor([[2**0.5], [1.0]]))
+
+
+def test_another_generator_gets_another_encoder() -> None:
+    kept: dict[str, Memo] = {}
+
+    def memory(what: str, module: str, about: About, build: Callable[[], Memo]) -> Memo:
+        if what not in kept:
+            kept[what] = forgetful(what, module, about, build)
+        return kept[what]
+
+    settings = replace(LIGHT, epochs=1, steps=1, restarts=1)
+    for evicted in (False, False, True):
+        knows = _device(to_float(toy_images(4, seed=3)))
+        knows.memory = memory
+        if evicted:
+            (name,) = (what for what in kept if what.startswith("autoencoder"))
+            kept[name] = replace(kept[name], tensors={part: 1.01 * x for part, x in kept[name].tensors.items()})
+        settings.fit(knows)
+        assert len(kept) == (3 if evicted else 2)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from torch import Tensor
 from splitleak.attacks.base import Attack
 from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.flow_prior import FlowPrior
 from splitleak.attacks.fora import Fora
 from splitleak.attacks.inverse_network import InverseNetwork
 from splitleak.attacks.knowledge import About, Memo, forgetful
@@ -39,6 +40,7 @@ class Noted:
         Decoder(width=16, epochs=1),
         Decoder(architecture="upsample", epochs=1),
         InverseNetwork(epochs=1),
+        FlowPrior(epochs=1, flow_epochs=1, flow_width=16, steps=1, begin=0.5, stride=0.1),
         LatentSearch(epochs=1, steps=1, activation_steps=0, restarts=1, weight=0.0),
         ShadowModel(epochs=1, decoder_epochs=1),
         Fora(steps=100, decoder_epochs=1),

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from splitleak.attacks import knowledge
 from splitleak.attacks.checks import toy_knowledge
+from splitleak.attacks.edge import PlainEdge
 from splitleak.attacks.knowledge import WhiteBox
 from splitleak.attacks.optimise import (
     FeatureLoss,
@@ -21,8 +23,8 @@ from splitleak.attacks.optimise import (
     search,
     total_variation,
 )
-from splitleak.attacks.refine import Refine
-from splitleak.attacks.rmle import Rmle
+from splitleak.attacks.refine import WEIGHTS, Refine
+from splitleak.attacks.rmle import Rmle, principal_axes
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
 from splitleak.victims.toy import toy_images
@@ -67,7 +69,7 @@ def test_the_loss_falls_and_the_best_is_kept() -> None:
 
 
 def test_blanks_do_not_count() -> None:
-    identity = nn.Identity()
+    identity = PlainEdge(nn.Identity())
     images, release = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
     mask = torch.rand(2, 3, 4, 4) > 0.5
     for distance in ("mse", "cosine"):
@@ -85,8 +87,8 @@ def test_a_feature_counts_in_units_of_its_own_variance() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x * scale
 
-    plain = FeatureLoss(nn.Identity(), release, mask, torch.ones(3, 4, 4))(images)
-    scaled = FeatureLoss(Scaled(), release * scale, mask, scale.square())(images)
+    plain = FeatureLoss(PlainEdge(nn.Identity()), release, mask, torch.ones(3, 4, 4))(images)
+    scaled = FeatureLoss(PlainEdge(Scaled()), release * scale, mask, scale.square())(images)
     torch.testing.assert_close(plain, scaled)
 
 
@@ -100,7 +102,7 @@ def test_draws_average_the_channels_randomness() -> None:
     mask = torch.ones_like(release, dtype=torch.bool)
     spread = []
     for draws in (1, 16):
-        loss = FeatureLoss(_Noisy(), release, mask, torch.ones(3, 8, 8), draws=draws)
+        loss = FeatureLoss(PlainEdge(nn.Identity(), _Noisy()), release, mask, torch.ones(3, 8, 8), draws=draws)
         with seeded("draws"):
             values = torch.stack([loss(release) for _ in range(200)])
         assert abs(float(values.mean()) - 1) < 0.05  # the noise's variance
@@ -157,7 +159,7 @@ def test_rmle_recovers_more_of_a_wide_release_than_of_a_narrow_one() -> None:
             def forward(self, x: Tensor, edge: Any = edge, channels: int = channels) -> Tensor:
                 return edge(x)[:, :channels]
 
-        knows.edge = First()
+        knows.edge = PlainEdge(First())
         knows.send, knows.intercepted = knows.edge, knows.intercepted[:8, :channels]
         rebuilt = Rmle(prior="gaussian", weight=0.01, learning_rate=0.05, steps=200).fit(knows)(knows.intercepted)
         errors[name] = float((rebuilt - truth).square().mean())
@@ -170,6 +172,27 @@ def test_refine_is_never_worse_than_its_start_on_the_photos_that_choose() -> Non
     knows.log = rows.append
     Refine(width=16, epochs=2, steps=40).fit(knows)
     tried = {row["candidate"]: row["validation_loss"] for row in rows if "candidate" in row}
-    assert len(tried) == 5
+    assert len(tried) == 1 + len(WEIGHTS)
     moved = any("weight" in row for row in rows)
     assert moved == (min(tried, key=tried.__getitem__) != 0.0)
+
+
+def test_principal_axes_are_those_of_the_covariance_from_few_photos_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    knows = _knows()
+    photos = to_float(knows.images["auxiliary"]).flatten(1)
+    at_once: list[int] = []
+
+    def noted(images: Tensor) -> Tensor:
+        at_once.append(len(images))
+        return to_float(images)
+
+    monkeypatch.setattr(knowledge, "to_float", noted)
+    with seeded("axes"):
+        mean, axes = principal_axes(knows, 60)
+    assert max(at_once) <= 128 < len(photos)
+    torch.testing.assert_close(mean, photos.mean(0))
+    torch.testing.assert_close(axes.T @ axes, torch.cov(photos.T), atol=2e-4, rtol=0)
+    kept = axes @ axes.T
+    torch.testing.assert_close(kept, kept.diagonal().diag(), atol=1e-3, rtol=0)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from splitleak.attacks.base import Scene
 from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.knowledge import AttackerPart, BlackBox, QueryFree
-from splitleak.attacks.networks.labelled import LabelledCritic, LabelledDecoder, Standard
+from splitleak.attacks.networks.labelled import LabelledCritic, LabelledDecoder
+from splitleak.attacks.networks.standard import Standardised
 from splitleak.attacks.sdar import Sdar, _Pair, _Tail
 from splitleak.attacks.shadow import Shadow
 from splitleak.victims.errors import InvalidInputError
@@ -53,8 +54,8 @@ def test_a_critic_learns_what_is_real_of_which_class(shape: tuple[int, int, int]
 def test_features_are_put_on_one_scale_and_constants_stay_quiet() -> None:
     with seeded("scale"):
         features = torch.randn(400, 3, 2, 2) * torch.tensor([1.0, 100.0, 0.0])[:, None, None] + 7
-    standard = Standard((3, 2, 2))
-    standard.learn(features)
+    standard = Standardised((3, 2, 2))
+    standard.begin_from([features])
     grid = standard(features)
     torch.testing.assert_close(grid.mean(0), torch.zeros(3, 2, 2), atol=1e-3, rtol=0)
     assert (grid[:, 1].std(0) - 1).abs().max() < 0.02

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.edge import PlainEdge
 from splitleak.attacks.knowledge import WhiteBox
 from splitleak.attacks.ridge import Ridge
 from splitleak.experiments.judge.metrics.bounds import principal
@@ -91,7 +92,7 @@ def _adversary(encoder: torch.nn.Module, tail: torch.nn.Module, photos: Tensor, 
         device=device,
         send=encoder,
         resend=lambda part, rows: features[rows.to(device)],
-        edge=encoder,
+        edge=PlainEdge(encoder),
     )
 
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from splitleak.attacks.base import Attack
+from splitleak.attacks.flow_prior import FlowPrior
 from splitleak.attacks.mean_image import MeanImage
+from splitleak.attacks.refine import Refine
 from splitleak.attacks.ridge import Ridge
 from splitleak.attacks.rmle import Rmle
 from splitleak.attacks.stack import Stack
@@ -46,6 +48,14 @@ def test_features_are_standardised() -> None:
         (Stack(trainings=1, width=16, epochs=1), 0.999, 1.02),
         # noise is averaged over draws in each step: two are enough here
         (Rmle(prior="gaussian", learning_rate=0.05, components=256, steps=300, draws=2), 0.999, 1.05),
+        # a search with few passes of training: between the floor, which the mean image shows, and the optimum
+        pytest.param(
+            FlowPrior(width=16, epochs=6, flow_width=16, flow_epochs=6, steps=20, draws=2),
+            0.999,
+            3.5,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(Refine(width=16, epochs=6, steps=40, draws=2), 0.999, 2.5, marks=pytest.mark.slow),
     ],
     ids=lambda value: value.name if isinstance(value, Attack) else "",
 )
