@@ -36,6 +36,7 @@ class AttackCell(Cell):
             "knowledge": knowledge_of(type(plugin)).__name__,
             "floor": plugin.floor,
             "needs": plugin.needs(),
+            "effort": self.entry.effort,
         }
 
     @cached_property

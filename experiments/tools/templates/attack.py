@@ -67,3 +67,6 @@ class MyAttack(Reconstruction[BlackBox]):
 #   [[attacks]]
 #   name = "FILE:MyAttack"
 #   hidden = [128, 512]  # a list sweeps
+#
+# A card beside the file, NAME.toml by the attack's name in a plan, tells what its source claims, what you measured,
+# and what effort = "quick" or "published" means in a plan; attacks/ridge.toml of the package is one to start from.
