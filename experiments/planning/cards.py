@@ -90,8 +90,8 @@ class Measured(_Part):
 class Budget(_Part):
     """What an effort means: settings, or in ``none`` why there is no such budget.
 
-    ``says``: the budget in words. ``where``: the settings that it is known for, each with the values. ``training_steps``:
-    from which ``epochs`` follow by the number of photos, for a source that saw more of them.
+    ``says``: the budget in words. ``where``: the settings that it is known for, each with the values.
+    ``training_steps``: from which ``epochs`` follow by the number of photos, for a source that saw more of them.
     """
 
     says: str | None = None
@@ -135,7 +135,6 @@ def card_file(plugin: type[Settings]) -> Path:
     return Path(inspect.getfile(plugin)).with_name(f"{plugin.name}{SUFFIX}")
 
 
-@lru_cache
 def card_of(plugin: type[Settings]) -> Card | None:
     """The card of an attack or defence; None where there is none beside its file.
 
@@ -144,8 +143,11 @@ def card_of(plugin: type[Settings]) -> Card | None:
             does not have.
     """
     file = card_file(plugin)
-    if not file.is_file():
-        return None
+    return _read(plugin, file) if file.is_file() else None  # type: ignore[arg-type]  # classes do hash
+
+
+@lru_cache
+def _read(plugin: type[Settings], file: Path) -> Card:
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
         card = Card.model_validate(table)
