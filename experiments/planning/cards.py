@@ -68,7 +68,8 @@ class Measured(_Part):
     """A number of ours, which an archive in ``results/`` holds.
 
     ``stored``: where, as RUN | DEFENCE | ATTACK | METRIC. ``n``: photos of each training. ``tolerance``: by how
-    much a further training may differ, in the value's unit; None where one training was measured.
+    much a further training may differ, in the value's unit: half the 95 % prediction interval of those measured, at
+    least half a per cent of the value; None where one training was measured.
     """
 
     metric: str

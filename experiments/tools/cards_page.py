@@ -17,8 +17,8 @@ INTRODUCTION = """\
 
 What the source of each attack and defence claims, what we measured of it, how ours differs, and what `effort` means
 in a plan. A card lies beside the plugin, as `attacks/NAME.toml` and `defenses/NAME.toml`; `make results` writes this
-page from them, `splitleak show NAME` prints one, `splitleak list cards` all. Numbers of ours are those of the archives
-in `results/`; what is not there is not measured here. A number of a source was never run by us.
+page from them, `splitleak show NAME` prints one, `splitleak list cards` all. Numbers of ours are those of the
+archives in `results/`; what is not there is not measured here. A number of a source was never run by us.
 
     [[attacks]]
     name = "rmle"

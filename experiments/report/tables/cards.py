@@ -26,7 +26,8 @@ def card_table(kind: str, plugins: Mapping[str, type[Settings]]) -> TextTable:
     headings = (kind, SOURCE, PUBLISHED, "its setting", OURS, "our setting", "tolerance", "published budget")
     caption = (
         "The first number of each card; the card holds the others. Tolerance: by how much a further training may "
-        "differ, in the unit of the value."
+        "differ, in the unit of the value: half the 95 % prediction interval of the trainings that were measured, at "
+        "least half a per cent of the value; none where a single training was."
     )
     return TextTable(f"cards_{kind}", headings, tuple(lines), caption)
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import fields
+from math import sqrt
 from pathlib import Path
+from statistics import stdev
 
 import pytest
 import tomli_w
+from scipy.stats import t
 
 from splitleak.experiments.planning import plugins
 from splitleak.experiments.planning.cards import Card, card_file, card_of
@@ -93,9 +96,7 @@ def measured(results: Results, defence: str, attack: str) -> tuple[Group, list[R
 
 
 @pytest.mark.parametrize(("name", "position"), stated())
-def test_a_number_of_ours_is_that_of_an_archive(
-    name: str, position: int, archived: Callable[[str], Results]
-) -> None:
+def test_a_number_of_ours_is_that_of_an_archive(name: str, position: int, archived: Callable[[str], Results]) -> None:
     one = card(name).ours[position]
     run, defence, attack, metric = (part.strip() for part in one.stored.split("|"))
     group, cells = measured(archived(run), defence, attack)
@@ -110,9 +111,10 @@ def test_a_number_of_ours_is_that_of_an_archive(
     assert (photos, one.trainings) == ({one.n}, len(cells))
     assert str(one.measured) == max(cell.finished or "" for cell in cells)[:10]
     assert name in (group.cells[0].attack.name, group.cells[0].defence.name)
+    assert (one.tolerance is None) == (len(means) == 1), "a tolerance rests on several trainings"
     if one.tolerance is not None:
-        assert len(means) > 1, "a tolerance rests on several trainings"
-        assert max(abs(mean - one.value) for mean in means) <= one.tolerance
+        spread = t.ppf(0.975, len(means) - 1) * stdev(means) * sqrt(1 + 1 / len(means))
+        assert 1 <= one.tolerance / max(spread, 0.005 * one.value) <= 1.1
 
 
 def test_a_plugin_without_a_card_has_none(mine: type[Settings]) -> None:
