@@ -61,12 +61,11 @@ class MyAttack(Reconstruction[BlackBox]):
         return network.requires_grad_(False)
 
 
-# `splitleak check FILE` says whether the file keeps its contract.
+# `splitleak check FILE` says whether the file keeps its contract. A card beside it, NAME.toml by the attack's name in
+# `splitleak show`, may tell what its source claims, what you measured, and what effort = "quick" or "published" means in
+# a plan; that of a built-in attack is one to start from.
 # In a plan, where a path begins at the plan's folder or where the command runs:
 #
 #   [[attacks]]
 #   name = "FILE:MyAttack"
 #   hidden = [128, 512]  # a list sweeps
-#
-# A card beside the file, NAME.toml by the attack's name in a plan, tells what its source claims, what you measured,
-# and what effort = "quick" or "published" means in a plan; attacks/ridge.toml of the package is one to start from.
