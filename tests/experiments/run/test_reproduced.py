@@ -15,6 +15,8 @@ from splitleak.experiments.results.results import Results
 
 PLAN = "cards"
 SEED = 0
+TELLING = 0.25
+"""Of a value: where trainings differ by more, another one that is within the tolerance tells nothing."""
 
 
 def claims() -> dict[str, Measured]:
@@ -42,8 +44,19 @@ def test_the_plan_and_the_cards_name_each_other() -> None:
     assert {name.split()[0] for name in claims()} == tried
 
 
+def telling() -> list[str]:
+    return [name for name, one in claims().items() if one.tolerance and one.tolerance <= TELLING * one.value]
+
+
+def test_most_of_what_the_plan_measures_is_sure_enough_to_be_missed() -> None:
+    assert len(telling()) > len(claims()) / 2
+    assert {"ridge PSNR (dB)", "nearest_neighbor PSNR (dB)", "mean_image PSNR (dB)", "decoder PSNR (dB)"} <= {
+        *telling()
+    }
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("claim", claims())
+@pytest.mark.parametrize("claim", telling())
 def test_a_training_ends_within_the_tolerance(claim: str, measured: dict[str, Results]) -> None:
     one = claims()[claim]
     run, defence, attack, metric = (part.strip() for part in one.stored.split("|"))
