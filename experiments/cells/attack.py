@@ -39,6 +39,7 @@ class AttackCell(Cell):
             "knowledge": knowledge_of(type(plugin)).__name__,
             "floor": plugin.floor,
             "needs": plugin.needed,
+            "effort": self.entry.effort,
         }
 
     @cached_property

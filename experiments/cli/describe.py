@@ -4,27 +4,45 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from rich.markup import escape
 from rich.table import Table
 
 from splitleak.experiments.cli.portrait import paragraphs, prose
 from splitleak.experiments.judge.flags import FLAGS
 from splitleak.experiments.planning import plugins
 from splitleak.experiments.planning.study import read_study
+from splitleak.experiments.report.tables.cards import OURS, PUBLISHED, card_table
 from splitleak.victims import models
 from splitleak.victims.cuts import WAYS, Cut
 from splitleak.victims.errors import unknown
 from splitleak.victims.settings import Settings
 
-Kind = Literal["attacks", "defenses", "data", "victims", "plans"]
+Kind = Literal["attacks", "defenses", "data", "victims", "plans", "cards"]
 
 
 def listing(kind: Kind, plans: Path) -> Table:
-    """Names and one line each."""
+    """Names and one line each; of cards the numbers."""
+    if kind == "cards":
+        return _cards()
     table = Table(box=None, pad_edge=False)
     table.add_column("name", no_wrap=True)
     table.add_column("what it is")
     for name, what in _rows(kind, plans):
         table.add_row(name, what)
+    return table
+
+
+def _cards() -> Table:
+    """What sources claim beside what we measured, attacks first."""
+    table = Table(box=None, pad_edge=False)
+    shown = (PUBLISHED, OURS, "tolerance")
+    table.add_column("name", no_wrap=True)
+    for heading in shown:
+        table.add_column(heading)
+    for text in (card_table("attack", plugins.attack_classes()), card_table("defence", plugins.defense_classes())):
+        for line in text.lines:
+            facts = dict(zip(text.headings, line, strict=True))
+            table.add_row(line[0], *(escape(facts[heading]) for heading in shown))
     return table
 
 

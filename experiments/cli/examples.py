@@ -40,6 +40,7 @@ EXAMPLES: Mapping[str, Examples] = {
         ("splitleak list defenses", "names, and what each is"),
         ("splitleak list data", "data sets"),
         ("splitleak list plans", "the built-in plans"),
+        ("splitleak list cards", "what sources claim, and what we measured of it"),
     ],
     "show": [
         ("splitleak show gaussian_noise", "a defence: its settings, its strength, its bytes"),

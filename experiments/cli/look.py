@@ -14,13 +14,13 @@ from splitleak.victims.models import make_network
 
 
 def list_(kind: describe.Kind, /) -> int:
-    """List what a plan can name."""
+    """List what a plan can name, or (cards) what is claimed of attacks and defences beside what we measured."""
     console.print(describe.listing(kind, PLANS))
     return 0
 
 
 def show(name: str, /) -> int:
-    """Show an attack's, a defence's or a data set's settings, threat model, costs and source."""
+    """Show an attack's, a defence's or a data set's settings, threat model, costs, source and card."""
     console.print(portrait(name))
     return 0
 

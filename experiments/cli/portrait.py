@@ -3,7 +3,7 @@
 import inspect
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, replace
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -19,6 +19,7 @@ from splitleak.attacks.knowledge import QueryFree
 from splitleak.defenses.base import Channel, Defense, Retrains
 from splitleak.defenses.checks import toy_calibration, toy_channel
 from splitleak.experiments.planning import plugins
+from splitleak.experiments.report.tables.cards import SOURCE, card_facts
 from splitleak.victims.data.base import Source
 from splitleak.victims.errors import unknown
 from splitleak.victims.seeding import seeded
@@ -49,11 +50,18 @@ def portrait(name: str) -> Group:
     if name not in known:
         raise unknown("plugin", name, known)
     cls = known[name]
-    facts = Table.grid(padding=(0, 2))
-    for what, said in _facts(cls):
-        facts.add_row(f"[bold]{what}[/bold]", prose(said))
     first, *more = paragraphs(cls)
-    return Group(f"[bold]{name}[/bold]  {prose(first)}", *_spaced(more), "", facts, "", _settings_table(cls))
+    card = [] if issubclass(cls, Source) else [fact for fact in card_facts(cls) if fact[0] != SOURCE]
+    stated = ("", _grid(card)) if card else ()
+    facts = _grid(_facts(cls))
+    return Group(f"[bold]{name}[/bold]  {prose(first)}", *_spaced(more), "", facts, *stated, "", _settings_table(cls))
+
+
+def _grid(facts: Iterable[tuple[str, str]]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for what, said in facts:
+        grid.add_row(f"[bold]{what}[/bold]", prose(said))
+    return grid
 
 
 def paragraphs(cls: type[Settings]) -> list[str]:

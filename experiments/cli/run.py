@@ -81,6 +81,8 @@ def run(
     chosen = study.only(only) if only else study
     for checked in chosen.plans.values():
         check_plan(checked)
+    for note in dict.fromkeys(note for checked in chosen.plans.values() for note in checked.notes):
+        say(note)
     device_type = device_of(device).type
     runs = {label: Run.of(checked, out, device_type) for label, checked in chosen.plans.items()}
     computed: Counter[str] = Counter()

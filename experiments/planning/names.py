@@ -8,6 +8,9 @@ UNDEFENDED, FLOOR = "none", "mean_image"
 STRONGEST = "strongest"
 """The suite's choice among all attacks; no attack may be called so."""
 
+EFFORT = "effort"
+"""How an attack's table in a plan calls its budget; no setting may be called so."""
+
 CACHE = "cache"
 """Folder, beside the runs, of the stages' results: runs share them."""
 

@@ -14,7 +14,9 @@ from splitleak.attacks.base import Attack, Reconstruction
 from splitleak.attacks.knowledge import QueryFree
 from splitleak.defenses.base import Defense
 from splitleak.experiments.planning import plugins
-from splitleak.experiments.planning.names import FLOOR, UNDEFENDED
+from splitleak.experiments.planning.cards import STANDARD, Effort
+from splitleak.experiments.planning.efforts import Efforts, Spent
+from splitleak.experiments.planning.names import EFFORT, FLOOR, UNDEFENDED
 from splitleak.experiments.planning.sweeps import check_not_empty, in_step
 from splitleak.experiments.planning.tables import AttackerTable, DefenderTable, JudgeTable, PartsTable, VictimTable
 from splitleak.experiments.planning.threat import Threat
@@ -29,10 +31,15 @@ P = TypeVar("P", bound=Settings, covariant=True)
 
 @dataclass(frozen=True)
 class Entry(Generic[P]):
-    """One setting of one plugin, and how the plan's reader calls it."""
+    """One setting of one plugin, and how the plan's reader calls it.
+
+    ``effort``: of an attack whose budget the plan names. ``note``: one line that the plan's reader should know.
+    """
 
     plugin: P
     label: str
+    effort: Effort | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,11 @@ class Plan:
         table = self.attacker
         axes = itertools.product(dict.fromkeys(table.adaptive), dict.fromkeys(table.sends))
         return tuple(Threat(adaptive, sends, table.queries) for adaptive, sends in axes)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its reader should know before it runs, a line each."""
+        return tuple(dict.fromkeys(entry.note for entry in self.attacks if entry.note))
 
     @property
     def part_sizes(self) -> PartSizes:
@@ -132,7 +144,9 @@ def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) ->
     defenses = _entries(tables, "defenses", "defence", plugins.defense_classes(), Defense, folder)
     if not any(entry.plugin.name == UNDEFENDED for entry in defenses):
         defenses = (*_entry({"name": UNDEFENDED}, "defence", plugins.defense_classes(), Defense, folder), *defenses)
-    attacks = _entries(tables, "attacks", "attack", plugins.attack_classes(), _ATTACK, folder)
+    attacker = AttackerTable.from_mapping(table_of(tables, "attacker"))
+    efforts = Efforts(attacker.effort, attacker.auxiliary * (1 + attacker.mirror))
+    attacks = _entries(tables, "attacks", "attack", plugins.attack_classes(), _ATTACK, folder, efforts)
     rebuilds = any(isinstance(entry.plugin, Reconstruction) for entry in attacks)
     if rebuilds and not any(entry.plugin.floor for entry in attacks):
         attacks = (*_entry({"name": FLOOR}, "attack", plugins.attack_classes(), _ATTACK, folder), *attacks)
@@ -144,7 +158,7 @@ def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) ->
         source=parse_source(victim.data, folder),
         parts=PartsTable.from_mapping(table_of(tables, "parts")),
         defender=DefenderTable.from_mapping(table_of(tables, "defender")),
-        attacker=AttackerTable.from_mapping(table_of(tables, "attacker")),
+        attacker=attacker,
         judge=JudgeTable.from_mapping(table_of(tables, "judge")),
         defenses=defenses,
         attacks=attacks,
@@ -191,12 +205,18 @@ def parse_source(data: str | dict[str, Any], folder: Path) -> Source:
 
 
 def _entries(
-    tables: Mapping[str, Any], key: str, kind: str, known: dict[str, type[P]], base: type[P], folder: Path
+    tables: Mapping[str, Any],
+    key: str,
+    kind: str,
+    known: dict[str, type[P]],
+    base: type[P],
+    folder: Path,
+    efforts: Efforts | None = None,
 ) -> tuple[Entry[P], ...]:
     listed = tables.get(key)
     if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) for item in listed):
         raise InvalidInputError(f"the plan needs at least one [[{key}]] table with a name")
-    entries = [entry for item in listed for entry in _entry(item, kind, known, base, folder)]
+    entries = [entry for item in listed for entry in _entry(item, kind, known, base, folder, efforts)]
     distinct: dict[P, Entry[P]] = {}
     for entry in entries:
         distinct.setdefault(entry.plugin, entry)
@@ -204,9 +224,17 @@ def _entries(
 
 
 def _entry(
-    settings: Mapping[str, Any], kind: str, known: dict[str, type[P]], base: type[P], folder: Path
+    settings: Mapping[str, Any],
+    kind: str,
+    known: dict[str, type[P]],
+    base: type[P],
+    folder: Path,
+    efforts: Efforts | None = None,
 ) -> tuple[Entry[P], ...]:
-    """One table's plugin at each combination of its listed values, those in step taken together."""
+    """One table's plugin at each combination of its listed values, those in step taken together.
+
+    ``efforts``: of attacks, whose tables may name one.
+    """
     name = settings.get("name")
     if not isinstance(name, str):
         raise InvalidInputError(f'a {kind} needs name = "..."; known: {", ".join(sorted(known))}')
@@ -215,14 +243,18 @@ def _entry(
     for table in in_step({key: value for key, value in settings.items() if key != "name"}, plugin.name):
         check_not_empty(table, plugin.name)
         sweeps = [_choices(key, value, kind, known, base, folder) for key, value in table.items()]
-        entries += [
-            Entry(
-                plugin.from_mapping({key: value for key, (value, _) in zip(table, choice, strict=True)}),
-                " ".join([plugin.name, *(text for _, text in choice)]),
-            )
-            for choice in itertools.product(*sweeps)
-        ]
+        for choice in itertools.product(*sweeps):
+            given = {key: value for key, (value, _) in zip(table, choice, strict=True)}
+            spent = _spent(plugin, given, efforts)
+            said = [plugin.name, *(text for _, text in choice)]
+            if spent.effort not in (None, STANDARD) and EFFORT not in given:
+                said.append(f"{EFFORT}={spent.effort}")
+            entries.append(Entry(plugin.from_mapping(spent.settings), " ".join(said), spent.effort, spent.lacks))
     return tuple(entries)
+
+
+def _spent(plugin: type[Settings], given: Mapping[str, Any], efforts: Efforts | None) -> Spent:
+    return efforts.spent(plugin, given) if efforts and issubclass(plugin, Attack) else Spent(given)
 
 
 def _located(name: str, folder: Path) -> str:

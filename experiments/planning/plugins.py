@@ -12,6 +12,7 @@ from splitleak import attacks, defenses
 from splitleak.attacks.base import Attack
 from splitleak.attacks.knowledge import QueryFree
 from splitleak.defenses.base import Defense
+from splitleak.experiments.planning.names import EFFORT
 from splitleak.experiments.planning.sweeps import PAIRED
 from splitleak.victims.data import sources
 from splitleak.victims.data.base import Source
@@ -21,6 +22,8 @@ from splitleak.victims.settings import Settings
 
 S = TypeVar("S", bound=Settings)
 NOT_PLUGINS = {"base", "checks"}
+RESERVED = {PAIRED: "lists that run in step", EFFORT: "a budget of its card"}
+"""Keys of a plugin's table in a plan that are no settings, and what they mean."""
 
 
 def attack_classes() -> dict[str, type[Attack[QueryFree]]]:
@@ -113,11 +116,12 @@ def _allowed(plugin: type[S]) -> type[S]:
     """Itself.
 
     Raises:
-        InvalidInputError: a setting of it is called as plans call lists that run in step.
+        InvalidInputError: a setting of it is called as plans call something else.
     """
-    if PAIRED in getattr(plugin, "__dataclass_fields__", {}):
-        file = inspect.getfile(plugin)
-        raise InvalidInputError(
-            f"{file}: {plugin.__name__} has a setting '{PAIRED}', which means lists that run in step; rename it"
-        )
+    for name, meaning in RESERVED.items():
+        if name in getattr(plugin, "__dataclass_fields__", {}):
+            file = inspect.getfile(plugin)
+            raise InvalidInputError(
+                f"{file}: {plugin.__name__} has a setting '{name}', which means {meaning}; rename it"
+            )
     return plugin

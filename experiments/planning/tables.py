@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt, Le, MinLen
 
+from splitleak.experiments.planning.cards import Effort
 from splitleak.victims.data.parts import PHOTOS_PER_PERSON
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import SCRATCH
@@ -96,6 +97,9 @@ class AttackerTable(Settings):
         list[Annotated[int, Gt(0)]], MinLen(1), doc("how many releases of each target photo are intercepted")
     ] = field(default_factory=lambda: [1])
     queries: Annotated[int | None, Gt(0), doc("how many releases an attack may ask for; none: no limit")] = None
+    effort: Annotated[
+        Effort | None, doc("quick, standard or published: of attacks that name no effort of their own")
+    ] = None
     slow_targets: Annotated[int, Gt(0), doc("target photos for attacks that work on each photo anew")] = 64
 
 

@@ -41,6 +41,7 @@ class Row(NamedTuple):
     attack: str
     attack_label: str
     column: str
+    effort: str | None
     knowledge: str
     floor: bool
     n: int | None
@@ -130,6 +131,7 @@ def _facts(record: Record, flags: str) -> dict[str, Any]:
         "attack": attack.name,
         "attack_label": attack.label,
         "column": record.column,
+        "effort": attack.effort,
         "knowledge": attack.knowledge,
         "floor": attack.floor,
         "flags": flags,

@@ -57,7 +57,8 @@ class DefenceSetting(_Part):
 class AttackSetting(_Part):
     """An attack with its hyper-parameters. ``needs``: what it declares to require, beside photos and releases.
 
-    ``floor``: it ignores the release, shows what is known anyway.
+    ``floor``: it ignores the release, shows what is known anyway. ``effort``: how the plan named its budget, if it
+    did.
     """
 
     name: str
@@ -66,6 +67,7 @@ class AttackSetting(_Part):
     knowledge: str = ""
     floor: bool = False
     needs: tuple[str, ...] = ()
+    effort: str | None = None
 
 
 class Score(_Part):

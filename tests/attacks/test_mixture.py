@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from splitleak.attacks.base import Attack, Staged
 from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.edge import PlainEdge
 from splitleak.attacks.knowledge import BlackBox, Memo, WhiteBox
 from splitleak.attacks.mixture import FEW, PAIRED, RELEASES_LOOKED_AT, SENDS, look_for_mixture
 from splitleak.attacks.nearest_neighbor import NearestNeighbor
@@ -66,7 +67,7 @@ def behind(channel: Callable[[Tensor], Tensor], attack: Attack[Any]) -> Any:
         )
     if isinstance(knows, WhiteBox):
         assert isinstance(channel, nn.Module)
-        knows.edge = nn.Sequential(encoder, channel)
+        knows.edge = PlainEdge(encoder, channel)
     return knows
 
 

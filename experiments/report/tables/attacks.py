@@ -30,12 +30,13 @@ def attack_table(results: Results) -> TextTable | None:
     metrics = tuple(dict.fromkeys(metric for group in groups for metric in group.metrics if matrix.known(metric)))
     shared = min((group.photos for group in groups if "psnr" in group.metrics), default=0)
     differ = any(group.photos > shared for group in groups if "psnr" in group.metrics)
+    spent = any(group.cells[0].attack.effort for group in groups)
     lines = []
     for group in groups:
         flags = ", ".join(results.raised(row.defence, group.column))
-        lines.append((*_line(group, metrics, shared if differ else None), flags))
+        lines.append((*_line(group, metrics, shared if differ else None, spent), flags))
         if group.oracle:
-            lines.append(_oracle_line(group, metrics, differ))
+            lines.append(_oracle_line(group, metrics, differ + spent))
     headings = (
         "attack",
         "knowledge",
@@ -43,6 +44,7 @@ def attack_table(results: Results) -> TextTable | None:
         *(_heading(metric, groups) for metric in metrics),
         *([WORST] if "psnr" in metrics else []),
         *([f"PSNR (dB) of the first {shared}"] if differ else []),
+        *(["effort"] if spent else []),
         "queries",
         "seconds to fit",
         "seconds to answer",
@@ -56,7 +58,7 @@ def _heading(metric: str, groups: Sequence[Group]) -> str:
     return ", ".join(filter(None, (matrix.heading(metric), matrix.floors(groups, metric))))
 
 
-def _line(group: Group, metrics: Sequence[str], shared: int | None) -> tuple[str, ...]:
+def _line(group: Group, metrics: Sequence[str], shared: int | None, spent: bool) -> tuple[str, ...]:
     cells = group.finished
     first = [] if shared is None else [matrix.bare_range("psnr", group.pooled("psnr", shared))]
     worst = [matrix.bare_range("psnr", group.most_exposed("psnr"))] if "psnr" in metrics else []
@@ -67,16 +69,18 @@ def _line(group: Group, metrics: Sequence[str], shared: int | None) -> tuple[str
         *(matrix.bare_range(metric, group.pooled(metric)) for metric in metrics),
         *worst,
         *first,
+        *([cells[0].attack.effort or ABSENT] if spent else []),
         matrix.thousands(mean_of_known(cell.queries for cell in cells)),
         matrix.decimals(mean_of_known(cell.seconds.fit if cell.seconds else None for cell in cells), 1),
         matrix.decimals(mean_of_known(cell.seconds.reconstruct if cell.seconds else None for cell in cells), 1),
     )
 
 
-def _oracle_line(group: Group, metrics: Sequence[str], differ: bool) -> tuple[str, ...]:
+def _oracle_line(group: Group, metrics: Sequence[str], further: int) -> tuple[str, ...]:
+    """``further``: columns beside those that every such table has."""
     scores = (matrix.bare_range(metric, group.oracle.get(metric)) for metric in metrics)
     worst = [ABSENT] if "psnr" in metrics else []
-    empty = ("",) * (4 + differ)
+    empty = ("",) * (4 + further)
     return ("the best as the truth tells", "", str(group.photos), *scores, *worst, *empty)
 
 
@@ -100,7 +104,7 @@ def _caption(results: Results, row: DefenceRow) -> str:
 
 def terminal_table(table: TextTable) -> Table:
     """For a terminal, whose lines are short: the shown metrics only."""
-    narrow = ["attack", "n", FLAGS, *(matrix.heading(metric) for metric in SHOWN_METRICS)]
+    narrow = ["attack", "n", "effort", FLAGS, *(matrix.heading(metric) for metric in SHOWN_METRICS)]
     columns = [index for index, heading in enumerate(table.headings) if heading.split(",")[0] in narrow]
     shown = Table(caption=Text(table.caption))
     for index in columns:

@@ -61,7 +61,9 @@ class MyAttack(Reconstruction[BlackBox]):
         return network.requires_grad_(False)
 
 
-# `splitleak check FILE` says whether the file keeps its contract.
+# `splitleak check FILE` says whether the file keeps its contract. A card beside it, NAME.toml by the attack's name in
+# `splitleak show`, may tell what its source claims, what you measured, and what effort = "quick" or "published" means
+# in a plan; that of a built-in attack is one to start from.
 # In a plan, where a path begins at the plan's folder or where the command runs:
 #
 #   [[attacks]]
