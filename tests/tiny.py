@@ -1,6 +1,7 @@
 """Tiny plans from end to end, for several test files."""
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ epochs = 1
 [attacker]
 auxiliary = 64
 """
+TABLES: dict[str, dict[str, Any]] = {name: of for name, of in tomllib.loads(HEAD).items() if isinstance(of, dict)}
+"""The same for use from Python."""
 NONE = '[[defenses]]\nname = "none"\n'
 NOISE = '[[defenses]]\nname = "gaussian_noise"\nsigma = [0.5, 100.0]\n'
 SUBSET = '[[defenses]]\nname = "channel_subset"\nkeep = 0.25\n'

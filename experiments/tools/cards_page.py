@@ -4,12 +4,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 
 from splitleak.experiments.planning import plugins
 from splitleak.experiments.report.tables.cards import card_facts, card_table
 from splitleak.experiments.report.tables.table import markdown_text
-from splitleak.victims.errors import InvalidInputError
+from splitleak.experiments.tools.document import rewrite
 from splitleak.victims.settings import Settings
 
 INTRODUCTION = """\
@@ -56,13 +55,7 @@ def _section(name: str, plugin: type[Settings]) -> str:
 
 def main(paths: Sequence[str]) -> int:
     """Write the page to each path."""
-    try:
-        for path in map(Path, paths):
-            path.write_text(page(), encoding="utf-8")
-    except InvalidInputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return rewrite(paths, lambda path: page())
 
 
 if __name__ == "__main__":

@@ -229,16 +229,21 @@ def _stem(file: Path) -> str:
     return file.name.removesuffix(SUFFIX)
 
 
-def main(paths: Sequence[str]) -> int:
-    """Write documents anew in place; they lie, like the archives, in the current folder."""
-    documents = Documents(Path())
+def rewrite(paths: Sequence[str], text: Callable[[Path], str]) -> int:
+    """Write to each path what ``text`` makes of it; the exit code, with one line on stderr where it is not 0."""
     try:
         for path in map(Path, paths):
-            path.write_text(documents.filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+            path.write_text(text(path), encoding="utf-8")
     except InvalidInputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def main(paths: Sequence[str]) -> int:
+    """Write documents anew in place; they lie, like the archives, in the current folder."""
+    documents = Documents(Path())
+    return rewrite(paths, lambda path: documents.filled(path.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

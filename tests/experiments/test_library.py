@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import HEAD, RIDGE, SUBSET, run_plan
+from tiny import HEAD, RIDGE, SUBSET, TABLES, run_plan
 
 from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.ridge import Ridge
@@ -18,21 +18,6 @@ from splitleak.defenses.channel_subset import ChannelSubset
 from splitleak.experiments import library
 from splitleak.experiments.library import Experiment
 from splitleak.victims.errors import InvalidInputError
-
-TABLES: dict[str, dict[str, Any]] = {
-    "victim": {
-        "model": "mobilenet_v3_small",
-        "cut": "features.2.block.1",
-        "data": {"name": "faces", "photos": 400},
-        "size": 32,
-        "task": "mask",
-        "epochs": 1,
-        "learning_rate": 1e-3,
-    },
-    "parts": {"train": 96, "validation": 32, "target": 24},
-    "defender": {"epochs": 1},
-    "attacker": {"auxiliary": 64},
-}
 
 
 def test_the_lines_of_the_documentation_run() -> None:

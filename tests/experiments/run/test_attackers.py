@@ -5,23 +5,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tiny import TABLES
 
 from splitleak.attacks.decoder import Decoder
 from splitleak.experiments.benchmarks import attackers
 from splitleak.experiments.benchmarks.attackers import Contender, compare
 
-TINY: dict[str, Any] = {
-    "victim": {
-        "model": "mobilenet_v3_small",
-        "cut": "features.2.block.1",
-        "data": {"name": "faces", "photos": 400},
-        "size": 32,
-        "task": "mask",
-        "epochs": 1,
-    },
-    "parts": {"train": 96, "validation": 32, "target": 24},
-    "attacker": {"auxiliary": 64},
-}
 CONTENDERS = (
     Contender("with copies", Decoder(width=16, batch_size=8), (1, 8), copies=2),
     Contender("without", Decoder(width=16, batch_size=8), (1, 8)),
@@ -36,7 +25,7 @@ def printed(monkeypatch: pytest.MonkeyPatch, tables: dict[str, Any]) -> list[str
 
 
 def test_each_contender_has_a_row_for_each_training_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    title, heading, *rows, caption = printed(monkeypatch, TINY)
+    title, heading, *rows, caption = printed(monkeypatch, TABLES)
     assert "tiny" in title
     assert heading.split()[:3] == ["attacker", "passes", "seconds"]
     names = [(row.split("  ")[0], row.split("  ")[-1] != "") for row in rows]
@@ -50,6 +39,6 @@ def test_each_contender_has_a_row_for_each_training_in_turns(monkeypatch: pytest
 
 def test_photos_that_are_not_here_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     data = {"name": "index", "path": "nowhere.zip"}
-    lines = printed(monkeypatch, {**TINY, "victim": {**TINY["victim"], "data": data}})
+    lines = printed(monkeypatch, {**TABLES, "victim": {**TABLES["victim"], "data": data}})
     assert "left out:" in " ".join(lines)
     assert "nowhere.zip" in " ".join(lines)
