@@ -10,9 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import metrics as oracle
 from torch import Tensor
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    structural_similarity_index_measure,
+)
 
 from splitleak.experiments.judge.metrics import pictures as metrics
-from splitleak.experiments.judge.metrics.pictures import metrics_for, score
+from splitleak.experiments.judge.metrics.pictures import SCALE_WEIGHTS, metrics_for, ms_ssim_scales, score
 from splitleak.victims.models import IMAGENET_MEAN, IMAGENET_STD
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_bytes, to_float
@@ -214,3 +218,25 @@ def test_metrics_do_not_touch_their_input() -> None:
     assert torch.equal(images, before[0])
     assert torch.equal(rebuilt, before[1])
     assert metrics.SEED_PEAK == 255
+
+
+@pytest.mark.parametrize("size", [11, 33, 64, 160, 176])
+def test_ssim_and_ms_ssim_equal_torchmetrics(size: int) -> None:
+    images, rebuilt = smooth_pair(size, count=6)
+    scales = ms_ssim_scales(size)
+    weights = SCALE_WEIGHTS[:scales]
+    expected = {
+        "ssim": structural_similarity_index_measure(rebuilt, images, data_range=1.0, reduction="none"),
+        f"ms_ssim_{scales}" if scales < 5 else "ms_ssim": multiscale_structural_similarity_index_measure(
+            rebuilt,
+            images,
+            data_range=1.0,
+            betas=tuple(weight / sum(weights) for weight in weights),
+            normalize="relu",
+            reduction="none",
+        ),
+    }
+    got = score(metrics_for(size), images, rebuilt)
+    for name, values in expected.items():
+        assert isinstance(values, Tensor)
+        assert got[name] == pytest.approx(values.reshape(-1).tolist(), abs=2e-5)
