@@ -14,6 +14,7 @@ from tiny import DECODER, HEAD, MEAN, NONE, RIDGE, SUBSET, run_plan
 from splitleak.attacks.base import Attack
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.inverse_network import InverseNetwork
+from splitleak.attacks.mixture import FEW
 from splitleak.attacks.refine import Refine
 from splitleak.attacks.ridge import Ridge
 from splitleak.experiments.cells.attack import AttackCell
@@ -55,7 +56,7 @@ def test_a_decoder_is_trained_once_for_all_attacks_that_start_from_it(tmp_path: 
     results, _, store = run_plan(HEAD + NONE + DECODER + REFINE, tmp_path)
     found = _by_name(results)
     assert [result["traceback"] for result in results] == [None] * 3
-    assert store.computed.count("memory") == 1
+    assert store.computed.count("memory") == 2  # the look for patterns, and the decoder
     epochs = [[row for row in found[name]["history"] if "epoch" in row] for name in ("decoder", "refine")]
     assert epochs[0] == epochs[1] != []
     # the recalled training is counted, and the search on top of it
@@ -64,9 +65,9 @@ def test_a_decoder_is_trained_once_for_all_attacks_that_start_from_it(tmp_path: 
 
 def test_the_time_of_a_recalled_training_is_counted(tmp_path: Path) -> None:
     run_plan(HEAD + NONE + DECODER, tmp_path)
-    (facts,) = (tmp_path / "runs" / CACHE / "memory").glob("*/facts.json")
-    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"seconds": 1e6}))
-    seal(facts.parent, sealed(facts.parent))
+    for facts in (tmp_path / "runs" / CACHE / "memory").glob("*/facts.json"):
+        facts.write_text(json.dumps(json.loads(facts.read_text()) | {"seconds": 1e6}))
+        seal(facts.parent, sealed(facts.parent))
     results, _, _ = run_plan(HEAD + NONE + REFINE, tmp_path)
     assert results[0]["seconds"]["fit"] > 1e6
 
@@ -74,7 +75,7 @@ def test_the_time_of_a_recalled_training_is_counted(tmp_path: Path) -> None:
 def test_another_defence_has_a_decoder_of_its_own(tmp_path: Path) -> None:
     noise = '[[defenses]]\nname = "gaussian_noise"\nsigma = 1.0\n'
     _, _, store = run_plan(HEAD + NONE + noise + DECODER, tmp_path)
-    assert store.computed.count("memory") == 2
+    assert store.computed.count("memory") == 4  # of each the look for patterns, and the decoder
 
 
 def test_several_sends_of_one_photo_tell_more_and_are_labelled(tmp_path: Path) -> None:
@@ -314,7 +315,7 @@ def test_a_mirror_doubles_the_attackers_photos_and_nothing_else(tmp_path: Path) 
     for values in (*data.attributes["auxiliary"].values(), data.identities["auxiliary"]):
         assert torch.equal(values[64:], values[:64])
     results, _, _ = run_plan(head + NONE + RIDGE, tmp_path, shared=True)
-    assert results[0]["queries"] == 128 + len(data.images["validation"])
+    assert results[0]["queries"] == FEW + 128 + len(data.images["validation"])
 
 
 def test_who_learns_has_moved_copies_of_its_photos_encoded_once(tmp_path: Path) -> None:
