@@ -42,7 +42,7 @@ LIGHTER: dict[str, dict[str, Any]] = {
     "fora": {"steps": 100, "width": 16, "decoder_epochs": 4},
     "inverse_network": {"epochs": 25},
     "sdar": {"steps": 50, "batch_size": 16, "width": 16},
-    "shadow_model": {"width": 16, "decoder_epochs": 4},
+    "shadow_model": {"width": 16, "decoder_epochs": 2},
     "refine": {"width": 16, "steps": 50},
     "rmle": {"steps": 200},
     "stack": {"width": 16, "epochs": 8, "trainings": 1},
