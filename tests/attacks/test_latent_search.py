@@ -188,4 +188,4 @@ def test_the_generator_is_trained_once_for_all_defences(tmp_path: Path) -> None:
     attack = f'[[attacks]]\nname = "latent_search"\n{settings}'
     results, _, store = run_plan(HEAD + NONE + noise + attack, tmp_path)
     assert [result["traceback"] for result in results] == [None] * len(results)
-    assert store.computed.count("memory") == 3  # one generator, and for each defence an encoder
+    assert store.computed.count("memory") == 5  # one generator; for each defence an encoder and the look for patterns
