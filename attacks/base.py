@@ -133,8 +133,8 @@ class Attack(Settings, ABC, Generic[K]):
 
     by_distribution: ClassVar[bool] = False
     """True for an attack that knows the device by the distribution of its features, and by what the tail expects of
-    them at most. It inverts devices that this gives away; the toy of the contract checks, whose pictures are alike in
-    every colour, is none."""
+    them at most. It inverts devices that this gives away: it is checked on one, since the usual toy of the contract
+    checks, whose pictures are alike in every colour, is none."""
 
     requires: ClassVar[frozenset[Requirement]] = frozenset()
     """What it must have beyond what its kind of knowledge implies and its parent classes require."""

@@ -27,6 +27,8 @@ class ShadowModel(LabelDriven, ShadowAttack):
         "He, Zhang, Lee, Model Inversion Attacks Against Collaborative Inference, ACSAC 2019 (query-free)"
     )
 
+    by_distribution: ClassVar[bool] = True
+
     match: Annotated[float, Ge(0), doc("weight of the received features' mean and spread; published: 0")] = 1.0
     epochs: Annotated[int, Gt(0), doc("passes over the labelled photos")] = 30
     learning_rate: Annotated[float, Gt(0), doc("of Adam, as published")] = 1e-3

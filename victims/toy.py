@@ -35,6 +35,24 @@ def toy_tail() -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS * 4, CLASSES)).eval()
 
 
+def toy_colours(count: int, seed: int = 0) -> Tensor:
+    """Four squares of random colour, much red and little blue, uint8 (count, 3, 16, 16)."""
+    with seeded("coloured", seed):
+        colours = torch.rand(count, 3, 2, 2) ** torch.tensor([0.3, 1.0, 3.0])[:, None, None]
+    return F.interpolate(colours, scale_factor=8).mul(255).round().to(torch.uint8)
+
+
+def toy_gains() -> nn.Module:
+    """Images (n, 3, 16, 16) in [0, 1] -> each colour's mean over a square, times a gain of its own, (n, 3, 2, 2).
+
+    Drawn from torch's global state. Colours differ in distribution, so the features' distribution gives it away.
+    """
+    scale = nn.Conv2d(3, 3, 1, groups=3)
+    with torch.no_grad():
+        scale.weight.uniform_(0.5, 2)
+    return nn.Sequential(nn.AvgPool2d(8), scale)
+
+
 def broken_promises(checks: Iterable[Callable[[T], None]], subject: T) -> list[str]:
     """Run contract checks on a plugin: one line for each that fails, the check's name and what it saw."""
     broken = []

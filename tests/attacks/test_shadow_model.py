@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from statistics import median
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from splitleak.attacks.base import Scene
-from splitleak.attacks.checks import toy_knowledge
+from splitleak.attacks.checks import share_of_floor, toy_knowledge
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.fora import Fora
 from splitleak.attacks.knowledge import About, BlackBox, Memo, QueryFree
@@ -160,6 +161,12 @@ def test_who_inverts_a_shadow_meets_the_defence_that_is_known(attack: ShadowAtta
     assert (True in sent) == (attack is QUICK_SHADOW)  # while the encoder learned; FORA's learns without
     assert sent.count(False) > 2 * len(photos) / 64  # and while the decoder did
     assert float((draws[0] - draws[1]).std()) == pytest.approx(2**0.5, rel=0.05)
+
+
+def test_recovers_an_encoder_that_tail_and_distribution_give_away() -> None:
+    attack = ShadowModel(learning_rate=1e-2, width=16, decoder_epochs=8)
+    assert median(share_of_floor(attack, start) for start in range(3)) < 0.5
+    assert share_of_floor(attack, start=0, shuffle=1) > 1, "given the releases of others"
 
 
 def test_known_noise_is_not_taken_for_features() -> None:
