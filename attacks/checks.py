@@ -3,41 +3,34 @@
 import statistics
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from splitleak.attacks.base import Attack, AttributeInference, Linkage, Reconstruction, Scene, Staged, knowledge_of
+from splitleak.attacks.base import Attack, AttributeInference, Linkage, Reconstruction, Staged
 from splitleak.attacks.declared import UndeclaredError, as_declared
-from splitleak.attacks.edge import PlainEdge
-from splitleak.attacks.knowledge import About, AttackerPart, BlackBox, Memo, QueryFree, WhiteBox
+from splitleak.attacks.knowledge import QueryFree
 from splitleak.attacks.mean_image import MeanImage
+from splitleak.attacks.toy import (
+    AUXILIARY,
+    CLASSES,
+    TARGETS,
+    TASK,
+    TOY_SCENE,
+    TOY_TOKENS,
+    BrokenDeviceError,
+    given_away,
+    identities_of,
+    labels_of,
+    takes_tokens,
+    toy_knowledge,
+)
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import check_images, to_float
-from splitleak.victims.toy import (
-    CHANNELS,
-    SIZE,
-    STRIDE,
-    broken_promises,
-    left_as_found,
-    toy_colours,
-    toy_encoder,
-    toy_gains,
-    toy_images,
-    toy_tail,
-)
-
-AUXILIARY, VALIDATION, TARGETS = 384, 64, 48
-TASK, CLASSES = "kind", {"kind": ("round", "square", "flat"), "light": ("dark", "bright")}
-SIDE = SIZE // STRIDE
-# the toy's device draws nothing, so that two sends tell what one does
-TOY_SCENE = Scene((CHANNELS, SIDE, SIDE), (3, SIZE, SIZE), TASK, tuple(CLASSES), identities=True, sends=2)
-TOY_TOKENS = replace(TOY_SCENE, release_shape=(SIDE**2, CHANNELS), tokens=True)
-"""The same, for an attack that requires tokens."""
+from splitleak.victims.toy import broken_promises, left_as_found, toy_images
 
 MARGIN = 0.1
 """By how much an attack must do better than chance: the toy is easy, and with few targets luck is worth less."""
@@ -51,10 +44,6 @@ STARTS = 3
 Check = Callable[["_Trials"], None]
 
 
-class _BrokenDeviceError(RuntimeError):
-    """What the toy device raises when a check wants to see an attack interrupted."""
-
-
 def check_attack(attack: Attack[Any]) -> list[str]:
     """Try an attack on a toy victim; returns the promises it breaks, empty when it keeps all.
 
@@ -63,7 +52,7 @@ def check_attack(attack: Attack[Any]) -> list[str]:
     Raises:
         InvalidInputError: the attack does not apply to the toy victim, or its settings ask for what is not there.
     """
-    scene = TOY_TOKENS if _takes_tokens(attack) else TOY_SCENE
+    scene = TOY_TOKENS if takes_tokens(attack) else TOY_SCENE
     if reason := attack.inapplicable(scene):
         raise InvalidInputError(f"{reason}: the toy victim cannot show whether it keeps its contract")
     attack.check(scene)
@@ -101,106 +90,6 @@ def _checks_of_kind(attack: Attack[Any]) -> tuple[Check, ...]:
                 _reads_nothing_with_shuffled_releases,
             )
     raise TypeError(f"{attack.name} answers with nothing that is known: subclass Reconstruction, for example")
-
-
-def toy_knowledge(attack: Attack[Any], breaks_after: int | None = None) -> tuple[QueryFree, nn.Module]:
-    """What an adversary of the attack's kind holds, on the toy victim, and the toy's edge device.
-
-    Args:
-        attack: decides the kind, and whether tokens are sent.
-        breaks_after: the device raises when it is asked for the release of more photos than this.
-    """
-    encoder, tail = _halves(attack)
-    images: dict[AttackerPart, Tensor] = {
-        "auxiliary": toy_images(AUXILIARY, seed=1),
-        "validation": toy_images(VALIDATION, seed=2),
-    }
-    served = 0
-
-    def send(batch: Tensor) -> Tensor:
-        nonlocal served
-        served += len(batch)
-        if breaks_after is not None and served > breaks_after:
-            raise _BrokenDeviceError
-        release: Tensor = encoder(batch)
-        return release
-
-    kind = knowledge_of(type(attack))
-    facts: dict[str, Any] = {
-        "images": images,
-        "labels": {part: _labels(photos) for part, photos in images.items()},
-        "classes": CLASSES,
-        "identities": {part: _identities(photos) for part, photos in images.items()},
-        "task": TASK,
-        "intercepted": encoder(to_float(toy_images(TARGETS, seed=3))).detach(),
-        "tail": tail,
-        "new_encoder": lambda: _untrained(_halves(attack)[0]),
-        "device": torch.device("cpu"),
-    }
-    if issubclass(kind, BlackBox):
-        facts |= {"send": send, "resend": lambda part, rows: send(to_float(images[part][rows]))}
-    if issubclass(kind, WhiteBox):
-        facts["edge"] = PlainEdge(encoder)
-    return kind(**facts), encoder
-
-
-def given_away(start: int = 0) -> tuple[QueryFree, Tensor]:
-    """An adversary who may ask nothing, of a device that its features' distribution and the tail give away; and the
-    pictures that were sent, (n, 3, 16, 16) in [0, 1]. Whatever it remembers it learns from the given start."""
-
-    def memory(what: str, module: str, about: About, build: Callable[[], Memo]) -> Memo:
-        with seeded("memory", what, start):
-            return build()
-
-    with seeded("easy"):
-        encoder = toy_gains().requires_grad_(False)
-        tail = nn.Sequential(nn.Flatten(), nn.Linear(12, len(CLASSES[TASK]))).requires_grad_(False)
-    truth = to_float(toy_colours(512, seed=3))
-    images: dict[AttackerPart, Tensor] = {
-        "auxiliary": toy_colours(256, seed=1),
-        "validation": toy_colours(VALIDATION, seed=2),
-    }
-    labels = {part: {TASK: tail(encoder(to_float(shown))).argmax(1)} for part, shown in images.items()}
-    facts: dict[str, Any] = {"labels": labels, "classes": CLASSES, "task": TASK, "memory": memory}
-    return QueryFree(images, encoder(truth), tail, toy_gains, torch.device("cpu"), **facts), truth
-
-
-def _takes_tokens(attack: Attack[Any]) -> bool:
-    return "tokens" in attack.needed
-
-
-def _halves(attack: Attack[Any]) -> tuple[nn.Module, nn.Module]:
-    """The toy's encoder and tail, between which the attack finds what it takes: maps (n, c, s, s) or tokens."""
-    halves = toy_encoder(), toy_tail()
-    if not _takes_tokens(attack):
-        return halves
-    to_tokens = nn.Sequential(nn.Flatten(2), _Transposed())
-    to_maps = nn.Sequential(_Transposed(), nn.Unflatten(2, (SIDE, SIDE)))
-    return nn.Sequential(halves[0], to_tokens).eval(), nn.Sequential(to_maps, halves[1]).eval()
-
-
-class _Transposed(nn.Module):
-    def forward(self, features: Tensor) -> Tensor:
-        return features.transpose(1, 2)
-
-
-def _untrained(encoder: nn.Module) -> nn.Module:
-    """Its architecture with weights drawn from torch's global state."""
-    return encoder.apply(lambda layer: layer.reset_parameters() if isinstance(layer, nn.Conv2d) else None)
-
-
-def _labels(images: Tensor) -> dict[str, Tensor]:
-    """What the toy tail says of the pictures (the task), and whether they are bright."""
-    floats = to_float(images)
-    with torch.no_grad():
-        kind = toy_tail()(toy_encoder()(floats)).argmax(1)
-    return {"kind": kind, "light": (floats.mean((1, 2, 3)) > 0.5).long()}
-
-
-def _identities(images: Tensor) -> Tensor:
-    """One of eight people, told apart by which of the mean red, green and blue are above one half, int64 (n,)."""
-    above = to_float(images).mean((2, 3)) > 0.5
-    return (above * torch.tensor([1, 2, 4])).sum(1)
 
 
 class _Trials:
@@ -308,7 +197,7 @@ def _leaves_what_it_is_given(trials: _Trials) -> None:
 
 def _leaves_what_it_is_given_when_interrupted(trials: _Trials) -> None:
     knows, encoder = toy_knowledge(trials.attack, breaks_after=AUXILIARY // 2)
-    with suppress(_BrokenDeviceError), left_as_found(encoder, knows.tail, tensors=_tensors(knows)):
+    with suppress(BrokenDeviceError), left_as_found(encoder, knows.tail, tensors=_tensors(knows)):
         trials.attack.fit(knows)
 
 
@@ -370,7 +259,7 @@ def _links_nobody_with_shuffled_releases(trials: _Trials) -> None:
 
 def _linked(trials: _Trials, shuffle: int = 0) -> tuple[float, float]:
     """Shares of the releases nearest to one of the same person, and of chance; people moved on by ``shuffle``."""
-    people = _identities(toy_images(TARGETS, seed=3)).roll(shuffle)
+    people = identities_of(toy_images(TARGETS, seed=3)).roll(shuffle)
     itself = torch.eye(TARGETS, dtype=torch.bool)
     same = (people[:, None] == people) & ~itself
     distances = torch.cdist(trials.first, trials.first).masked_fill(itself, torch.inf)
@@ -392,7 +281,7 @@ def _reads_nothing_with_shuffled_releases(trials: _Trials) -> None:
 
 def _read(trials: _Trials, shuffle: int = 0) -> tuple[float, float]:
     """Balanced accuracy, and that of guessing; the truth moved on by ``shuffle`` places."""
-    labels = _labels(toy_images(TARGETS, seed=3))[_attribute(trials)].roll(shuffle)
+    labels = labels_of(toy_images(TARGETS, seed=3))[_attribute(trials)].roll(shuffle)
     correct = (trials.first.argmax(1) == labels).float()
     recall = torch.stack([correct[labels == label].mean() for label in labels.unique()])
     return recall.mean().item(), 1 / len(recall)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from splitleak.attacks.base import Reconstruction, Requirement, Scene, Staged
 from splitleak.attacks.blanks import better_at_mean
-from splitleak.attacks.knowledge import BlackBox, Pairs
+from splitleak.attacks.knowledge import BlackBox, Pairs, WhiteBox
 from splitleak.attacks.learning import learned
 from splitleak.attacks.losses import STRUCTURE_AIM, STRUCTURE_WEIGHT, squared_and_structural_error
 from splitleak.attacks.networks import seed
@@ -169,6 +169,26 @@ def _as_it_is(knows: BlackBox) -> None:
 
 def _same(images: Tensor) -> Tensor:
     return images
+
+
+@dataclass(frozen=True)
+class FromDecoder(Reconstruction[WhiteBox]):
+    """A search that starts at the answer of ``decoder``, which is trained once if both are in a plan."""
+
+    per_image: ClassVar[bool] = True
+
+    width: Annotated[int, Ge(16), doc("of the residual decoder")] = 128
+    epochs: Annotated[int | None, Gt(0), doc("of the residual decoder; default as there")] = None
+    batch_size: Annotated[int | None, Gt(0), doc("of the residual decoder; default as there")] = None
+
+    @property
+    def learns_from_copies(self) -> bool:
+        """Always: the decoder does."""
+        return True
+
+    def start(self, knows: WhiteBox) -> Staged:
+        """Train or recall the decoder."""
+        return Decoder(width=self.width, epochs=self.epochs, batch_size=self.batch_size).fit(knows)
 
 
 @dataclass(frozen=True)

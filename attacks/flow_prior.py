@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Lt, MultipleOf
 from torch import Tensor, nn
 
-from splitleak.attacks.base import Reconstruction, Reconstructor
-from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.base import Reconstructor
+from splitleak.attacks.decoder import FromDecoder
 from splitleak.attacks.knowledge import WhiteBox
 from splitleak.attacks.learning import learned
 from splitleak.attacks.networks.flow import Velocity, to_signed
@@ -29,7 +29,7 @@ ROWS = 20
 
 
 @dataclass(frozen=True)
-class FlowPrior(Reconstruction[WhiteBox]):
+class FlowPrior(FromDecoder):
     """Plug-and-play flow matching: the picture is moved towards the release, lost in noise, and painted anew.
 
     A small flow learns once, for all defences, what the adversary's photos look like. Times t run from ``begin`` to
@@ -51,11 +51,7 @@ class FlowPrior(Reconstruction[WhiteBox]):
         "Martin, Gagneux, Hagemann, Steidl, PnP-Flow: Plug-and-Play Image Restoration with Flow Matching, ICLR 2025; "
         "on features, and from a decoder's answer: ours"
     )
-    per_image: ClassVar[bool] = True
 
-    width: Annotated[int, Ge(16), doc("of the residual decoder")] = 128
-    epochs: Annotated[int | None, Gt(0), doc("of the residual decoder; default as there")] = None
-    batch_size: Annotated[int | None, Gt(0), doc("of the residual decoder; default as there")] = None
     flow_width: Annotated[int, Ge(16), MultipleOf(8), doc("channels of the flow at its first grid")] = 32
     flow_epochs: Annotated[int | None, Gt(0), doc("of the flow; default 20, at least 2000 steps")] = None
     steps: Annotated[int, Gt(0), doc("from begin to 1; published: 100")] = 50
@@ -66,14 +62,9 @@ class FlowPrior(Reconstruction[WhiteBox]):
     stride: Annotated[float | None, Ge(0), doc("of the steps; none: the best on a few validation photos")] = None
     draws: Annotated[int, Gt(0), doc("sends averaged in each step where the channel is random")] = 4
 
-    @property
-    def learns_from_copies(self) -> bool:
-        """Always: its decoder does."""
-        return True
-
     def fit(self, knows: WhiteBox) -> Reconstructor:
         """Train or recall decoder and flow, then choose beginning and stride where none is given."""
-        decode = Decoder(width=self.width, epochs=self.epochs, batch_size=self.batch_size).fit(knows)
+        decode = self.start(knows)
         walk = _Walk(self, knows, decode, Matcher.measure(knows, draws=self.draws), self._flow(knows))
         beginnings = BEGINNINGS if self.begin is None else (self.begin,)
         strides = STRIDES if self.stride is None else (self.stride,)

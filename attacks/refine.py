@@ -7,8 +7,8 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from splitleak.attacks.base import Reconstruction, Reconstructor
-from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.base import Reconstructor
+from splitleak.attacks.decoder import FromDecoder
 from splitleak.attacks.knowledge import WhiteBox
 from splitleak.attacks.optimise import Matcher, Schedule, Space, best_on_validation, search
 from splitleak.victims.settings import doc
@@ -18,7 +18,7 @@ WEIGHTS = (1.0, 10.0, 100.0, 300.0, 1000.0, 3000.0)
 
 
 @dataclass(frozen=True)
-class Refine(Reconstruction[WhiteBox]):
+class Refine(FromDecoder):
     """Move what goes into the decoder until what comes out has the intercepted release.
 
     The decoder h is the one that ``decoder`` trains with the same settings (trained once, if both are in a plan).
@@ -38,24 +38,15 @@ class Refine(Reconstruction[WhiteBox]):
         "ours; search through a learned generator after Bora et al., Compressed Sensing using Generative Models, "
         "ICML 2017"
     )
-    per_image: ClassVar[bool] = True
 
-    width: Annotated[int, Ge(16), doc("of the residual decoder")] = 128
-    epochs: Annotated[int | None, Gt(0), doc("of the residual decoder; default as there")] = None
-    batch_size: Annotated[int | None, Gt(0), doc("of the residual decoder; default as there")] = None
     steps: Annotated[int, Gt(0), doc("of the search, at most")] = 200
     learning_rate: Annotated[float, Gt(0), doc("of Adam, in standard deviations of a feature")] = 0.02
     weight: Annotated[float | None, Ge(0), doc("of the shift; none: the best on a few validation photos")] = None
     draws: Annotated[int, Gt(0), doc("sends averaged in each step where the channel is random")] = 4
 
-    @property
-    def learns_from_copies(self) -> bool:
-        """Always."""
-        return True
-
     def fit(self, knows: WhiteBox) -> Reconstructor:
         """Train or recall the decoder, then choose the weight."""
-        decode = Decoder(width=self.width, epochs=self.epochs, batch_size=self.batch_size).fit(knows)
+        decode = self.start(knows)
         matcher = Matcher.measure(knows, draws=self.draws)
         schedule = Schedule(self.steps, self.learning_rate)
 

@@ -19,12 +19,13 @@ from splitleak.attacks.base import (
     Scene,
     knowledge_of,
 )
-from splitleak.attacks.checks import TOY_TOKENS, check_attack, toy_knowledge
+from splitleak.attacks.checks import check_attack
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.inverse_network import InverseNetwork
 from splitleak.attacks.knowledge import BlackBox, QueryFree, WhiteBox
 from splitleak.attacks.mean_image import MeanImage
 from splitleak.attacks.ridge import Ridge
+from splitleak.attacks.toy import TOY_TOKENS, toy_knowledge
 from splitleak.defenses.base import Calibration, CalibrationBatch, Channel, Defense
 from splitleak.defenses.checks import check_defense, toy_calibration, toy_channel
 from splitleak.experiments.planning import plugins

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from splitleak.experiments.stages.floor import FloorStage
 from splitleak.experiments.stages.probe import ProbeStage
 from splitleak.experiments.stages.protect import ProtectStage
 from splitleak.experiments.stages.reader import ReaderStage, reader_stage
+from splitleak.experiments.stages.victim import VictimStage
 from splitleak.experiments.store.integrity import replace_if_other
 from splitleak.experiments.store.key import Stage, digest, source_digest
 from splitleak.experiments.store.store import Store
@@ -194,6 +195,7 @@ class Cell(ABC):
     def truth(self, store: Store) -> Truth:
         """What answers are scored against."""
         data, embedder, reader = self.protect.victim.data.load(store), self.embedder, self.reader
+        store.folder(self.protect.victim)  # used by this cell, also where an earlier one has read it
         attributes = data.attributes["target"]
         recogniser = Recogniser(embedder.targets(store), partial(embedder.embed, store=store)) if embedder else None
         return Truth(
@@ -202,23 +204,10 @@ class Cell(ABC):
             task=data.task,
             identities=data.identities["target"] if data.identities else None,
             recogniser=recogniser,
-            victim=self._task(store),
+            victim=_task(self.protect.victim, store),
             reader=Reader(reader.targets(store), partial(reader.read, store=store)) if reader else None,
             floor=self.floor.load(store),
         )
-
-    def _task(self, store: Store) -> Task | None:
-        """The undefended victim as a reader of pictures; None where it has no task."""
-        victim = self.protect.victim
-        labels, model = victim.data.load(store).labels, victim.load(store)
-        if labels is None:
-            return None
-        features = victim.stored_features("target", store)  # what it reads from the photos needs its tail alone
-        with torch.no_grad():
-            read = torch.cat(
-                [model.tail(chunk.to(store.device, torch.float32)).argmax(1).cpu() for chunk in features.split(BATCH)]
-            )
-        return Task(labels["target"], read == labels["target"], partial(predict, model, device=store.device))
 
     def groups(self, store: Store) -> tuple[int, ...]:
         """Of the target photos."""
@@ -233,6 +222,21 @@ class Cell(ABC):
     def picture(self, run: Path, kind: str) -> Path:
         """Where one of its pictures lies."""
         return record_file(run, self.id).with_name(f"{self.id}{kind}")
+
+
+@lru_cache(maxsize=2)
+def _task(victim: VictimStage, store: Store) -> Task | None:
+    """The undefended victim as a reader of pictures, once for all cells; None where it has no task."""
+    labels = victim.data.load(store).labels
+    if labels is None:
+        return None
+    model = victim.load(store)
+    features = victim.stored_features("target", store)  # what it reads from the photos needs its tail alone
+    with torch.no_grad():
+        read = torch.cat(
+            [model.tail(chunk.to(store.device, torch.float32)).argmax(1).cpu() for chunk in features.split(BATCH)]
+        )
+    return Task(labels["target"], read == labels["target"], partial(predict, model, device=store.device))
 
 
 def overlap(manifest: Mapping[str, Any]) -> int:

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from splitleak.attacks.base import WORDS, Reconstruction, Reconstructor, Requirement, Scene
-from splitleak.attacks.checks import TOY_SCENE, TOY_TOKENS, toy_knowledge
 from splitleak.attacks.declared import FIELDS, Sealed, UndeclaredError, as_declared
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.fora import Fora
@@ -18,6 +17,7 @@ from splitleak.attacks.reidentify import Reidentify
 from splitleak.attacks.ridge import Ridge
 from splitleak.attacks.rmle import Rmle
 from splitleak.attacks.shadow_model import ShadowModel
+from splitleak.attacks.toy import TOY_SCENE, TOY_TOKENS, toy_knowledge
 
 EVERYTHING: tuple[Requirement, ...] = get_args(Requirement)
 BARE = replace(

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from splitleak.attacks.blanks import better_at_mean
-from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.knowledge import AttackerPart, BlackBox
 from splitleak.attacks.networks.standard import Standardised
+from splitleak.attacks.toy import toy_knowledge
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
 from splitleak.victims.toy import toy_images

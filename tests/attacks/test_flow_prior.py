@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.edge import PlainEdge
 from splitleak.attacks.flow_prior import FlowPrior, _slope, _Walk
 from splitleak.attacks.knowledge import About, Memo, WhiteBox, forgetful
 from splitleak.attacks.networks.flow import Velocity, to_signed
 from splitleak.attacks.optimise import FeatureLoss, Matcher
+from splitleak.attacks.toy import toy_knowledge
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
 from splitleak.victims.toy import toy_images

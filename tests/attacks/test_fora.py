@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from splitleak.attacks.checks import given_away, share_of_floor
+from splitleak.attacks.checks import share_of_floor
 from splitleak.attacks.fora import BANDWIDTHS, Critic, Fora, discrepancy, gradient_penalty
+from splitleak.attacks.toy import given_away
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
 

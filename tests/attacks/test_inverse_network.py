@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.inverse_network import InverseNetwork
 from splitleak.attacks.knowledge import About, BlackBox, Memo
 from splitleak.attacks.networks.inverse import InverseNet, block_widths
+from splitleak.attacks.toy import toy_knowledge
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
 

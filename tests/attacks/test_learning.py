@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from splitleak.attacks.base import Attack
-from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.infer_attribute import InferAttribute
 from splitleak.attacks.inverse_network import InverseNetwork
@@ -18,6 +17,7 @@ from splitleak.attacks.latent_search import LatentSearch
 from splitleak.attacks.learning import learned
 from splitleak.attacks.reidentify import Reidentify
 from splitleak.attacks.ridge import Ridge
+from splitleak.attacks.toy import toy_knowledge
 from splitleak.victims.checkpoints import resumable
 from splitleak.victims.seeding import seeded
 from splitleak.victims.training import Batch, Recipe, Shuffled

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from splitleak.attacks.base import Attack
-from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.flow_prior import FlowPrior
 from splitleak.attacks.fora import Fora
@@ -19,6 +18,7 @@ from splitleak.attacks.sdar import Sdar
 from splitleak.attacks.shadow_model import ShadowModel
 from splitleak.attacks.stack import Stack
 from splitleak.attacks.token_order import TokenOrder
+from splitleak.attacks.toy import toy_knowledge
 from splitleak.victims.seeding import seeded
 
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from splitleak.attacks.base import Attack, Staged
-from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.edge import PlainEdge
 from splitleak.attacks.knowledge import BlackBox, Memo, WhiteBox
@@ -17,6 +16,7 @@ from splitleak.attacks.nearest_neighbor import NearestNeighbor
 from splitleak.attacks.ridge import Ridge
 from splitleak.attacks.rmle import Rmle
 from splitleak.attacks.shadow_model import ShadowModel
+from splitleak.attacks.toy import toy_knowledge
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
 from splitleak.victims.toy import CHANNELS, toy_images

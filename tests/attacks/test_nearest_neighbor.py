@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.nearest_neighbor import CHUNK, NEIGHBORS, Gallery, NearestNeighbor
+from splitleak.attacks.toy import toy_knowledge
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
 from splitleak.victims.toy import toy_images

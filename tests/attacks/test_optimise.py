@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from splitleak.attacks import knowledge
-from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.edge import PlainEdge
 from splitleak.attacks.knowledge import WhiteBox
 from splitleak.attacks.optimise import (
@@ -25,6 +24,7 @@ from splitleak.attacks.optimise import (
 )
 from splitleak.attacks.refine import WEIGHTS, Refine
 from splitleak.attacks.rmle import Rmle, principal_axes
+from splitleak.attacks.toy import toy_knowledge
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
 from splitleak.victims.toy import toy_images

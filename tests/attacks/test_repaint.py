@@ -10,13 +10,13 @@ from torch import Tensor
 
 from splitleak.attacks.acquainted import Acquainted
 from splitleak.attacks.base import Staged
-from splitleak.attacks.checks import TOY_SCENE, toy_knowledge
 from splitleak.attacks.declared import as_declared
 from splitleak.attacks.decoder import Decoder, Objective
 from splitleak.attacks.knowledge import About, AttackerPart, BlackBox, Memo, forgetful
 from splitleak.attacks.losses import squared_and_structural_error
 from splitleak.attacks.networks.painter import Painter, PatchCritic
 from splitleak.attacks.repaint import Repainting
+from splitleak.attacks.toy import TOY_SCENE, toy_knowledge
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.moving import moved
 from splitleak.victims.seeding import seeded

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.linear import PENALTIES, _KeptRows, _least_squares, _NormalEquations
 from splitleak.attacks.ridge import Ridge, _to_images, _to_patches
+from splitleak.attacks.toy import toy_knowledge
 from splitleak.victims.tensors import to_float
 
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from splitleak.attacks.base import Scene
-from splitleak.attacks.checks import share_of_floor, toy_knowledge
+from splitleak.attacks.checks import share_of_floor
 from splitleak.attacks.knowledge import BlackBox, QueryFree
 from splitleak.attacks.networks.labelled import LabelledCritic, LabelledDecoder
 from splitleak.attacks.networks.standard import Standardised
 from splitleak.attacks.sdar import Sdar, _Pair, _Tail
 from splitleak.attacks.shadow import Shadow
+from splitleak.attacks.toy import toy_knowledge
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.seeding import seeded
 from splitleak.victims.toy import CHANNELS, CLASSES, left_as_found

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from splitleak.attacks.base import Scene
-from splitleak.attacks.checks import share_of_floor, toy_knowledge
+from splitleak.attacks.checks import share_of_floor
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.fora import Fora
 from splitleak.attacks.knowledge import About, BlackBox, Memo, QueryFree
 from splitleak.attacks.shadow import Received, Shadow, ShadowAttack
 from splitleak.attacks.shadow_model import LEAST_SHARE, MomentLoss, ShadowModel
+from splitleak.attacks.toy import toy_knowledge
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float

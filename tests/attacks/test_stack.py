@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from splitleak.attacks.base import Attack
-from splitleak.attacks.checks import toy_knowledge
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.knowledge import BlackBox, Memo
 from splitleak.attacks.nearest_neighbor import NearestNeighbor
 from splitleak.attacks.ridge import Ridge
 from splitleak.attacks.stack import GREY, PENALTIES, PixelSums, PixelWeights, Stack, _solved
+from splitleak.attacks.toy import toy_knowledge
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
 from splitleak.victims.toy import CHANNELS, toy_images

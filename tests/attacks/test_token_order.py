@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from splitleak.attacks.base import Attack, Scene
-from splitleak.attacks.checks import TOY_SCENE, TOY_TOKENS, toy_knowledge
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.places import Matcher, assigned, places_of, shades
 from splitleak.attacks.ridge import Ridge
 from splitleak.attacks.token_order import TokenOrder, _Order, placed
+from splitleak.attacks.toy import TOY_SCENE, TOY_TOKENS, toy_knowledge
 from splitleak.victims.cuts import split
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import make_network

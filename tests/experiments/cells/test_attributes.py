@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from splitleak.attacks.base import Answer, AttributeInference, Scene
-from splitleak.attacks.checks import CLASSES, TARGETS, TOY_SCENE, check_attack, toy_knowledge
+from splitleak.attacks.checks import check_attack
 from splitleak.attacks.infer_attribute import InferAttribute
 from splitleak.attacks.knowledge import AttackerPart, BlackBox
+from splitleak.attacks.toy import CLASSES, TARGETS, TOY_SCENE, toy_knowledge
 from splitleak.experiments.judge.metrics.attributes import balanced_accuracy, chance_of_balanced_accuracy
 from splitleak.experiments.judge.scores import Truth, score_answers
 from splitleak.victims.errors import InvalidInputError

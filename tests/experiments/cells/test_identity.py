@@ -17,9 +17,10 @@ from onnx import TensorProto, helper
 from torch import Tensor
 
 from splitleak.attacks.base import Answer, Linkage, Scene
-from splitleak.attacks.checks import TOY_SCENE, check_attack, toy_knowledge
+from splitleak.attacks.checks import check_attack
 from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.reidentify import Reidentify
+from splitleak.attacks.toy import TOY_SCENE, toy_knowledge
 from splitleak.experiments.judge.metrics.identity import Comparisons, chance_of_rank_1, rank_1, true_accepts
 from splitleak.experiments.judge.rules import FAR
 from splitleak.experiments.judge.scores import Recogniser, Truth, score_answers, score_images

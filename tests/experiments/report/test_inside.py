@@ -11,12 +11,13 @@ from tiny import DECODER, HEAD, NOISE, NONE, RIDGE, run_plan
 from torch import Tensor
 
 from splitleak.attacks.base import Reconstruction, Staged
-from splitleak.attacks.checks import check_attack, toy_knowledge
+from splitleak.attacks.checks import check_attack
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.inverse_network import InverseNetwork
 from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.networks.seed import TRANSPOSE_LAYERS, transpose_decoder, upsample_decoder
 from splitleak.attacks.networks.staged import StagedDecoder
+from splitleak.attacks.toy import toy_knowledge
 from splitleak.experiments.report.figures import inside_figure
 from splitleak.experiments.results.load import load_results
 from splitleak.experiments.results.results import Results
