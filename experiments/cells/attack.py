@@ -14,8 +14,8 @@ from splitleak.experiments.judge.scores import Scores, Truth, score_answers, sco
 from splitleak.experiments.planning.plan import Entry
 from splitleak.experiments.stages.attack import AttackStage
 from splitleak.experiments.stages.inside import mosaic
-from splitleak.experiments.stages.likeness import LikenessStage
 from splitleak.experiments.stages.moved import MovedStage
+from splitleak.experiments.stages.seen import SeenStage
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.files import content_of
@@ -53,18 +53,18 @@ class AttackCell(Cell):
         return AttackStage(self.protect, plugin, self.threat, targets, moved, files)
 
     @cached_property
-    def likeness(self) -> LikenessStage | None:
-        """Compares its pictures with the photos; None where it makes none."""
+    def seen(self) -> SeenStage | None:
+        """Looks at its pictures; None where it makes none."""
         if not isinstance(self.entry.plugin, Reconstruction):
             return None
         table = self.plan.judge
         fingerprint = weights_fingerprint(table.lpips) if table.lpips else None
-        return LikenessStage(self.stage, table.seed_convention, table.lpips, fingerprint)
+        return SeenStage(self.stage, self.reader, table.seed_convention, table.lpips, fingerprint)
 
     @property
     def stages(self) -> list[Stage]:
-        """With the likeness of its pictures."""
-        return [*super().stages, *([self.likeness] if self.likeness else [])]
+        """With what is seen on its pictures."""
+        return [*super().stages, *([self.seen] if self.seen else [])]
 
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
         """Score the answers."""
@@ -83,8 +83,8 @@ class AttackCell(Cell):
 
     def _scores(self, store: Store, truth: Truth, draw: int) -> Scores:
         """Of one interception."""
-        likeness = self.likeness.load(store, draw) if self.likeness else None
-        return score_answers(self.entry.plugin, self.stage.load(store, draw), truth, likeness)
+        seen = self.seen.load(store, draw) if self.seen else None
+        return score_answers(self.entry.plugin, self.stage.load(store, draw), truth, seen)
 
     def identified(self, store: Store, truth: Truth, photos: int) -> Scores:
         """Who its answers show, of so many of the first target photos."""

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from splitleak.defenses.base import Defense
-from splitleak.defenses.fitting import predict
 from splitleak.experiments.judge.metrics.identity import PERSONAL, person_means
-from splitleak.experiments.judge.scores import Reader, Recogniser, Scores, Task, Truth
+from splitleak.experiments.judge.scores import Recogniser, Scores, Truth
 from splitleak.experiments.judge.statistics.interval import interval
 from splitleak.experiments.planning.plan import Entry, Plan
 from splitleak.experiments.planning.threat import Threat
@@ -30,13 +29,12 @@ from splitleak.experiments.stages.floor import FloorStage
 from splitleak.experiments.stages.probe import ProbeStage
 from splitleak.experiments.stages.protect import ProtectStage
 from splitleak.experiments.stages.reader import ReaderStage, reader_stage
-from splitleak.experiments.stages.victim import VictimStage
+from splitleak.experiments.stages.seen import reader_of, task_of
 from splitleak.experiments.store.integrity import replace_if_other
 from splitleak.experiments.store.key import Stage, digest, source_digest
 from splitleak.experiments.store.store import Store
 from splitleak.victims.data.parts import TEST
 from splitleak.victims.errors import InvalidInputError
-from splitleak.victims.tensors import BATCH
 
 EXAMPLES = 8
 """How many targets are kept as pictures."""
@@ -204,8 +202,8 @@ class Cell(ABC):
             task=data.task,
             identities=data.identities["target"] if data.identities else None,
             recogniser=recogniser,
-            victim=_task(self.protect.victim, store),
-            reader=Reader(reader.targets(store), partial(reader.read, store=store)) if reader else None,
+            victim=task_of(self.protect.victim, store),
+            reader=reader_of(reader, store) if reader else None,
             floor=self.floor.load(store),
         )
 
@@ -222,21 +220,6 @@ class Cell(ABC):
     def picture(self, run: Path, kind: str) -> Path:
         """Where one of its pictures lies."""
         return record_file(run, self.id).with_name(f"{self.id}{kind}")
-
-
-@lru_cache(maxsize=2)
-def _task(victim: VictimStage, store: Store) -> Task | None:
-    """The undefended victim as a reader of pictures, once for all cells; None where it has no task."""
-    labels = victim.data.load(store).labels
-    if labels is None:
-        return None
-    model = victim.load(store)
-    features = victim.stored_features("target", store)  # what it reads from the photos needs its tail alone
-    with torch.no_grad():
-        read = torch.cat(
-            [model.tail(chunk.to(store.device, torch.float32)).argmax(1).cpu() for chunk in features.split(BATCH)]
-        )
-    return Task(labels["target"], read == labels["target"], partial(predict, model, device=store.device))
 
 
 def overlap(manifest: Mapping[str, Any]) -> int:

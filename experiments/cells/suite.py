@@ -16,7 +16,7 @@ from splitleak.experiments.cells.cell import Cell, summaries
 from splitleak.experiments.cells.fingerprints import weights_fingerprint
 from splitleak.experiments.judge.metrics.identity import RANK_1
 from splitleak.experiments.judge.metrics.perceptual import LPIPS
-from splitleak.experiments.judge.scores import Likeness, Recogniser, Scores, Truth, identity_merit, score_images
+from splitleak.experiments.judge.scores import Recogniser, Scores, Seen, Truth, identity_merit, score_images
 from splitleak.experiments.planning.names import STRONGEST
 from splitleak.experiments.stages.strongest import StrongestStage
 from splitleak.experiments.store.key import Stage
@@ -55,9 +55,9 @@ class StrongestCell(Cell):
 
     @property
     def stages(self) -> list[Stage]:
-        """With those of the attacks that tell people apart, and the likeness of all pictures."""
-        likeness = [cell.likeness for cell in self.entries if cell.likeness]
-        return [*super().stages, *likeness, *(cell.stage for cell in self.linkers)]
+        """With those of the attacks that tell people apart, and what is seen on all pictures."""
+        seen = [cell.seen for cell in self.entries if cell.seen]
+        return [*super().stages, *seen, *(cell.stage for cell in self.linkers)]
 
     def judge(self, run: Path, store: Store) -> dict[str, Any]:
         """Score the choices; the oracle takes for each photo the reconstruction that is most like it.
@@ -88,15 +88,15 @@ class StrongestCell(Cell):
     def _scores(self, store: Store, truth: Truth, draw: int, chosen: Mapping[str, Tensor]) -> Scores:
         """Of the members chosen for each metric, by position (n,)."""
         rebuilt = self.stage.rebuilt(store, draw, chosen["psnr"])
-        return score_images(rebuilt, truth, chosen_likeness(self._likeness(store, draw), chosen))
+        return score_images(rebuilt, truth, chosen_of(self._seen(store, draw), chosen))
 
-    def _likeness(self, store: Store, draw: int) -> list[Likeness]:
-        """Of all that the members rebuilt."""
-        return [cell.likeness.load(store, draw) for cell in self.entries if cell.likeness]
+    def _seen(self, store: Store, draw: int) -> list[Seen]:
+        """On all that the members rebuilt."""
+        return [cell.seen.load(store, draw) for cell in self.entries if cell.seen]
 
     def _oracle(self, store: Store, draw: int, tried: int) -> dict[str, Tensor]:
         """By metric for each of the photos that were tried the member that came nearest to the truth."""
-        reached = self._likeness(store, draw)
+        reached = [seen.likeness for seen in self._seen(store, draw)]
         able = torch.tensor([k for k, of in enumerate(reached) if len(of["psnr"]) >= tried])
         return {
             metric: able[(sign * torch.stack([reached[k][metric][:tried] for k in able.tolist()])).argmax(0)]
@@ -124,17 +124,25 @@ class StrongestCell(Cell):
         return dict(Counter(self.entries[k].attack["label"] for k in choice.tolist()).most_common())
 
 
-def chosen_likeness(reached: Sequence[Likeness], chosen: Mapping[str, Tensor]) -> Likeness:
-    """Each metric of those chosen for it, the others of those chosen for PSNR.
+def chosen_of(members: Sequence[Seen], chosen: Mapping[str, Tensor]) -> Seen:
+    """Each metric of those chosen for it; the others, and what is read, of those chosen for PSNR.
 
     MS-SSIM is of the rest: a grey blur may have more SSIM, and less MS-SSIM, than what shows a face in noise.
 
     Args:
-        reached: of all members.
+        members: what is seen on the pictures of each.
         chosen: by metric, "psnr" among them, for each photo a member's position.
     """
-    members = {metric: chosen.get(metric, chosen["psnr"]).tolist() for metric in reached[0]}
-    return {
-        metric: torch.stack([reached[member][metric][photo] for photo, member in enumerate(of)])
-        for metric, of in members.items()
-    }
+
+    def gathered(of_members: Sequence[Tensor], of: Tensor) -> Tensor:
+        return torch.stack([of_members[member][photo] for photo, member in enumerate(of.tolist())])
+
+    first, best = members[0], chosen["psnr"]
+    return Seen(
+        {
+            metric: gathered([seen.likeness[metric] for seen in members], chosen.get(metric, best))
+            for metric in first.likeness
+        },
+        None if first.task is None else gathered([seen.task for seen in members if seen.task is not None], best),
+        {name: gathered([seen.labels[name] for seen in members], best) for name in first.labels},
+    )

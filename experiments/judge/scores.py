@@ -32,9 +32,6 @@ SIMILARITY, TASK_ACCURACY = "identity_similarity", "task_accuracy"
 EAVESDROPPING, USABLE_BITS = "eavesdropping_accuracy", "usable_bits"
 """The former of the task; of another label with its name behind an underscore."""
 
-Likeness = Mapping[str, Tensor]
-"""By metric of pictures, of each photo, float64 (n,)."""
-
 
 @dataclass(frozen=True)
 class Recogniser:
@@ -64,6 +61,19 @@ class Reader:
 
     photos: Mapping[str, Tensor]
     read: Callable[[Tensor], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is found on each reconstruction of the first n photos alone.
+
+    ``likeness``: to the photos, by metric of pictures, float64 (n,). ``task``: the classes that the undefended victim
+    reads, int64 (n,), None where it has no task. ``labels``: by label what the independent reader reads, int64 (n,).
+    """
+
+    likeness: Mapping[str, Tensor]
+    task: Tensor | None = None
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,20 +118,18 @@ class Scores:
         return cls(values, draws[0].references, draws[0].pictures)
 
 
-def score_answers(attack: Attack[Any], answers: Tensor, truth: Truth, likeness: Likeness | None = None) -> Scores:
+def score_answers(attack: Attack[Any], answers: Tensor, truth: Truth, seen: Seen | None = None) -> Scores:
     """Score what ``attack`` said of the first photos: images (uint8), embeddings or class scores (float32).
 
     Args:
-        likeness: see ``score_images``; of images alone.
+        seen: see ``score_images``; of images alone.
 
     Raises:
         ValueError: answers that cannot be scored, such as ones that are not finite.
     """
     match attack:
         case Reconstruction():
-            return score_images(answers, truth, likeness) | score_ceiling(
-                attack.darkest, truth.images[: len(answers)]
-            )
+            return score_images(answers, truth, seen) | score_ceiling(attack.darkest, truth.images[: len(answers)])
         case Linkage():
             return score_links(answers, answers, truth)
         case AttributeInference():
@@ -138,29 +146,32 @@ def score_control(attack: Attack[Any], answers: Tensor, truth: Truth) -> Scores:
     return Scores({name: torch.tensor(of) for name, of in values.items()})
 
 
-def score_images(rebuilt: Tensor, truth: Truth, likeness: Likeness | None = None) -> Scores:
+def score_images(rebuilt: Tensor, truth: Truth, seen: Seen | None = None) -> Scores:
     """Likeness to the true photos, what the victim still reads from the rebuilt ones, who a recogniser sees there.
 
     Args:
         rebuilt: uint8 (n, 3, h, w), of the first n photos.
-        likeness: by metric, "mse" among them, (n,), where it is known already; else it is computed.
+        seen: what is known of them already, of "mse" at least; else it is looked for.
     """
     images = truth.images[: len(rebuilt)]
-    scores = Scores(dict(likeness or likeness_of(images, rebuilt)), pictures=rebuilt)
+    seen = seen or look(images, rebuilt, metrics_for(images.shape[-1]), truth.victim, truth.reader)
+    scores = Scores(dict(seen.likeness), pictures=rebuilt)
     if truth.floor is not None:
         bits = usable_bits(scores.values["mse"], truth.floor[: len(rebuilt)], images[0].numel())
         scores |= Scores({USABLE_BITS: bits})
-    if truth.victim:
-        scores |= score_utility(rebuilt, truth.victim)
+    if truth.victim and seen.task is not None:
+        scores |= score_utility(seen.task, truth.victim)
     if truth.reader:
-        scores |= score_eavesdropping(rebuilt, truth.reader, truth)
+        scores |= score_eavesdropping(seen.labels, truth.reader, truth)
     return scores | score_recognised(rebuilt, truth)
 
 
-def likeness_of(images: Tensor, rebuilt: Tensor, metrics: Mapping[str, Metric] | None = None) -> Likeness:
-    """How like ``images`` what was rebuilt of them is, by metric, float64 (n,); by default by those of their size."""
-    found = score(metrics or metrics_for(images.shape[-1]), images, rebuilt)
-    return {name: torch.tensor(values, dtype=torch.float64) for name, values in found.items()}
+def look(
+    images: Tensor, rebuilt: Tensor, metrics: Mapping[str, Metric], victim: Task | None, reader: Reader | None
+) -> Seen:
+    """What there is to find on reconstructions of ``images``, both uint8 (n, 3, h, w), by those who are there."""
+    likeness = {name: torch.tensor(of, dtype=torch.float64) for name, of in score(metrics, images, rebuilt).items()}
+    return Seen(likeness, victim.predict(rebuilt) if victim else None, reader.read(rebuilt) if reader else {})
 
 
 def score_recognised(rebuilt: Tensor, truth: Truth) -> Scores:
@@ -201,25 +212,25 @@ def score_ceiling(darkest: tuple[float, float, float], images: Tensor) -> Scores
     return Scores(references={"psnr": {"ceiling": sum(reached) / len(reached)}})
 
 
-def score_utility(rebuilt: Tensor, victim: Task) -> Scores:
-    """Whether the undefended victim is right about reconstructions (n, 3, h, w): what is left of the task."""
-    labels = victim.labels[: len(rebuilt)]
-    correct = (victim.predict(rebuilt) == labels).double()
+def score_utility(read: Tensor, victim: Task) -> Scores:
+    """Whether the undefended victim is right in what it reads (n,) on reconstructions: what is left of the task."""
+    labels = victim.labels[: len(read)]
+    correct = (read == labels).double()
     chance = float(labels.bincount().max() / len(labels))
-    ceiling = float(victim.correct[: len(rebuilt)].double().mean())
+    ceiling = float(victim.correct[: len(read)].double().mean())
     return Scores({TASK_ACCURACY: correct}, {TASK_ACCURACY: {"chance": chance, "ceiling": ceiling}})
 
 
-def score_eavesdropping(rebuilt: Tensor, reader: Reader, truth: Truth) -> Scores:
-    """Whether an independent network reads the labels of photos on reconstructions (n, 3, h, w) of the first ones."""
-    scores, read = Scores(), reader.read(rebuilt)
+def score_eavesdropping(read: Mapping[str, Tensor], reader: Reader, truth: Truth) -> Scores:
+    """Whether an independent network reads the photos' labels on reconstructions of the first ones, by label (n,)."""
+    scores = Scores()
     for name, photos in reader.photos.items():
-        labels = truth.attributes[name][: len(rebuilt)]
+        labels = truth.attributes[name][: len(read[name])]
         known = labels >= 0
         if len(labels[known].unique()) < 2:
             continue
         metric = EAVESDROPPING if name == truth.task else f"{EAVESDROPPING}_{name}"
-        ceiling = (photos[: len(rebuilt)] == labels)[known].double().mean()
+        ceiling = (photos[: len(labels)] == labels)[known].double().mean()
         references = {"chance": float(labels[known].bincount().max() / known.sum()), "ceiling": float(ceiling)}
         scores |= Scores({metric: (read[name] == labels).double().where(known, torch.nan)}, {metric: references})
     return scores

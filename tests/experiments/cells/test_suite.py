@@ -19,8 +19,9 @@ from splitleak.attacks.refine import Refine
 from splitleak.attacks.ridge import Ridge
 from splitleak.experiments.cells.attack import AttackCell
 from splitleak.experiments.cells.build import cells_of
-from splitleak.experiments.cells.suite import StrongestCell, chosen_likeness
+from splitleak.experiments.cells.suite import StrongestCell, chosen_of
 from splitleak.experiments.judge.metrics import pictures
+from splitleak.experiments.judge.scores import Seen
 from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.report.tables.matched import yardstick
@@ -266,14 +267,22 @@ def test_who_is_after_structure_chooses_for_it(tmp_path: Path) -> None:
 
 def test_each_score_is_of_what_was_chosen_for_it() -> None:
     metrics = ("psnr", "ssim", "lpips", "ms_ssim")
-    reached = [{metric: torch.rand(4) for metric in metrics} for _ in range(3)]
+    members = [
+        Seen(
+            {metric: torch.rand(4) for metric in metrics}, torch.arange(4) + 10 * k, {"hat": torch.arange(4) - 10 * k}
+        )
+        for k in range(3)
+    ]
     chosen = {name: torch.tensor(of) for name, of in (("psnr", [0, 1, 2, 0]), ("ssim", [1] * 4), ("lpips", [2] * 4))}
-    scores = chosen_likeness(reached, chosen)
-    assert torch.equal(scores["ssim"], reached[1]["ssim"])
-    assert torch.equal(scores["lpips"], reached[2]["lpips"])
+    found = chosen_of(members, chosen)
+    assert torch.equal(found.likeness["ssim"], members[1].likeness["ssim"])
+    assert torch.equal(found.likeness["lpips"], members[2].likeness["lpips"])
     for metric in ("psnr", "ms_ssim"):
-        expected = [reached[attack][metric][photo] for photo, attack in enumerate((0, 1, 2, 0))]
-        assert scores[metric].tolist() == torch.stack(expected).tolist()
+        expected = [members[attack].likeness[metric][photo] for photo, attack in enumerate((0, 1, 2, 0))]
+        assert found.likeness[metric].tolist() == torch.stack(expected).tolist()
+    assert found.task is not None
+    assert found.task.tolist() == [0, 11, 22, 3]
+    assert found.labels["hat"].tolist() == [0, -9, -18, 3]
 
 
 def test_the_choice_is_the_same_whatever_the_photos_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

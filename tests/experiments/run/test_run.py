@@ -127,7 +127,7 @@ def test_one_more_attack_computes_only_its_own_stages(whole: tuple[Path, list[di
     _, fresh, store = run_plan(text + RIDGE + "window = 3\n", folder)
     (folder / "plan.toml").write_text(text)
     assert sum(fresh) == 10  # the new attack's cells, and the suite's choice with it
-    assert store.computed == ["attack", "likeness", "strongest"] * 5
+    assert store.computed == ["attack", "seen", "strongest"] * 5
 
 
 def test_the_unaware_attacker_is_weaker_and_labelled(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_dry_run_counts_what_is_missing(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs" / CACHE, torch.device("cpu"))
     assert Counter(stage.label for stage in pending_stages(run.cells, store).values()) == {
         "attack": 6,
-        "likeness": 6,
+        "seen": 6,
         "probe": 3,
         "bounds": 3,
         "floor": 1,

@@ -58,8 +58,8 @@ def test_unknown_labels_do_not_count() -> None:
     photos = {"age": torch.tensor([0, 1, 0, 1]), "hat": torch.tensor([0, 0, 0, 0])}
     labels = {"age": torch.tensor([0, 1, 1, -1]), "hat": torch.zeros(4, dtype=torch.int64)}
     shown = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
-    own = Reader(photos, lambda _: {"age": torch.tensor([0, 0, 1, 0]), "hat": torch.zeros(4, dtype=torch.int64)})
-    scores = score_eavesdropping(shown, own, Truth(shown, labels, "smile"))
+    read = {"age": torch.tensor([0, 0, 1, 0]), "hat": torch.zeros(4, dtype=torch.int64)}
+    scores = score_eavesdropping(read, Reader(photos, lambda _: read), Truth(shown, labels, "smile"))
     assert set(scores.values) == {"eavesdropping_accuracy_age"}  # nobody can be wrong about the hat
     assert scores.values["eavesdropping_accuracy_age"][:3].tolist() == [1, 0, 1]
     assert scores.values["eavesdropping_accuracy_age"][3].isnan()
