@@ -25,8 +25,8 @@ Sampling = Literal["ordered", "elementwise"]
 class Shredder(Defense):
     """Learn noise tensors with the network frozen, and send features + noise drawn from what was learned.
 
-    Each tensor starts as Laplace noise and lowers cross-entropy - ``weight`` times its mean magnitude. The task can so
-    bear noise of a size that, drawn blindly, would destroy it. What is drawn for each image is of two kinds:
+    Each tensor starts as Laplace noise and lowers cross-entropy - ``weight`` times its mean magnitude. The task can
+    so bear noise of a size that, drawn blindly, would destroy it. What is drawn for each image is of two kinds:
 
     - ``ordered``, as the conference version does: one of the tensors is picked, as many values are drawn from the
       Laplace distribution that fits its values, and they are laid out in its order. Order statistics of thousands
@@ -57,8 +57,8 @@ class Shredder(Defense):
         super().__post_init__()
         if self.sampling == "elementwise" and self.tensors < 2:
             raise InvalidInputError(
-                "shredder.tensors = 1: sampling = 'elementwise' takes each element's spread over the tensors; learn at "
-                "least 2"
+                "shredder.tensors = 1: sampling = 'elementwise' takes each element's spread over the tensors; "
+                "learn at least 2"
             )
 
     def inapplicable(self, shape: tuple[int, ...], task: str | None) -> str | None:

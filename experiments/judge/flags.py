@@ -189,8 +189,8 @@ _LISTED = (
     ),
     Flag(
         "few-patterns",
-        "What is drawn at random is only which of a few fixed patterns is added: who sends one photo often finds them "
-        "all, and subtracts the one that a release most likely holds.",
+        "What is drawn at random is only which of a few fixed patterns is added: who sends one photo often finds "
+        "them all, and subtracts the one that a release most likely holds.",
         "Draw each value afresh on each send.",
         lambda evidence: evidence.patterns > 0,
     ),
