@@ -135,6 +135,10 @@ class _SubsetChannel(Channel):
     def send(self, features: Tensor) -> Tensor:
         return features.index_select(self.axis, self.kept)
 
+    def carried(self, arrived: Tensor) -> Tensor:
+        """Where a kept channel stands in the release."""
+        return arrived.index_select(self.axis, self.kept)
+
     def receive(self, release: Tensor) -> Tensor:
         shape = list(release.shape)
         shape[self.axis] = self.fill.shape[self.axis]

@@ -131,8 +131,10 @@ def test_quantised_bytes_are_bits_and_decode_to_the_same_tensor(bits: int) -> No
     packed = channel.pack(release[0])
     assert len(packed) <= math.ceil(bits * features[0].numel() / 8) + HEADER
     assert torch.equal(channel.unpack(packed), release[0])
-    step = channel.get_buffer("step")
-    assert bool(((channel.receive(release) - features).abs() <= 0.5001 * step + 1e-6).all())
+    low, step = channel.get_buffer("low"), channel.get_buffer("step")
+    inside = (features >= low - step / 2) & (features <= low + (2**bits - 0.5) * step)
+    assert bool(inside.float().mean() > 0.8)
+    assert bool(((channel.receive(release) - features).abs() <= 0.5001 * step + 1e-6)[inside].all())
 
 
 def test_quantisation_passes_gradients_straight_through_within_its_range() -> None:
