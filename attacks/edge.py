@@ -21,15 +21,25 @@ class Edge(nn.Module, ABC):
     def send(self, features: Tensor) -> Tensor:
         """Features -> release; a random device draws afresh on each call."""
 
+    def send_like(self, features: Tensor, release: Tensor) -> Tensor:
+        """As ``send``; where a device chooses what it sends, that is what it chose in ``release`` (n, ...).
+
+        A search compares values at the places that arrived. If it chose anew for each candidate, most of these
+        places would hold a blank at first, which has no gradient.
+        """
+        return self.send(features)
+
     def forward(self, images: Tensor) -> Tensor:
         """One send."""
         return self.send(self.features(images))
 
     @final
-    def several(self, images: Tensor, count: int) -> list[Tensor]:
-        """Several sends of the same images."""
+    def several(self, images: Tensor, count: int, like: Tensor | None = None) -> list[Tensor]:
+        """Several sends of the same images; with ``like`` (n, ...) what was chosen in it is sent each time."""
         features = self.features(images)
-        return [self.send(features) for _ in range(count)]
+        if like is None:
+            return [self.send(features) for _ in range(count)]
+        return [self.send_like(features, like) for _ in range(count)]
 
 
 @final

@@ -295,6 +295,9 @@ class _Stepped(Edge):
     def send(self, features: Tensor) -> Tensor:
         return self.step(self.edge.send(features))
 
+    def send_like(self, features: Tensor, release: Tensor) -> Tensor:
+        return self.step(self.edge.send_like(features, release))
+
 
 @dataclass
 class Pairs:

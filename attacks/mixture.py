@@ -86,6 +86,36 @@ def look_for_mixture(send: Send, photos: int) -> Mixture | None:
         send: counts the releases.
         photos: how many the adversary has.
     """
+    seen = _see(send, photos)
+    if seen is None or len(seen.pairs) < HELD_OUT:
+        return None
+    patterns, pairs = seen.patterns, seen.pairs
+    held_out = torch.arange(len(pairs), device=patterns.device) % HELD_OUT == 0
+    weights, offsets = _discriminant(pairs[~held_out].features, patterns)
+    mixture = Mixture(patterns.view(len(patterns), *seen.shape), weights, offsets)
+    return mixture if pairs[held_out].left_by(mixture, patterns) < LEFT else None
+
+
+def patterns_added(send: Send, photos: int) -> int:
+    """How many patterns the channel adds one of to whatever photo it is; 0 where it does anything else, or nothing.
+
+    Whether a single send tells which of them it was, so that it can be subtracted, is not asked: see
+    ``look_for_mixture``, whose arguments these are.
+    """
+    seen = _see(send, photos)
+    return len(seen.patterns) if seen and len(seen.pairs) else 0
+
+
+class _Seen(NamedTuple):
+    """``patterns``: (k, entries), with mean 0; ``pairs``: sends that they explain; ``shape``: of one release."""
+
+    patterns: Tensor
+    pairs: "_Pairs"
+    shape: torch.Size
+
+
+def _see(send: Send, photos: int) -> _Seen | None:
+    """The patterns that explain by what two sends of any photo differ; None where there are none such."""
     one = torch.zeros(SENDS, dtype=torch.long)
     few = send(one[:FEW]).float()
     if (few == few[0]).all():
@@ -97,12 +127,7 @@ def look_for_mixture(send: Send, photos: int) -> Mixture | None:
     patterns = grouped.centres - grouped.centres.mean(0)
     rows = torch.arange(1, 1 + min(PAIRED, photos - 1))
     pairs = _explained(send(rows).float().flatten(1), send(rows).float().flatten(1), patterns, grouped.within)
-    if pairs is None or len(pairs) < HELD_OUT:
-        return None
-    held_out = torch.arange(len(pairs), device=patterns.device) % HELD_OUT == 0
-    weights, offsets = _discriminant(pairs[~held_out].features, patterns)
-    mixture = Mixture(patterns.view(len(patterns), *sends.shape[1:]), weights, offsets)
-    return mixture if pairs[held_out].left_by(mixture, patterns) < LEFT else None
+    return None if pairs is None else _Seen(patterns, pairs, sends.shape[1:])
 
 
 class _Grouped(NamedTuple):

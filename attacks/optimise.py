@@ -54,8 +54,10 @@ class FeatureLoss:
 
     ``mse``: mean over the features of the squared difference, each in units of the feature's ``variance`` over
     photos (1 on average between a photo and the mean). ``cosine``: one minus the cosine. Places that the defence
-    left blank (``mask`` false) do not count. With ``draws`` above one the loss, and with it the gradient, is
-    averaged over the channel's randomness (expectation over transformation, Athalye et al., ICML 2018).
+    left blank (``mask`` false) do not count, and at the others candidates are compared by what they would send there:
+    a device that chooses by the photo what it sends does not choose anew for them. With ``draws`` above one the loss,
+    and with it the gradient, is averaged over the channel's randomness (expectation over transformation, Athalye et
+    al., ICML 2018).
     """
 
     edge: Edge
@@ -67,7 +69,8 @@ class FeatureLoss:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Of each image, (n,)."""
-        return torch.stack([self._once(sent) for sent in self.edge.several(images, self.draws)]).mean(0)
+        sends = self.edge.several(images, self.draws, like=self.release)
+        return torch.stack([self._once(sent) for sent in sends]).mean(0)
 
     def _once(self, sent: Tensor) -> Tensor:
         if self.distance == "cosine":

@@ -81,6 +81,14 @@ class Channel(nn.Module):
         """On the edge: features (n, *shape) -> release (n, ...), the only thing that travels."""
         return features
 
+    def send_like(self, features: Tensor, release: Tensor) -> Tensor:
+        """As ``send``, for who searches for features with this release: a choice that shows in it is not made anew.
+
+        Where ``send`` chooses by the features what it sends, a candidate whose choice is another has no gradient at
+        most of the places that arrived. A channel of this kind sends of the candidate what was sent in ``release``.
+        """
+        return self.send(features)
+
     def receive(self, release: Tensor) -> Tensor:
         """In the cloud: release -> what the tail takes, (n, *shape)."""
         return release
@@ -96,9 +104,26 @@ class Channel(nn.Module):
         """
         return torch.ones_like(release, dtype=torch.bool)
 
+    def carried(self, arrived: Tensor) -> Tensor | None:
+        """Where blanks among features (n, *shape) end up in a release: for a chain in which others stand before this.
+
+        Args:
+            arrived: bool, of the features' shape, false where a part before this one left a blank.
+
+        Returns:
+            Bool, of the release's shape, false where nothing but blanks went in; None where a release does not tell,
+            as behind noise. That is the default of a channel that sends anything else than the features.
+        """
+        return arrived if type(self).send is Channel.send else None
+
     def merge(self, releases: Tensor) -> Tensor:
-        """What several sends of one image tell together: (n, sends, ...) -> release (n, ...), their mean."""
-        return releases.mean(1)
+        """What several sends of one image tell together: (n, sends, ...) -> release (n, ...).
+
+        The mean over the sends in which a feature arrived; over all, where it arrived in none.
+        """
+        arrived = self.arrived(releases.flatten(0, 1)).view_as(releases)
+        weights = (arrived | ~arrived.any(1, keepdim=True)).to(releases.dtype)
+        return (releases * weights).sum(1) / weights.sum(1)
 
     def pack(self, release: Tensor) -> bytes:
         """What travels for one image (a release without the batch axis); ``len()`` is its cost."""

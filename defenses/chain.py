@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from splitleak.defenses.base import Calibration, CalibrationBatch, Channel, Defense, Guarantee, Perturbation, Retrains
 from splitleak.victims.errors import InvalidInputError, unknown
+from splitleak.victims.seeding import seeded
 from splitleak.victims.settings import doc
 from splitleak.victims.training import Training
 
+ROUNDING = 1e-5
+"""Share of the largest value: what a part makes of a blank and undoes again may miss it by so much."""
 ORDER: tuple[Retrains, ...] = ("tail", "network", "anew")
 """From the least to the most that is trained."""
 
@@ -21,7 +24,9 @@ ORDER: tuple[Retrains, ...] = ("tail", "network", "anew")
 class Chain(Defense):
     """Each part gets what the one before it sends: a subset, then noise, then quantisation, for example.
 
-    The cloud undoes them in reverse order. What travels, and its bytes, are the last part's; objectives add up. The
+    The cloud undoes them in reverse order. What travels, and its bytes, are the last part's; objectives add up.
+    Blanks of every part are told from features as long as no part behind it blurs them; noise does, and what several
+    sends tell together is then their plain mean, which keeps each feature but for the factor by which it arrives. The
     epsilon of a query is the smallest that a part proves by itself: what comes after a private mechanism, and what
     comes before one, cannot void it. Training that must account for every photo (``dp_sgd``) goes only with parts
     that never look at them.
@@ -179,11 +184,42 @@ class _ChannelChain(Channel):
             release = channel.receive(release)
         return release
 
-    def arrived(self, release: Tensor) -> Tensor:
-        return self.last.arrived(release)
+    def send_like(self, features: Tensor, release: Tensor) -> Tensor:
+        for channel, sent in zip(self.each, self._as_sent(release), strict=True):
+            features = channel.send(features) if sent is None else channel.send_like(features, sent)
+        return features
 
-    def merge(self, releases: Tensor) -> Tensor:
-        return self.last.merge(releases)
+    def arrived(self, release: Tensor) -> Tensor:
+        """Of the places where any part left a blank, those that a release still tells: behind noise it tells none.
+
+        What a blank became in the parts behind is known; where features of that very value became the same, as many
+        do in few bits, they are taken for blanks too.
+        """
+        flags: Tensor | None = None
+        for channel, sent in zip(self.each, self._as_sent(release), strict=True):
+            if sent is None:
+                continue
+            before = None if flags is None else channel.carried(flags)
+            flags = channel.arrived(sent) if before is None else channel.arrived(sent) & before
+        assert flags is not None, "the last part's release is what was sent"
+        return flags
+
+    def _as_sent(self, release: Tensor) -> list[Tensor | None]:
+        """Each part's release, as far as the last one's tells; None where blanks are no longer told from features.
+
+        Parts behind are undone, and what they made of blanks is blank again.
+        """
+        sent: list[Tensor | None] = [release]
+        for channel in reversed(self.each[1:]):
+            behind = sent[0]
+            received = None if behind is None else channel.receive(behind)
+            if received is None or channel.carried(torch.ones_like(received, dtype=torch.bool)) is None:
+                return [None] * (len(self.each) - len(sent)) + sent
+            with seeded("blank"):
+                blank = channel(torch.zeros_like(received[:1]))
+            near = (received - blank).abs() <= ROUNDING * received.abs().amax()
+            sent.insert(0, received.masked_fill(near, 0))
+        return sent
 
     def pack(self, release: Tensor) -> bytes:
         return self.last.pack(release)

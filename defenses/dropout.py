@@ -44,10 +44,14 @@ class _Dropping(Channel):
         """Random in evaluation too: it is the defence, not a regulariser."""
         return features * (torch.rand_like(features) >= self.rate)
 
+    def send_like(self, features: Tensor, release: Tensor) -> Tensor:
+        """The features at the places that arrived."""
+        return features * self.arrived(release)
+
     def arrived(self, release: Tensor) -> Tensor:
         """What is not zero."""
         return release != 0
 
-    def merge(self, releases: Tensor) -> Tensor:
-        """The mean over the sends in which a feature arrived."""
-        return releases.sum(1) / (releases != 0).sum(1).clamp_min(1)
+    def carried(self, arrived: Tensor) -> Tensor:
+        """A blank stays one."""
+        return arrived

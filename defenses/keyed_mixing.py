@@ -50,6 +50,11 @@ class _MixingChannel(Channel):
     def receive(self, release: Tensor) -> Tensor:
         return mix_channels(release, self.matrix.T, self.axis)
 
+    def carried(self, arrived: Tensor) -> Tensor:
+        """A mixture of channels is blank where all of them are."""
+        there: Tensor = mix_channels(arrived.float(), self.matrix.abs(), self.axis) > 0
+        return there
+
 
 def secret_matrix(form: str, channels: int, key: int) -> Tensor:
     """An orthogonal matrix (channels, channels), uniform among rotations and reflections, or a permutation."""

@@ -45,9 +45,17 @@ class _LargestChannel(Channel):
         largest = flat.abs().topk(self.count, dim=1).indices
         return (flat * torch.zeros_like(flat).scatter_(1, largest, 1.0)).view_as(features)
 
+    def send_like(self, features: Tensor, release: Tensor) -> Tensor:
+        """The features at the places that arrived."""
+        return features * self.arrived(release)
+
     def arrived(self, release: Tensor) -> Tensor:
         """What is not zero."""
         return release != 0
+
+    def carried(self, arrived: Tensor) -> Tensor:
+        """A blank stays one."""
+        return arrived
 
     def pack(self, release: Tensor) -> bytes:
         """Values, and their places as numbers or as one bit for each feature, whichever is shorter."""

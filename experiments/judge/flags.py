@@ -41,6 +41,7 @@ class Evidence:
     overlap: int = 0
     absent: bool = False
     frozen: bool = False
+    patterns: int = 0
     unbounded: bool = False
     refuted: bool = False
     unmatched: bool = False
@@ -185,6 +186,13 @@ _LISTED = (
         "that draw subtracts it.",
         "Draw afresh on each send.",
         lambda evidence: evidence.frozen,
+    ),
+    Flag(
+        "few-patterns",
+        "What is drawn at random is only which of a few fixed patterns is added: who sends one photo often finds "
+        "them all, and subtracts the one that a release most likely holds.",
+        "Draw each value afresh on each send.",
+        lambda evidence: evidence.patterns > 0,
     ),
     Flag(
         "answers-without-release",

@@ -228,6 +228,7 @@ class Results:
             overlap=max(cell.overlap for cell in cells),
             absent=row.defence.name != UNDEFENDED and all(cell.probe.absent for cell in cells),
             frozen=any(cell.probe.frozen for cell in cells),
+            patterns=max(cell.probe.patterns for cell in cells),
             unbounded=any(cell.probe.unbounded for cell in cells),
             refuted=any(cell.refuted for cell in cells),
             unmatched=unmatched,

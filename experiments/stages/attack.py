@@ -62,6 +62,11 @@ class EdgeDevice(Edge):
         """Release of what ``features`` gave."""
         return self._merged(self.model.edge if self.model.perturbs else self.model.channel.send, features)
 
+    def send_like(self, features: Tensor, release: Tensor) -> Tensor:
+        """Of what ``features`` gave, what of its photo was sent in ``release``."""
+        channel, known = self.model.channel, self.model.features if self.model.perturbs else torch.nn.Identity()
+        return self._merged(lambda some: channel.send_like(known(some), release), features)
+
     def as_received(self, encoder: nn.Module, images: Tensor) -> Tensor:
         """What the tail would be given of images if the device had this encoder, see ``QueryFree``.
 

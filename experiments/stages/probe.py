@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from splitleak.attacks.mixture import patterns_added
 from splitleak.defenses.base import Guarantee
 from splitleak.experiments.judge.metrics.epsilon import audited_epsilon
 from splitleak.experiments.stages.attack import EdgeDevice
@@ -17,9 +18,13 @@ from splitleak.experiments.stages.protect import ProtectStage
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.seeding import seeded
-from splitleak.victims.tensors import to_float
+from splitleak.victims.tensors import BATCH, to_float
 
 PHOTOS = 16
+SENT_TWICE = 64
+"""Photos, at most, on which it is tried whether a few patterns explain what a random device adds."""
+PLACED = 0.01
+"""Share of a release by which it may depend on the photo's place in the batch: sums are rounded in another order."""
 STRETCHES = (10.0, 1000.0)
 """Features are multiplied with these: where a sensitivity is enforced, the larger moves the release no further."""
 
@@ -29,14 +34,17 @@ class Probe:
     """What was seen of a device from outside, on some photos of the validation part.
 
     ``absent``: what is sent is bit for bit what the undefended device sends. ``frozen``: noise is claimed, but two
-    sends of a photo are the same, or what is added is the same for all photos. ``unbounded``: an epsilon is claimed
-    for a query, but what is sent moves as far as the features do. ``epsilon_at_least``: what an adversary proves
-    about an epsilon that is claimed for a query, see ``audited_epsilon``; above the claim, the claim is false. None
-    where none is claimed.
+    sends of a photo are the same; or, claimed or not, what is added is the same for all photos, or for all that
+    stand in one place of a batch. ``patterns``: how many there are where a device that draws at random only picks
+    which of a few it adds to the photo's features, see ``patterns_added``; 0 elsewhere. ``unbounded``: an epsilon is
+    claimed for a query, but what is sent moves as far as the features do. ``epsilon_at_least``: what an adversary
+    proves about an epsilon that is claimed for a query, see ``audited_epsilon``; above the claim, the claim is
+    false. None where none is claimed.
     """
 
     absent: bool = False
     frozen: bool = False
+    patterns: int = 0
     unbounded: bool = False
     epsilon_at_least: float | None = None
 
@@ -57,13 +65,24 @@ class ProbeStage(Stage):
         with torch.no_grad(), seeded("probe", self.protect.seed):
             features, undefended = device.model.features(images), plain(images)
             first, second = device(images), device(images)
+            fixed = same(first, second)
             probe = Probe(
                 absent=same(first, undefended),
-                frozen=claims_noise(guarantee) and (same(first, second) or one_shift(first, features)),
+                frozen=(fixed and (claims_noise(guarantee) or placed(device, images, first)))
+                or one_shift(first, features),
+                patterns=self._patterns(device, store),
                 unbounded=claims_epsilon(guarantee) and unbounded(device.model.channel.send, features),
                 epsilon_at_least=audited(device.model.channel.send, features, guarantee),
             )
         (folder / "probe.json").write_text(json.dumps(asdict(probe)))
+
+    def _patterns(self, device: EdgeDevice, store: Store) -> int:
+        """Of every device that draws at random, whatever it claims."""
+
+        def send(rows: Tensor) -> Tensor:
+            return torch.cat([device.resend("validation", some) for some in rows.split(BATCH)])
+
+        return patterns_added(send, min(len(self.protect.images("validation", store)), SENT_TWICE))
 
     def load(self, store: Store) -> Probe:
         """What was seen."""
@@ -99,6 +118,15 @@ def one_shift(release: Tensor, features: Tensor) -> bool:
         return False
     added = release - features
     return bool(added.any()) and torch.allclose(added, added[:1].expand_as(added), rtol=1e-3, atol=1e-5)
+
+
+def placed(send: Callable[[Tensor], Tensor], images: Tensor, release: Tensor) -> bool:
+    """Whether a device that does not draw sends another release of a photo in another place of the batch.
+
+    Then what it adds was drawn once for all batches: who sends a known photo in the same place reads it off.
+    """
+    moved = send(images.roll(1, 0)).roll(-1, 0)
+    return float((moved - release).norm()) > PLACED * float(release.norm())
 
 
 def unbounded(send: Callable[[Tensor], Tensor], features: Tensor) -> bool:

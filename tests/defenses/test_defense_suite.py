@@ -21,7 +21,7 @@ from splitleak.defenses.adversarial_training import AdversarialTraining
 from splitleak.defenses.base import Calibration, CalibrationBatch, Defense
 from splitleak.defenses.bottleneck import Bottleneck
 from splitleak.defenses.chain import Chain
-from splitleak.defenses.channel_subset import ChannelSubset, least_leaking
+from splitleak.defenses.channel_subset import ChannelSubset
 from splitleak.defenses.checks import toy_calibration, toy_channel
 from splitleak.defenses.clipped_noise import ClippedNoise, Mechanism, analytic_gaussian_sigma
 from splitleak.defenses.cloak import Cloak
@@ -131,8 +131,10 @@ def test_quantised_bytes_are_bits_and_decode_to_the_same_tensor(bits: int) -> No
     packed = channel.pack(release[0])
     assert len(packed) <= math.ceil(bits * features[0].numel() / 8) + HEADER
     assert torch.equal(channel.unpack(packed), release[0])
-    step = channel.get_buffer("step")
-    assert bool(((channel.receive(release) - features).abs() <= 0.5001 * step + 1e-6).all())
+    low, step = channel.get_buffer("low"), channel.get_buffer("step")
+    inside = (features >= low - step / 2) & (features <= low + (2**bits - 0.5) * step)
+    assert bool(inside.float().mean() > 0.8)
+    assert bool(((channel.receive(release) - features).abs() <= 0.5001 * step + 1e-6)[inside].all())
 
 
 def test_quantisation_passes_gradients_straight_through_within_its_range() -> None:
@@ -421,59 +423,6 @@ def test_the_adversary_learns_and_its_error_counts_up_to_the_floor() -> None:
     term(images, features, release, torch.zeros(()), None).backward()
     assert release.grad is not None
     assert float(release.grad.abs().max()) > 0
-
-
-# ---- channel subset by leakage
-
-
-def slow_least_leaking(covariance: Array, cross: Array, saliency: Array, count: int) -> list[int]:
-    """Every elimination from scratch: the rise of the linear inversion's error for the saliency that goes."""
-    ridge = 1e-3 * np.diag(covariance).mean()
-    kept = list(range(len(covariance)))
-
-    def explained(channels: list[int]) -> float:
-        inner = covariance[np.ix_(channels, channels)] + ridge * np.eye(len(channels))
-        return float(np.trace(cross[channels].T @ np.linalg.solve(inner, cross[channels])))
-
-    while len(kept) > count:
-        lost = [(explained(kept) - explained([one for one in kept if one != gone])) / saliency[gone] for gone in kept]
-        kept.pop(int(np.argmax(lost)))
-    return kept
-
-
-@settings(deadline=None, max_examples=25)
-@given(size=st.integers(2, 7), seed=st.integers(0, 10_000))
-def test_least_leaking_is_the_slow_one(size: int, seed: int) -> None:
-    generator = np.random.default_rng(seed)
-    factors, pixels = generator.normal(size=(50, size)), generator.normal(size=(50, 4))
-    mixed = factors + generator.normal(size=(4, size)).T.dot(pixels.T).T
-    covariance, cross = np.cov(mixed.T, bias=True).reshape(size, size), mixed.T @ pixels / 50
-    saliency = generator.uniform(0.1, 1, size)
-    count = int(generator.integers(1, size))
-    found = least_leaking(*(torch.from_numpy(a) for a in (covariance, cross, saliency)), count)
-    assert found.tolist() == slow_least_leaking(covariance, cross, saliency, count)
-
-
-def test_a_channel_that_is_always_the_same_is_no_channel_worth_its_bytes() -> None:
-    covariance, cross = torch.eye(5, dtype=torch.float64), torch.full((5, 2), 0.4, dtype=torch.float64)
-    saliency = torch.tensor([0.2, 0.0, 0.7, 0.4, 0.3], dtype=torch.float64)
-    covariance[1], covariance[:, 1], cross[1] = 0, 0, 0
-    for count in (1, 2, 3, 4):
-        assert 1 not in least_leaking(covariance, cross, saliency, count).tolist()
-
-
-def test_a_subset_is_put_back_in_half_precision_too() -> None:
-    channel, features = toy_channel(ChannelSubset(0.5), toy_calibration())
-    back = channel(features.bfloat16())
-    assert back.dtype == torch.bfloat16
-    torch.testing.assert_close(back.float(), channel(features), rtol=1e-2, atol=1e-2)
-
-
-def test_a_channel_that_shows_the_picture_and_serves_no_task_goes_first() -> None:
-    covariance = torch.eye(3, dtype=torch.float64)
-    cross = torch.tensor([[0.9], [0.5], [0.5]], dtype=torch.float64)
-    assert least_leaking(covariance, cross, torch.tensor([0.1, 1.0, 1.0]), 2).tolist() == [1, 2]
-    assert least_leaking(covariance, cross, torch.tensor([100.0, 1.0, 1.0]), 1).tolist() == [0]
 
 
 # ---- chain

@@ -40,6 +40,7 @@ RAISING = {
     "epsilon-refuted": replace(SOUND, refuted=True),
     "defence-absent": replace(SOUND, absent=True),
     "frozen-draw": replace(SOUND, frozen=True),
+    "few-patterns": replace(SOUND, patterns=2),
     "answers-without-release": replace(SOUND, floor=_photos(13, 1), shuffled=_photos(14, 2)),
     "range-cut-off": replace(SOUND, cut_off=0.06),
 }
