@@ -49,7 +49,7 @@ class Disco(Defense):
     rate: Annotated[float, Ge(0), Lt(1), doc("share of each image's channels that is pruned")] = 0.6
     weight: Annotated[float, Ge(0), doc("of the decoder's error, in units of the mean image's; published: 1")] = 1.0
     temperature: Annotated[float, Gt(0), doc("of the choice's gradient, as published")] = 1 / 30
-    steps: Annotated[int, Gt(0), doc(f"of the pruner's training, each on {BATCH} photos")] = 600
+    steps: Annotated[int, Gt(0), doc(f"of the pruner's training, each on {BATCH} photos")] = 300
 
     def inapplicable(self, shape: tuple[int, ...], task: str | None) -> str | None:
         """The pruner learns what the task can spare."""
@@ -131,6 +131,7 @@ class _PruningChannel(Channel):
             optimizer.zero_grad(set_to_none=True)
             (task + hidden).backward()
             optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
     def _choice(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Of each channel, (n, channels): 1 if it is kept and else 0, and the sigmoid that learns in its place."""

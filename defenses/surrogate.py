@@ -131,9 +131,9 @@ class AdversarialTerm(nn.Module):
     """A term of the training loss: minus how far a decoder is from the photo, while the decoder gets nearer.
 
     The decoder may have a head start on the network as it is: from one that knows nothing yet, there is nothing to
-    hide. It counts in units of the mean image's distance and at most as one: who decodes worse than that knows nothing, and
-    to fool today's decoder further teaches nothing about tomorrow's. In eval mode the decoder judges and does not
-    learn.
+    hide. It counts in units of the mean image's distance and at most as one: who decodes worse than that knows
+    nothing, and to fool today's decoder further teaches nothing about tomorrow's. In eval mode the decoder judges and
+    does not learn.
 
     Args:
         structure: share of 1 - SSIM in the distance, the rest is the squared error.
