@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Le
 from torch import nn
 
 from splitleak.defenses.base import Calibration, Channel, Defense, Retrains
@@ -34,10 +34,14 @@ class AdversarialTraining(Defense):
     retrains: ClassVar[Retrains] = "network"
 
     gamma: Annotated[float, Ge(0), doc("of the decoder's error, in units of the mean image's")] = 1.0
+    structure: Annotated[
+        float, Ge(0), Le(1), doc("share of 1 - SSIM in that error, beside the squared one; ResSFL's code: 1")
+    ] = 0.5
+    decoder_steps: Annotated[int, Gt(0), doc("of the decoder for each of the network; ResSFL's code: 3")] = 3
 
     def objective(self, calibration: Calibration, channel: Channel) -> nn.Module:
         """The decoder's error."""
-        return AdversarialTerm(calibration, channel, self.gamma)
+        return AdversarialTerm(calibration, channel, self.gamma, self.structure, self.decoder_steps)
 
     def statistic(self, calibration: Calibration) -> float:
         """How much farther from the photos a fresh decoder ends after a short training."""

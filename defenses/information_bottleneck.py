@@ -36,6 +36,11 @@ class InformationBottleneck(Defense):
     strengths: ClassVar[tuple[float, ...]] = (1e-11, 1e-8, 1e-6, 1e-4)
 
     beta: Annotated[float, Ge(0), doc("of the divergence from N(0, 1), in nats per image")] = 1e-3
+    trains_encoder: Annotated[bool, doc("and not only what stands behind the cut; the first paper does")] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "retrains", "network" if self.trains_encoder else "tail")
 
     def channel(self, shape: tuple[int, ...]) -> Channel:
         """Draws on the edge, scales back in the cloud."""

@@ -1,17 +1,24 @@
 """A decoder that stands for the attacker while a defence is made."""
 
+import itertools
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from splitleak.defenses.base import Calibration, Channel
+from splitleak.defenses.base import Calibration, CalibrationBatch, Channel
+from splitleak.victims.structure import structural_similarity
 
+Distance = Callable[[Tensor, Tensor], Tensor]
 LEARNING_RATE = 1e-3
 WIDEST, NARROWEST = 128, 16
 GROUPS = 8
+BATCH = 32
+"""Photos of a step of what is trained before the network is."""
 HEAD_START = 100
 """Steps that a decoder learns before the network that it attacks moves."""
 
@@ -50,12 +57,50 @@ def _convolution(source: int, target: int) -> list[nn.Module]:
     return [nn.Conv2d(source, target, 3, padding=1), nn.GroupNorm(GROUPS, target), nn.LeakyReLU(0.2)]
 
 
-class Surrogate(nn.Module):
-    """A decoder with its optimizer, which learns step by step beside what it is to be defended against."""
+@dataclass(frozen=True)
+class Likeness:
+    """How far pictures are from photos, in units of the mean image's distance: 1 tells nothing, 0 all.
 
-    def __init__(self, decoder: SurrogateDecoder) -> None:
+    ``structure``: the share of 1 - SSIM in it, the rest is the squared error. ``pixels`` and ``shapes``: the mean
+    image's squared error and its 1 - SSIM.
+    """
+
+    structure: float
+    pixels: float
+    shapes: float
+
+    @classmethod
+    def of(cls, calibration: Calibration, structure: float) -> "Likeness":
+        """With the units of the train part."""
+        total, count = torch.zeros((), dtype=torch.float64, device=calibration.device), 0
+        for batch in calibration.batches():
+            total, count = total + batch.images.double().sum(0), count + len(batch.images)
+        mean = (total / count).float()
+        pixels = shapes = 0.0
+        for batch in calibration.batches():
+            pixels += float(squared_error(mean, batch.images).sum())
+            shapes += float((1 - structural_similarity(mean.expand_as(batch.images), batch.images)).sum())
+        return cls(structure, pixels / count, shapes / count)
+
+    def __call__(self, rebuilt: Tensor, images: Tensor) -> Tensor:
+        """Of each image, (n,)."""
+        distance = (1 - self.structure) * squared_error(rebuilt, images) / self.pixels
+        if self.structure:
+            distance = distance + self.structure * (1 - structural_similarity(rebuilt, images)) / self.shapes
+        return distance
+
+
+class Surrogate(nn.Module):
+    """A decoder with its optimizer, which learns step by step beside what it is to be defended against.
+
+    Args:
+        distance: (rebuilt, images) -> how far they are from each other, (n,); the squared error where none is given.
+    """
+
+    def __init__(self, decoder: SurrogateDecoder, distance: Distance | None = None) -> None:
         super().__init__()
         self.decoder = decoder
+        self.distance = distance or squared_error
         self.optimizer = torch.optim.Adam(self.decoder.parameters(), LEARNING_RATE)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -67,45 +112,53 @@ class Surrogate(nn.Module):
         self.optimizer.load_state_dict(state)
 
     def learn(self, release: Tensor, images: Tensor) -> float:
-        """One step on the squared error; no gradient reaches the release."""
+        """One step; no gradient reaches the release."""
         self.decoder.requires_grad_(True)
         with torch.enable_grad():
-            loss = F.mse_loss(self.decoder(release.detach()), images)
+            loss = self.distance(self.decoder(release.detach()), images).mean()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
         return float(loss.detach())
 
     def error(self, release: Tensor, images: Tensor) -> Tensor:
-        """Squared error of each image, (n,): gradients reach the release and not the decoder."""
+        """Distance of each image, (n,): gradients reach the release and not the decoder."""
         self.decoder.requires_grad_(False)
-        errors: Tensor = (self.decoder(release) - images).square().flatten(1).mean(1)
-        return errors
+        return self.distance(self.decoder(release), images)
 
 
 class AdversarialTerm(nn.Module):
     """A term of the training loss: minus how far a decoder is from the photo, while the decoder gets nearer.
 
-    The decoder has a head start on the network as it is: from one that knows nothing yet, there is nothing to hide.
-    The error counts in units of the mean image's and at most as one: who decodes worse than that knows nothing, and
-    to fool today's decoder further teaches nothing about tomorrow's.
+    The decoder may have a head start on the network as it is: from one that knows nothing yet, there is nothing to
+    hide. It counts in units of the mean image's distance and at most as one: who decodes worse than that knows
+    nothing, and to fool today's decoder further teaches nothing about tomorrow's. In eval mode the decoder judges and
+    does not learn.
+
+    Args:
+        structure: share of 1 - SSIM in the distance, the rest is the squared error.
+        steps: of the decoder for each of the network.
+        head_start: steps before that.
     """
 
-    def __init__(self, calibration: Calibration, channel: Channel, weight: float) -> None:
+    def __init__(
+        self,
+        calibration: Calibration,
+        channel: Channel,
+        weight: float,
+        structure: float = 0.0,
+        steps: int = 1,
+        head_start: int = HEAD_START,
+    ) -> None:
         super().__init__()
+        self.weight, self.steps = weight, steps
         batch = next(calibration.batches())
         with torch.no_grad():
             release = channel.send(batch.features)
-        self.weight = weight
         decoder = SurrogateDecoder(tuple(release.shape[1:]), *batch.images.shape[2:])
-        self.surrogate = Surrogate(decoder.to(calibration.device))
-        total = square = torch.zeros((), dtype=torch.float64, device=calibration.device)
-        count = 0
-        for batch in calibration.batches():
-            images = batch.images.double()
-            total, square, count = total + images.sum(0), square + images.square().sum(0), count + len(images)
-        self.floor = float((square / count - (total / count).square()).mean())
-        for batch in calibration.cycle(HEAD_START):
+        self.distance = Likeness.of(calibration, structure)
+        self.surrogate = Surrogate(decoder.to(calibration.device), self.distance)
+        for batch in small_batches(calibration, head_start):
             with torch.no_grad():
                 release = channel.send(batch.features)
             self.surrogate.learn(release, batch.images)
@@ -113,7 +166,25 @@ class AdversarialTerm(nn.Module):
     def forward(
         self, images: Tensor, features: Tensor, release: Tensor, logits: Tensor, labels: Tensor | None
     ) -> Tensor:
-        """The decoder learns one step, then judges."""
-        self.surrogate.learn(release, images)
-        hidden: Tensor = (self.surrogate.error(release, images) / self.floor).clamp_max(1).mean()
-        return -self.weight * hidden
+        """The decoder learns, then judges."""
+        for _ in range(self.steps if self.training else 0):
+            self.surrogate.learn(release, images)
+        return -self.weight * self.surrogate.error(release, images).clamp_max(1).mean()
+
+
+def squared_error(rebuilt: Tensor, images: Tensor) -> Tensor:
+    """Of each image, (n,)."""
+    return (rebuilt - images).square().flatten(1).mean(1)
+
+
+def small_batches(calibration: Calibration, steps: int) -> Iterator[CalibrationBatch]:
+    """As many batches as steps, pass after pass, each of random photos of one of the calibration's."""
+    yield from itertools.islice(_split(calibration), steps)
+
+
+def _split(calibration: Calibration) -> Iterator[CalibrationBatch]:
+    while True:
+        for batch in calibration.batches():
+            for rows in torch.randperm(len(batch.images), device=batch.images.device).split(BATCH):
+                labels = None if batch.labels is None else batch.labels[rows]
+                yield CalibrationBatch(batch.images[rows], batch.features[rows], labels)
