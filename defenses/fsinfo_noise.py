@@ -12,18 +12,20 @@ from torch import Tensor, nn
 from splitleak.defenses.base import Calibration, Channel, Defense, Guarantee
 from splitleak.victims.settings import doc
 
-ZERO = 1e-5
-"""Share of its largest singular value below which one of a Jacobian counts as zero: single precision has no less."""
+ZERO = 1e-3
+"""Share of its largest singular value below which one of a Jacobian counts as zero: of their squares, which are what
+is found, single precision tells a millionth of the largest from nothing."""
 
 
 @dataclass(frozen=True)
 class FsInfoNoise(Defense):
-    """Send features + noise of sigma = det(J'J)^(1 / 2d) / (e^F sqrt(2 pi e)) for the Fisher information F.
+    """Send features + noise of sigma = det(J'J)^(1 / 2d) / (e^F sqrt(2 pi e)) for the information F.
 
     J is the Jacobian of the encoder at a photo of d values, so that det(J'J)^(1 / 2d) is the geometric mean of its
     singular values: by how much a step in the photo moves the release. Where the release has fewer values than the
     photo, or J is not of full rank (a unit that is off has no gradient), that is 0 and would ask for no noise at all;
-    taken is the geometric mean of the singular values that are not zero. So F is nats for each direction of the
+    taken is the geometric mean of the singular values that are not zero. So F, Shannon's information approximated from
+    Fisher's, is nats for each direction of the
     photo that the release shows, and says nothing about how many those are.
 
     A sigma for each photo would itself be released, for its noise can be measured. So there is one: the geometric
@@ -33,7 +35,10 @@ class FsInfoNoise(Defense):
     """
 
     name: ClassVar[str] = "fsinfo_noise"
-    paper: ClassVar[str] = "FSInfoGuard (arXiv 2504.10016); Deng et al., InfoDecom, AAAI 2026 (arXiv 2511.13365)"
+    paper: ClassVar[str] = (
+        "Deng, Lu, Duan, Quantifying Privacy Leakage in Split Inference via Fisher-Approximated Shannon Information "
+        "Analysis, arXiv 2504.10016 (FSInfoGuard); Deng et al., InfoDecom, AAAI 2026"
+    )
     strength: ClassVar[str] = "information"
     strengths: ClassVar[tuple[float, ...]] = (2.0, -2.0, -4.0, -8.0)
 

@@ -20,7 +20,10 @@ class LabelSmoothing(Defense):
     nothing is hidden in it: a baseline that costs neither bytes nor time, for defences that cost some.
     """
 
-    paper: ClassVar[str] = "arXiv 2506.15412, ICML 2026 (GPZ); Szegedy et al., Rethinking the Inception, CVPR 2016"
+    paper: ClassVar[str] = (
+        "Liu et al., Partitioning for Intrinsic Model Inversion Resistance in Collaborative Inference, ICML 2026; "
+        "smoothing: Szegedy et al., Rethinking the Inception Architecture for Computer Vision, CVPR 2016"
+    )
     strength: ClassVar[str] = "smoothing"
     strengths: ClassVar[tuple[float, ...]] = (0.01, 0.1, 0.3, 0.9)
     retrains: ClassVar[Retrains] = "network"

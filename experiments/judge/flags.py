@@ -43,6 +43,7 @@ class Evidence:
     frozen: bool = False
     unbounded: bool = False
     refuted: bool = False
+    talkative: bool = False
     unmatched: bool = False
 
 
@@ -171,6 +172,14 @@ _LISTED = (
         "guarantee is false.",
         "Look for noise that is smaller than stated, drawn once for several values, or added before what it hides.",
         lambda evidence: evidence.refuted,
+    ),
+    Flag(
+        "information-above-claim",
+        "What is sent of the validation part tells more bits about its photos than the defence claims for any: these "
+        "photos vary more than those that the claim rests on, or the noise is not what it should be.",
+        "Train photos that are like those that will be sent, more of them, and an encoder that is left as it was when "
+        "the noise was shaped.",
+        lambda evidence: evidence.talkative,
     ),
     Flag(
         "defence-absent",

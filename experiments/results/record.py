@@ -241,6 +241,12 @@ class Record(_Part):
         return least is not None and least > self.epsilon("query")[0]
 
     @property
+    def talkative(self) -> bool:
+        """Whether all sends of a photo tell more about it than is claimed for so many."""
+        found, claimed = self.bounds and self.bounds.information_bits, self.information
+        return found is not None and claimed is not None and found * math.log(2) > self.sends * claimed
+
+    @property
     def information(self) -> float | None:
         """Nats that one release tells about its photo at most, where that is proved."""
         return min((one.information for one in self.guarantees if one.information is not None), default=None)

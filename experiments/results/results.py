@@ -230,6 +230,7 @@ class Results:
             frozen=any(cell.probe.frozen for cell in cells),
             unbounded=any(cell.probe.unbounded for cell in cells),
             refuted=any(cell.refuted for cell in cells),
+            talkative=any(cell.talkative for cell in cells),
             unmatched=unmatched,
         )
 
