@@ -177,8 +177,8 @@ _LISTED = (
         "information-above-claim",
         "What is sent of the validation part tells more bits about its photos than the defence claims for any: these "
         "photos vary more than those that the claim rests on, or the noise is not what it should be.",
-        "Train photos that are like those that will be sent, more of them, and an encoder that is left as it was when "
-        "the noise was shaped.",
+        "More train photos, like those that will be sent, and an encoder that is left as it was when the noise was "
+        "shaped.",
         lambda evidence: evidence.talkative,
     ),
     Flag(
