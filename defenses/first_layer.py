@@ -186,7 +186,8 @@ def _of_channels(layer: Linear, layout: Layout, places: int, device: torch.devic
         values, vectors = torch.linalg.eigh(gram)
         if values[0] > ZERO**2 * values[-1]:  # it sees all of them: no further pattern can change that
             break
-    return (vectors * values.clamp_min(0).sqrt())[None]
+    root: Tensor = vectors * values.clamp_min(0).sqrt()
+    return root[None]
 
 
 def _directions(layout: Layout, matrices: Tensor) -> Seen:

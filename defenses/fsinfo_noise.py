@@ -24,9 +24,9 @@ class FsInfoNoise(Defense):
     J is the Jacobian of the encoder at a photo of d values, so that det(J'J)^(1 / 2d) is the geometric mean of its
     singular values: by how much a step in the photo moves the release. Where the release has fewer values than the
     photo, or J is not of full rank (a unit that is off has no gradient), that is 0 and would ask for no noise at all;
-    taken is the geometric mean of the singular values that are not zero. So F, which puts Fisher's information for Shannon's,
-    is nats for each direction of the photo that the release shows, and says nothing about how many
-    those are.
+    taken is the geometric mean of the singular values that are not zero. So F, which stands
+    for Shannon's information and is made of Fisher's, is nats for each direction of the photo that the release shows,
+    and says nothing about how many those are.
 
     A sigma for each photo would itself be released, for its noise can be measured. So there is one: the geometric
     mean over some photos of the train part. It is taken before anything is trained, of the encoder alone.

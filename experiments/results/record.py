@@ -243,7 +243,8 @@ class Record(_Part):
     @property
     def talkative(self) -> bool:
         """Whether all sends of a photo tell more about it than is claimed for so many."""
-        found, claimed = self.bounds and self.bounds.information_bits, self.information
+        found = self.bounds.information_bits if self.bounds else None
+        claimed = self.information
         return found is not None and claimed is not None and found * math.log(2) > self.sends * claimed
 
     @property
