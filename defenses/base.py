@@ -57,13 +57,17 @@ class Guarantee:
 
     ``epsilon`` and ``delta``: of differential privacy, infinity where no sensitivity is enforced. ``protects``:
     the query (one release) or the training photos. ``noise_std``: of additive Gaussian noise on the release,
-    where there is any: what reconstruction bounds start from.
+    where there is any (the root mean square over its values, where these differ): what reconstruction bounds start
+    from, see ``Channel.whitened``. ``information``: nats that one release tells about its photo at most, on average
+    over photos that are distributed like those of the train part. Sends with fresh noise add up, in nats as in
+    epsilon.
     """
 
     protects: Literal["query", "training"]
     epsilon: float = math.inf
     delta: float = 0.0
     noise_std: float | None = None
+    information: float | None = None
 
 
 class Channel(nn.Module):
@@ -136,6 +140,14 @@ class Channel(nn.Module):
     def guarantee(self) -> Guarantee | None:
         """What is proved about one send, None where nothing is."""
         return None
+
+    def whitened(self, difference: Tensor) -> Tensor | None:
+        """The difference of two releases (n, ...) in units of the noise: times the inverse root of its covariance.
+
+        None where the release carries no Gaussian noise. Noise of different sizes overrides this.
+        """
+        guarantee = self.guarantee()
+        return difference / guarantee.noise_std if guarantee and guarantee.noise_std else None
 
 
 class Perturbation(nn.Module):

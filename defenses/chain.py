@@ -28,8 +28,9 @@ class Chain(Defense):
     Blanks of every part are told from features as long as no part behind it blurs them; noise does, and what several
     sends tell together is then their plain mean, which keeps each feature but for the factor by which it arrives. The
     epsilon of a query is the smallest that a part proves by itself: what comes after a private mechanism, and what
-    comes before one, cannot void it. Training that must account for every photo (``dp_sgd``) goes only with parts
-    that never look at them.
+    comes before one, cannot void it. The nats that a release tells are the fewest in the same way, unless training
+    changes what that part is given. Training that must account for every photo (``dp_sgd``) goes only with parts that
+    never look at them.
     """
 
     paper: ClassVar[str] = "ours; the papers of its parts"
@@ -91,7 +92,7 @@ class Chain(Defense):
         for part in self.parts:
             channels.append(part.channel(shape))
             shape = _sent(channels[-1], shape)
-        return _ChannelChain(channels)
+        return _ChannelChain(channels, trains=self.retrains != "tail")
 
     def objective(self, calibration: Calibration, channel: Channel) -> nn.Module | None:
         """The sum of the parts'."""
@@ -154,9 +155,11 @@ def _behind(calibration: Calibration, before: "_ChannelChain") -> Calibration:
 
 
 class _ChannelChain(Channel):
-    def __init__(self, channels: list[Channel]) -> None:
+    """``trains``: whether the encoder before it is trained behind it."""
+
+    def __init__(self, channels: list[Channel], trains: bool = False) -> None:
         super().__init__()
-        self.channels = nn.ModuleList(channels)
+        self.channels, self.trains = nn.ModuleList(channels), trains
 
     @property
     def each(self) -> list[Channel]:
@@ -231,8 +234,22 @@ class _ChannelChain(Channel):
         stated = [guarantee for channel in self.each if (guarantee := channel.guarantee())]
         if not stated:
             return None
+        best = min(stated, key=lambda guarantee: guarantee.epsilon)
         # the noise of a part is not added to the features but to what other parts made of them
-        return replace(min(stated, key=lambda guarantee: guarantee.epsilon), noise_std=None)
+        return replace(best, noise_std=None, information=self._information())
+
+    def _information(self) -> float | None:
+        """The fewest nats that a part proves by itself: no other part can add to what it lets through.
+
+        They are proved for what a part was given when it was calibrated, and not for what training makes of that.
+        """
+        proved: list[float] = []
+        for number, channel in enumerate(self.each):
+            trained = self.trains or any(True for _ in self.before(number).parameters())
+            guarantee = channel.guarantee()
+            if guarantee and guarantee.information is not None and not trained:
+                proved.append(guarantee.information)
+        return min(proved, default=None)
 
 
 class _Sending(nn.Module):

@@ -136,6 +136,8 @@ def _guarantee(defense: Defense) -> str:
         return "nothing is proved about a photo that is sent"
     stated = toy_channel(defense, toy_calibration())[0].guarantee()
     assert stated is not None
+    if stated.information is not None:
+        return f"each send tells at most {stated.information:g} nats about its photo, at the defaults"
     if math.isinf(stated.epsilon):
         return "no epsilon, for nothing bounds the features; the noise is Gaussian, from which bounds follow"
     return f"epsilon = {stated.epsilon:g}, delta = {stated.delta:g} for each send, at the defaults"

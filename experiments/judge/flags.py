@@ -44,6 +44,7 @@ class Evidence:
     patterns: int = 0
     unbounded: bool = False
     refuted: bool = False
+    talkative: bool = False
     unmatched: bool = False
 
 
@@ -172,6 +173,14 @@ _LISTED = (
         "guarantee is false.",
         "Look for noise that is smaller than stated, drawn once for several values, or added before what it hides.",
         lambda evidence: evidence.refuted,
+    ),
+    Flag(
+        "information-above-claim",
+        "What is sent of the validation part tells more bits about its photos than the defence claims for any: these "
+        "photos vary more than those that the claim rests on, or the noise is not what it should be.",
+        "More train photos, like those that will be sent, and an encoder that is left as it was when the noise was "
+        "shaped.",
+        lambda evidence: evidence.talkative,
     ),
     Flag(
         "defence-absent",

@@ -156,7 +156,7 @@ def _measures(record: Record) -> Iterator[tuple[str, Scalar | Interval]]:
         for protects in ("training", "query"):
             epsilon, delta = record.epsilon(protects)
             yield from ((f"{protects}_epsilon", epsilon), (f"{protects}_delta", delta))
-    yield from ((name, getattr(record, name)) for name in ("noise_std", "queries", "draws"))
+    yield from ((name, getattr(record, name)) for name in ("noise_std", "information", "queries", "draws"))
     yield "query_epsilon_at_least", record.probe.epsilon_at_least
     if record.bounds:
         yield from asdict(record.bounds).items()

@@ -105,12 +105,16 @@ class EdgeTime(_Part):
 
 
 class GuaranteeStatement(_Part):
-    """What is proved of the training photos or of one query; an ``epsilon`` of None is infinite."""
+    """What is proved of the training photos or of one query; an ``epsilon`` of None is infinite.
+
+    ``information``: nats that one release tells about its photo at most.
+    """
 
     protects: Literal["training", "query"]
     epsilon: float | None = None
     delta: float = 0.0
     noise_std: float | None = None
+    information: float | None = None
 
 
 class Allowance(_Part):
@@ -235,6 +239,18 @@ class Record(_Part):
         """Whether an epsilon of one query is claimed that an adversary proves to be larger."""
         least = self.probe.epsilon_at_least
         return least is not None and least > self.epsilon("query")[0]
+
+    @property
+    def talkative(self) -> bool:
+        """Whether all sends of a photo tell more about it than is claimed for so many."""
+        found = self.bounds.information_bits if self.bounds else None
+        claimed = self.information
+        return found is not None and claimed is not None and found * math.log(2) > self.sends * claimed
+
+    @property
+    def information(self) -> float | None:
+        """Nats that one release tells about its photo at most, where that is proved."""
+        return min((one.information for one in self.guarantees if one.information is not None), default=None)
 
     @property
     def noise_std(self) -> float | None:

@@ -231,6 +231,7 @@ class Results:
             patterns=max(cell.probe.patterns for cell in cells),
             unbounded=any(cell.probe.unbounded for cell in cells),
             refuted=any(cell.refuted for cell in cells),
+            talkative=any(cell.talkative for cell in cells),
             unmatched=unmatched,
         )
 

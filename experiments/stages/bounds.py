@@ -44,34 +44,38 @@ class BoundsStage(Stage):
         device, found = EdgeDevice(self.protect, store), None
         guarantee = device.model.channel.guarantee()
         if guarantee is not None and guarantee.noise_std and not device.model.perturbs:
-            noise_std = guarantee.noise_std / math.sqrt(self.sends)
-            found, people = self._errors(device, noise_std, store), self._people(store)
-            aimed, measured = (self._sent(device, part, store) / noise_std for part in PARTS)
+            found, people = self._errors(device, store), self._people(store)
+            aimed, measured = (self._sent(device, part, store) for part in PARTS)
             if found and min(len(aimed), len(measured)) > 1:
                 bits = gaussian_information(aimed, measured)
                 most = None if people is None else fano_rank_1(bits, people)
                 found = replace(found, information_bits=bits, rank1_at_most=most, people=people)
         (folder / "bounds.json").write_text(json.dumps(found and asdict(found)))
 
-    def _errors(self, device: EdgeDevice, noise_std: float, store: Store) -> Bounds | None:
+    def _errors(self, device: EdgeDevice, store: Store) -> Bounds | None:
         def sent(images: Tensor) -> Tensor:
             with seeded("bounds", self.protect.seed):
-                release: Tensor = device(images)
-            return release
+                return self._in_noise(device, device(images))
 
         images = to_float(self.protect.images("validation", store)[:PHOTOS].to(store.device))
         prior = to_float(self.protect.images("auxiliary", store)[:PRIOR])
         with seeded("probes", self.protect.seed):
-            return bounds(sent, images, noise_std, prior)
+            return bounds(sent, images, 1.0, prior)
+
+    def _in_noise(self, device: EdgeDevice, difference: Tensor) -> Tensor:
+        """In units of the noise that is left when all sends are taken together."""
+        whitened = device.model.channel.whitened(difference)
+        assert whitened is not None
+        return whitened * math.sqrt(self.sends)
 
     @torch.no_grad()
     def _sent(self, device: EdgeDevice, part: str, store: Store) -> Tensor:
-        """What is sent of the first photos of a part, less what is sent of the very first under the same draw (n, d):
-        noise that is added is in both, and so in neither."""
+        """What is sent of the first photos of a part, less what is sent of the very first under the same draw, in
+        units of the noise (n, d): noise that is added is in both, and so in neither."""
 
         def sent(rows: Tensor) -> Tensor:
             with seeded("one draw", self.protect.seed):
-                return device.resend(part, rows).flatten(1).float().cpu()
+                return self._in_noise(device, device.resend(part, rows)).flatten(1).float().cpu()
 
         most = min(DIRECTIONS, max(2, VALUES // sent(torch.tensor([0])).shape[1]))
         rows = torch.arange(len(self.protect.images(part, store)))[:most]

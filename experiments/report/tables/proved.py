@@ -52,7 +52,7 @@ def _line(row: DefenceRow) -> tuple[str, ...]:
     return (
         row.defence.label,
         _statement("training epsilon = ", *training),
-        _statement("per query: ", *query),
+        _of_a_send(*query, max((one for cell in cells if (one := cell.information) is not None), default=None)),
         ABSENT if refuted is None else f"{refuted:.2f}",
         ABSENT if noise is None else f"{noise:.3g}",
         _decibels(_measured(row)),
@@ -61,6 +61,12 @@ def _line(row: DefenceRow) -> tuple[str, ...]:
         ABSENT if bits is None else f"{bits:,.0f}",
         ABSENT if rank_1 is None else f"{100 * rank_1:.1f}",
     )
+
+
+def _of_a_send(epsilon: float, delta: float, nats: float | None) -> str:
+    """Such as ``per query: infinite; at most 5.8 bits``; epsilons and bits of K sends add up."""
+    stated = _statement("per query: ", epsilon, delta)
+    return stated if nats is None else f"{stated}; at most {nats / math.log(2):.3g} bits"
 
 
 def _measured(row: DefenceRow) -> float | None:

@@ -38,6 +38,7 @@ RAISING = {
     "unaware-attacker": replace(SOUND, adaptive=False),
     "epsilon-without-sensitivity": replace(SOUND, unbounded=True),
     "epsilon-refuted": replace(SOUND, refuted=True),
+    "information-above-claim": replace(SOUND, talkative=True),
     "defence-absent": replace(SOUND, absent=True),
     "frozen-draw": replace(SOUND, frozen=True),
     "few-patterns": replace(SOUND, patterns=2),
