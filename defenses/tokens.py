@@ -20,7 +20,7 @@ POSITIONS = ("pos_embedding", "pos_embed")
 """What a network calls the embedding that it adds to its tokens: torchvision, timm."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenDefense(Defense, ABC):
     """Of tokens (n, t, d). A class token stays in front, where the tail reads the answer.
 
