@@ -12,7 +12,17 @@ from splitleak.attacks.edge import PlainEdge
 from splitleak.attacks.knowledge import About, AttackerPart, BlackBox, Memo, QueryFree, WhiteBox
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
-from splitleak.victims.toy import CHANNELS, SIZE, STRIDE, toy_colours, toy_encoder, toy_gains, toy_images, toy_tail
+from splitleak.victims.toy import (
+    CHANNELS,
+    SIZE,
+    STRIDE,
+    toy_colours,
+    toy_encoder,
+    toy_gains,
+    toy_halves,
+    toy_images,
+    toy_tail,
+)
 
 AUXILIARY, VALIDATION, TARGETS = 384, 64, 48
 TASK, CLASSES = "kind", {"kind": ("round", "square", "flat"), "light": ("dark", "bright")}
@@ -34,7 +44,7 @@ def toy_knowledge(attack: Attack[Any], breaks_after: int | None = None) -> tuple
         attack: decides the kind, and whether tokens are sent.
         breaks_after: the device raises when it is asked for the release of more photos than this.
     """
-    encoder, tail = _halves(attack)
+    encoder, tail = toy_halves(takes_tokens(attack))
     images: dict[AttackerPart, Tensor] = {
         "auxiliary": toy_images(AUXILIARY, seed=1),
         "validation": toy_images(VALIDATION, seed=2),
@@ -58,7 +68,7 @@ def toy_knowledge(attack: Attack[Any], breaks_after: int | None = None) -> tuple
         "task": TASK,
         "intercepted": encoder(to_float(toy_images(TARGETS, seed=3))).detach(),
         "tail": tail,
-        "new_encoder": lambda: _untrained(_halves(attack)[0]),
+        "new_encoder": lambda: _untrained(toy_halves(takes_tokens(attack))[0]),
         "device": torch.device("cpu"),
     }
     if issubclass(kind, BlackBox):
@@ -92,21 +102,6 @@ def given_away(start: int = 0) -> tuple[QueryFree, Tensor]:
 def takes_tokens(attack: Attack[Any]) -> bool:
     """Whether the attack requires tokens, so that the toy must send them."""
     return "tokens" in attack.needed
-
-
-def _halves(attack: Attack[Any]) -> tuple[nn.Module, nn.Module]:
-    """The toy's encoder and tail, between which the attack finds what it takes: maps (n, c, s, s) or tokens."""
-    halves = toy_encoder(), toy_tail()
-    if not takes_tokens(attack):
-        return halves
-    to_tokens = nn.Sequential(nn.Flatten(2), _Transposed())
-    to_maps = nn.Sequential(_Transposed(), nn.Unflatten(2, (SIDE, SIDE)))
-    return nn.Sequential(halves[0], to_tokens).eval(), nn.Sequential(to_maps, halves[1]).eval()
-
-
-class _Transposed(nn.Module):
-    def forward(self, features: Tensor) -> Tensor:
-        return features.transpose(1, 2)
 
 
 def _untrained(encoder: nn.Module) -> nn.Module:

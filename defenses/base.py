@@ -101,8 +101,16 @@ class Channel(nn.Module):
         """``receive(send(features))``."""
         return self.receive(self.send(features))
 
+    def intercepted(self, release: Tensor) -> Tensor:
+        """What an adversary holds of a release, in its shape: all of it, unless the defence declares otherwise.
+
+        What it does not hold is a constant, and did not arrive. Utility and bytes are of the whole release.
+        """
+        return release
+
     def arrived(self, release: Tensor) -> Tensor:
-        """Bool, of the release's shape: false where ``send`` left a feature out and put a blank in its place.
+        """Bool, of the release's shape: false where ``send`` left a feature out and put a blank in its place, and
+        where it went past the adversary.
 
         An adversary who knows the defence does not take blanks for features.
         """
@@ -213,6 +221,13 @@ class Defense(Settings):
     def channel(self, shape: tuple[int, ...]) -> Channel:
         """The channel for features of this shape (without the batch)."""
         return Channel()
+
+    def cloud(self, tail: nn.Module, channel: Channel) -> nn.Module:
+        """What takes what ``channel`` receives and answers: the tail (adapted), or several in its place.
+
+        Depends on both and on settings only: a protected victim is restored from its state.
+        """
+        return tail
 
     def objective(self, calibration: Calibration, channel: Channel) -> nn.Module | None:
         """A term added to the training loss: a module (images, features, release, logits, labels) -> scalar."""

@@ -46,6 +46,12 @@ class Chain(Defense):
                 f"chain: {private[0].name} accounts for every use of a training photo, but {open_to_photos[0]} uses "
                 "them beside it, in its calibration or in a loss over several photos; leave one of them out"
             )
+        alone = [part.name for part in self.parts if type(part).cloud is not Defense.cloud]
+        if alone:
+            raise InvalidInputError(
+                f"chain: {alone[0]} puts several servers in the tail's place, and in a chain each part has the tail "
+                "behind it; use it by itself"
+            )
         trained = max((part.retrains for part in self.parts), key=ORDER.index)
         object.__setattr__(self, "retrains", trained)
         object.__setattr__(self, "uses_photos", any(part.uses_photos for part in self.parts))

@@ -17,7 +17,7 @@ from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit
 from splitleak.victims.checkpoints import resumable
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_bytes, to_float
-from splitleak.victims.toy import broken_promises, left_as_found, toy_encoder, toy_images, toy_tail
+from splitleak.victims.toy import CHANNELS, SIZE, STRIDE, broken_promises, left_as_found, toy_halves, toy_images
 from splitleak.victims.training import Shuffled, Training, adamw, train
 
 PHOTOS = 96
@@ -47,9 +47,16 @@ def check_defense(defense: Defense) -> list[str]:
     return broken_promises(checks, defense)
 
 
-def toy_calibration(photos: int = PHOTOS) -> Calibration:
-    """The toy victim's train part, in batches of 32, with labels that its tail gives."""
-    encoder, tail = toy_encoder(), toy_tail()
+def takes_tokens(defense: Defense) -> bool:
+    """Whether the toy must send tokens, since the defence has nothing to act on in maps."""
+    shapes = ((CHANNELS, SIZE // STRIDE, SIZE // STRIDE), ((SIZE // STRIDE) ** 2, CHANNELS))
+    on_maps, on_tokens = (defense.inapplicable(shape, "task") for shape in shapes)
+    return on_maps is not None and on_tokens is None
+
+
+def toy_calibration(photos: int = PHOTOS, tokens: bool = False) -> Calibration:
+    """The toy victim's train part, in batches of 32, with labels that its tail gives; ``tokens``: it sends these."""
+    encoder, tail = toy_halves(tokens)
     images = to_float(toy_images(photos, seed=1))
     with torch.no_grad():
         features = encoder(images)
@@ -60,6 +67,11 @@ def toy_calibration(photos: int = PHOTOS) -> Calibration:
             yield CalibrationBatch(images[rows], features[rows].clone(), labels[rows])
 
     return Calibration(batches, encoder, tail, torch.device("cpu"))
+
+
+def toy_of(defense: Defense) -> Calibration:
+    """The toy that gives the defence something to act on."""
+    return toy_calibration(tokens=takes_tokens(defense))
 
 
 def toy_channel(defense: Defense, calibration: Calibration) -> tuple[Channel, Tensor]:
@@ -80,16 +92,20 @@ def _states_its_facts(defense: Defense) -> None:
 
 
 def _restores_the_shape(defense: Defense) -> None:
-    channel, features = toy_channel(defense, toy_calibration())
+    channel, features = toy_channel(defense, toy_of(defense))
     release = channel.send(features)
     assert len(release) == len(features), "the release has another number of images than were sent"
     received = channel.receive(release)
     assert received.shape == features.shape, f"the tail would get {tuple(received.shape)}"
     assert received.isfinite().all(), "the tail would get values that are not finite"
+    held = channel.intercepted(release)
+    assert held.shape == channel.arrived(held).shape == release.shape, (
+        "what is intercepted has not the release's shape"
+    )
 
 
 def _sends_without_side_effects(defense: Defense) -> None:
-    channel, features = toy_channel(defense, toy_calibration())
+    channel, features = toy_channel(defense, toy_of(defense))
     with left_as_found(channel, tensors=(features,)):
         release = channel.send(features)
         with left_as_found(tensors=(release,)):
@@ -97,7 +113,7 @@ def _sends_without_side_effects(defense: Defense) -> None:
 
 
 def _same_seed_same_release(defense: Defense) -> None:
-    channel, features = toy_channel(defense, toy_calibration())
+    channel, features = toy_channel(defense, toy_of(defense))
     releases = []
     for _ in range(2):
         with seeded("send"):
@@ -106,7 +122,7 @@ def _same_seed_same_release(defense: Defense) -> None:
 
 
 def _packs_exactly(defense: Defense) -> None:
-    channel, features = toy_channel(defense, toy_calibration())
+    channel, features = toy_channel(defense, toy_of(defense))
     for release in channel.send(features)[:4]:
         packed = channel.pack(release)
         assert isinstance(packed, bytes), f"pack gives {type(packed).__name__}, not bytes"
@@ -116,7 +132,7 @@ def _packs_exactly(defense: Defense) -> None:
 
 
 def _is_restored_from_its_state(defense: Defense) -> None:
-    channel, features = toy_channel(defense, toy_calibration())
+    channel, features = toy_channel(defense, toy_of(defense))
     restored = defense.channel(tuple(features.shape[1:])).eval()
     restored.load_state_dict(channel.state_dict())
     received = []
@@ -128,7 +144,7 @@ def _is_restored_from_its_state(defense: Defense) -> None:
 
 
 def _calibrates_without_side_effects(defense: Defense) -> None:
-    calibration = toy_calibration()
+    calibration = toy_of(defense)
     with left_as_found(calibration.encoder, calibration.tail):
         channel, _ = toy_channel(defense, calibration)
     guarantee = channel.guarantee()
@@ -136,7 +152,7 @@ def _calibrates_without_side_effects(defense: Defense) -> None:
 
 
 def _perturbs_images_into_images(defense: Defense) -> None:
-    images = next(toy_calibration().batches()).images
+    images = next(toy_of(defense).batches()).images
     perturb = defense.perturb(tuple(images.shape[1:]))
     if perturb is None:
         return
@@ -147,7 +163,7 @@ def _perturbs_images_into_images(defense: Defense) -> None:
 
 
 def _adds_a_finite_objective(defense: Defense) -> None:
-    calibration = toy_calibration()
+    calibration = toy_of(defense)
     channel, _ = toy_channel(defense, calibration)
     objective = defense.objective(calibration, channel)
     if objective is None:
@@ -163,8 +179,9 @@ def _adds_a_finite_objective(defense: Defense) -> None:
 
 def _trains(defense: Defense) -> None:
     """What ``prepare`` returns runs through the training loop and moves the model that it was given."""
-    batch = next(toy_calibration().batches())
-    model = defense.adapt(toy_tail()).train()
+    calibration = toy_of(defense)
+    batch = next(calibration.batches())
+    model = defense.cloud(defense.adapt(calibration.tail), toy_channel(defense, calibration)[0]).train()
     before = [parameter.detach().clone() for parameter in model.parameters()]
     recipe = adamw(1e-2, epochs=1)
     assert batch.labels is not None
@@ -178,7 +195,7 @@ def _trains(defense: Defense) -> None:
 
 def _goes_on_from_a_checkpoint(defense: Defense) -> None:
     """A training behind the defence that is interrupted ends as one that is not: its objective forgets nothing."""
-    if defense.objective(calibration := toy_calibration(), toy_channel(defense, calibration)[0]) is None:
+    if defense.objective(calibration := toy_of(defense), toy_channel(defense, calibration)[0]) is None:
         return
 
     class InterruptedError(Exception):
@@ -190,7 +207,7 @@ def _goes_on_from_a_checkpoint(defense: Defense) -> None:
                 raise InterruptedError
 
         with seeded("train"):
-            calibration = toy_calibration()
+            calibration = toy_of(defense)
             channel, _ = toy_channel(defense, calibration)
             model = SplitModel(calibration.encoder, calibration.tail, channel).requires_grad_(True)
             batches = list(calibration.batches())
@@ -212,7 +229,7 @@ def _goes_on_from_a_checkpoint(defense: Defense) -> None:
 def _strength_moves_its_statistic(defense: Defense) -> None:
     if defense.strength is None:
         return
-    values, calibration = [], toy_calibration()
+    values, calibration = [], toy_of(defense)
     for strength in defense.strengths:
         with seeded("statistic"):
             values.append(replace(defense, **{defense.strength: strength}).statistic(calibration))

@@ -166,11 +166,8 @@ def rehearse(defense: Defense, calibration: Calibration, budget: Budget = REHEAR
     batches = list(calibration.batches())
     images = torch.cat([to_bytes(batch.images) for batch in batches])
     labels = torch.cat([labels_of(batch, defense.name) for batch in batches])
-    model = SplitModel(
-        twin(calibration.encoder),
-        twin(calibration.tail),
-        defense.channel(tuple(batches[0].features.shape[1:])).to(calibration.device),
-    )
+    channel = defense.channel(tuple(batches[0].features.shape[1:])).to(calibration.device)
+    model = SplitModel(twin(calibration.encoder), defense.cloud(twin(calibration.tail), channel), channel)
     model.channel.calibrate(calibration)
     model.requires_grad_(True)
     objective = defense.objective(calibration, model.channel)

@@ -27,7 +27,7 @@ from splitleak.attacks.mean_image import MeanImage
 from splitleak.attacks.ridge import Ridge
 from splitleak.attacks.toy import TOY_TOKENS, toy_knowledge
 from splitleak.defenses.base import Calibration, CalibrationBatch, Channel, Defense
-from splitleak.defenses.checks import check_defense, toy_calibration, toy_channel
+from splitleak.defenses.checks import check_defense, toy_channel, toy_of
 from splitleak.experiments.planning import plugins
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.tensors import to_float
@@ -94,6 +94,7 @@ def test_defense(name: str) -> None:
     [
         ("clipped_noise", {"mechanism": "laplace"}),
         ("keyed_mixing", {"form": "permutation"}),
+        ("multi_server", {"servers": 3}),
         ("cloak", {"suppress": 0.3, "steps": 60}),
         pytest.param(
             "chain",
@@ -131,9 +132,9 @@ def test_channel_subset_selections(selection: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in DEFENSES if name != "chain"])
 def test_a_defence_that_applies_without_a_task_asks_for_no_label(name: str) -> None:
-    calibration = toy_calibration()
-    shape = tuple(next(calibration.batches()).features.shape[1:])
     defense = DEFENSES[name].from_mapping(NEEDED.get(name, {}))
+    calibration = toy_of(defense)
+    shape = tuple(next(calibration.batches()).features.shape[1:])
     assert defense.inapplicable(shape, "task") is None
     if defense.inapplicable(shape, None) is None:
         few = next(calibration.batches())

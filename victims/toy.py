@@ -35,6 +35,21 @@ def toy_tail() -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS * 4, CLASSES)).eval()
 
 
+def toy_halves(tokens: bool = False) -> tuple[nn.Module, nn.Module]:
+    """The toy's encoder and tail, between them maps (n, 96, 2, 2) or the same as tokens (n, 4, 96)."""
+    encoder, tail = toy_encoder(), toy_tail()
+    if not tokens:
+        return encoder, tail
+    to_tokens = nn.Sequential(nn.Flatten(2), _Transposed())
+    to_maps = nn.Sequential(_Transposed(), nn.Unflatten(2, (SIZE // STRIDE, SIZE // STRIDE)))
+    return nn.Sequential(encoder, to_tokens).eval(), nn.Sequential(to_maps, tail).eval()
+
+
+class _Transposed(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return features.transpose(1, 2)
+
+
 def toy_colours(count: int, seed: int = 0) -> Tensor:
     """Four squares of random colour, much red and little blue, uint8 (count, 3, 16, 16)."""
     with seeded("coloured", seed):

@@ -44,11 +44,11 @@ def check_plan(plan: Plan) -> None:
     halves = split(network, victim.model, victim.cut, victim.size)
     if victim.task:
         check_outputs(halves, classes)
-    trained, inputs = _what_trains(halves, victim.size, victim.freeze_encoder)
     scenes = Scenes(plan)
     for defense in plan.defenses:
         if not defense.plugin.inapplicable(scenes.shape, victim.task):
-            defense.plugin.check(trained, inputs)
+            frozen = victim.freeze_encoder and defense.plugin.retrains != "network"
+            defense.plugin.check(*_what_trains(halves, victim.size, frozen))
     for defense, threat, attack in itertools.product(plan.defenses, plan.threats, plan.attacks):
         if not scenes.inapplicable(defense.plugin, threat, attack.plugin):
             attack.plugin.check(scenes.of(defense.plugin, threat))

@@ -39,7 +39,7 @@ PROBED = 8
 
 
 class EdgeDevice(Edge):
-    """What stands on the device, in eval mode.
+    """What stands on the device, in eval mode, as far as the adversary may listen to what it sends.
 
     With ``sends`` above one, the release is what that many sends of the same photo tell together.
     """
@@ -59,8 +59,9 @@ class EdgeDevice(Edge):
         return images if self.model.perturbs else self.model.features(images)
 
     def send(self, features: Tensor) -> Tensor:
-        """Release of what ``features`` gave."""
-        return self._merged(self.model.edge if self.model.perturbs else self.model.channel.send, features)
+        """What is intercepted of the release of what ``features`` gave."""
+        sent = self._merged(self.model.edge if self.model.perturbs else self.model.channel.send, features)
+        return self.model.channel.intercepted(sent)
 
     def send_like(self, features: Tensor, release: Tensor) -> Tensor:
         """Of what ``features`` gave, what of its photo was sent in ``release``."""

@@ -113,10 +113,11 @@ class ProtectStage(NetworkStage):
         else:
             start = self.victim.load(store)
         shape = self.victim.stored_features("target", store).shape[1:]
+        channel = self.defense.channel(tuple(shape))
         model = SplitModel(
             self.defense.adapt(start.encoder) if self.trains_encoder else start.encoder,
-            self.defense.adapt(start.tail),
-            self.defense.channel(tuple(shape)),
+            self.defense.cloud(self.defense.adapt(start.tail), channel),
+            channel,
             self._perturbation(store),
         )
         return model.to(store.device).eval()

@@ -1,12 +1,12 @@
 """Tokens that a toy channel shuffles or withholds are put back, of a small transformer and of torchvision's."""
 
-from collections.abc import Callable
 from functools import cache, partial
 from itertools import permutations
 from typing import Any
 
 import pytest
 import torch
+from small_vit import SIDE, TARGETS, WIDTH, Channel, Vit, adversary, features
 from torch import Tensor, nn
 
 from splitleak.attacks.base import Attack, Scene
@@ -15,7 +15,8 @@ from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.places import Matcher, assigned, places_of, shades
 from splitleak.attacks.ridge import Ridge
 from splitleak.attacks.token_order import TokenOrder, _Order, placed
-from splitleak.attacks.toy import TOY_SCENE, TOY_TOKENS, toy_knowledge
+from splitleak.attacks.toy import TOY_SCENE, TOY_TOKENS
+from splitleak.defenses.token_shuffle import TokenShuffle
 from splitleak.victims.cuts import split
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import make_network
@@ -23,28 +24,8 @@ from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import to_float
 from splitleak.victims.toy import toy_images
 
-TARGETS, PATCH, SIDE, WIDTH = 48, 8, 4, 48
 LIGHT = TokenOrder(width=16, epochs=4, order_width=32, order_epochs=8)
 DECODER = Decoder(width=16, epochs=4)
-
-
-class Vit(nn.Module):
-    """Photos (n, 3, 32, 32) -> a class token and 16 patches (n, 17, 48), with positions and two layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with seeded("vit"):
-            self.patches = nn.Conv2d(3, WIDTH, PATCH, stride=PATCH)
-            self.positions = nn.Parameter(0.3 * torch.randn(SIDE**2, WIDTH))
-            self.front = nn.Parameter(torch.randn(1, 1, WIDTH))
-            layer = nn.TransformerEncoderLayer(WIDTH, 4, 96, dropout=0.0, batch_first=True, norm_first=True)
-            self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.eval().requires_grad_(False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        tokens = self.patches(images).flatten(2).transpose(1, 2) + self.positions
-        out: Tensor = self.layers(torch.cat([self.front.expand(len(tokens), 1, -1), tokens], 1))
-        return out
 
 
 def shuffled(tokens: Tensor, keep: int | None = None, first: int = 0) -> tuple[Tensor, Tensor]:
@@ -54,28 +35,10 @@ def shuffled(tokens: Tensor, keep: int | None = None, first: int = 0) -> tuple[T
     return tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[2])), order - 1
 
 
-Channel = Callable[[Tensor], Tensor]
 SHUFFLE: Channel = lambda tokens: shuffled(tokens)[0]  # noqa: E731
+SHIPPED: Channel = TokenShuffle().channel((SIDE**2 + 1, WIDTH)).send
 BACKWARDS: Channel = lambda tokens: tokens.flip(1)  # noqa: E731
 NOISY: Channel = lambda tokens: tokens + 0.3 * torch.randn_like(tokens)  # noqa: E731
-
-
-@cache
-def features(encoder: Callable[[], nn.Module], seed: int, count: int) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([encoder()(chunk) for chunk in to_float(toy_images(count, seed)).split(64)])
-
-
-def adversary(channel: Channel, encoder: Callable[[], nn.Module] = Vit) -> BlackBox:
-    """Of a device whose tokens go through the channel; the toy's photos."""
-    knows: Any = toy_knowledge(DECODER)[0]
-    stored = {"auxiliary": features(encoder, 1, 384), "validation": features(encoder, 2, 64)}
-    knows.new_encoder, knows.send = encoder, lambda images: channel(encoder()(images))
-    knows.resend = lambda part, rows: channel(stored[part][rows])
-    with seeded("intercepted"):
-        knows.intercepted = channel(features(encoder, 3, TARGETS))
-    assert isinstance(knows, BlackBox)
-    return knows
 
 
 def order_of(knows: BlackBox) -> _Order:
@@ -158,8 +121,8 @@ def test_what_did_not_arrive_is_filled_in() -> None:
 
 
 def test_behind_a_shuffle_it_does_what_no_decoder_does() -> None:
-    knows, bare = adversary(SHUFFLE), adversary(lambda tokens: tokens)
-    undone, stock, undefended = error(LIGHT, knows), error(DECODER, adversary(SHUFFLE)), error(DECODER, bare)
+    knows, bare = adversary(SHIPPED), adversary(lambda tokens: tokens)
+    undone, stock, undefended = error(LIGHT, knows), error(DECODER, adversary(SHIPPED)), error(DECODER, bare)
     assert stock > 0.9 * floor(knows) > undone
     assert undone < undefended + 0.1 * (floor(knows) - undefended)
     assert error(LIGHT, knows, roll=1) > 0.95 * floor(knows)
