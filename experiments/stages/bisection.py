@@ -74,7 +74,7 @@ def range_of(defense: Defense) -> Range:
     """From the ends of its ``strengths``, which are numbers.
 
     The scale is of odds where all are within (0, 1) and 1 is refused, logarithmic where all are positive and span
-    more than a decade, else linear.
+    a decade or more, else linear.
     """
     listed = defense.strengths
     assert defense.strength is not None
@@ -95,7 +95,7 @@ def range_of(defense: Defense) -> Range:
 
 
 def _spans_decades(values: list[float]) -> bool:
-    return bool(values) and min(values) > 0 and max(values) / min(values) > DECADE
+    return bool(values) and min(values) > 0 and max(values) / min(values) >= DECADE
 
 
 def _takes(defense: Defense, value: float) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from splitleak.defenses.base import Defense
@@ -99,8 +100,11 @@ def accuracy(stage: ProtectStage, store: Store) -> float:
     data, model = stage.victim.data.load(store), stage.load(store)
     assert data.labels is not None
     images, labels, right = data.images["validation"], data.labels["validation"], 0.0
+    # what a search trains is looked at once: features of an encoder of its own would only be kept for nobody
+    stored = None if stage.trains_encoder else stage.stored_features("validation", store)
     with seeded("match", stage.seed):
-        for photos, truth in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-            decided = decisions(model, to_float(photos.to(store.device)))
-            right += float((decided == truth).double().mean(0).sum())
+        for rows in torch.arange(len(labels)).split(BATCH):
+            features = None if stored is None else stored[rows].to(store.device, torch.float32)
+            decided = decisions(model, to_float(images[rows].to(store.device)), features)
+            right += float((decided == labels[rows]).double().mean(0).sum())
     return right / len(labels)
