@@ -177,6 +177,21 @@ def run_cells(
     missing = _missing(run, retry_failed, on_cell, failures)
     if fail_fast and failures:
         return computed
+    return computed + _worked_off(run, missing, store, executor, on_cell, time_is_up, fail_fast, on_loaded)
+
+
+def _worked_off(
+    run: Run,
+    missing: Mapping[str, Cell],
+    store: Store,
+    executor: Executor,
+    on_cell: Callable[[Cell, Record, bool], None],
+    time_is_up: Callable[[], bool],
+    fail_fast: bool,
+    on_loaded: Callable[[list[str]], None],
+) -> Counter[str]:
+    """Compute the cells that are missing, by id; see ``run_cells``."""
+    computed: Counter[str] = Counter()
     uncut = {stage.key: stage for stage in run.uncut.values()}
     for stage in uncut.values():
         if store.has(stage):
