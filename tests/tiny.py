@@ -87,5 +87,5 @@ def run_plan(
     run_cells(run, store, Serial(work_of(run, store)), retry, note)
     if report:
         write_report(run.folder)
-    order = [name for name in run.ids if name in results]
+    order = [name for name in (run.again() if run.searches else run).ids if name in results]
     return [results[name] for name in order], [fresh[name] for name in order], store

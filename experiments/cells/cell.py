@@ -119,8 +119,10 @@ class Cell(ABC):
     @cached_property
     def key(self) -> str:
         """Changes with everything that the result depends on, the judge included."""
+        found = self.defense.found
+        searched = [] if found is None else [found.model_dump()]
         stages = [stage.key for stage in self.stages]
-        return digest([stages, source_digest(type(self).__module__)])
+        return digest([stages, source_digest(type(self).__module__), *searched])
 
     def result(self, run: Path) -> Record | None:
         """The stored result, if there is one for exactly this cell and it is as it was stored."""
@@ -140,7 +142,8 @@ class Cell(ABC):
 
     def record(self, status: State, **outcome: Any) -> Record:
         """A record of this cell, finished now."""
-        victim, plugin = self.plan.victim, self.defense.plugin
+        victim, plugin, found = self.plan.victim, self.defense.plugin, self.defense.found
+        strength = None if self.defense.match and not (found and found.value is not None) else plugin.strength
         identity = {
             "plan": self.plan.name,
             "seed": self.seed,
@@ -158,7 +161,8 @@ class Cell(ABC):
                 "label": self.defense.label,
                 "settings": plugin.to_mapping(),
                 "strength": plugin.strength,
-                "strength_value": getattr(plugin, plugin.strength) if plugin.strength else None,
+                "strength_value": getattr(plugin, strength) if strength else None,
+                "match": found,
             },
             "attack": self.attack,
             "budget": {

@@ -21,7 +21,7 @@ from splitleak.experiments.report.tables.matrix import FORMATS, number, ranged
 from splitleak.experiments.results.metrics import SHOWN_METRICS
 from splitleak.experiments.results.record import Record
 from splitleak.experiments.run.audience import Audience
-from splitleak.experiments.run.run import stages_of
+from splitleak.experiments.run.run import Run, stages_of
 from splitleak.experiments.run.schedule import Task
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -94,6 +94,10 @@ class Display(Audience):
         """What was loaded, before anything is made of it."""
         for line in lines:
             self._line(self.where + line)
+
+    def replanned(self, before: Run, after: Run) -> None:
+        """Strengths were found: what a defence without one does not have is not waited for."""
+        self.cells += len(after.cells) - len(before.cells)
 
     def cell(self, cell: Cell, result: Record, computed: bool) -> None:
         """A cell is done."""

@@ -5,6 +5,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,7 +28,7 @@ from splitleak.experiments.results.member import MEMBERS, member_runs, read_memb
 from splitleak.experiments.results.record import Record
 from splitleak.experiments.run.check import check_plan
 from splitleak.experiments.run.execute import RunWorkshop, run_cells, work_of
-from splitleak.experiments.run.run import Run, pending_stages
+from splitleak.experiments.run.run import Run, behind, pending_stages
 from splitleak.experiments.run.schedule import Executor, Serial
 from splitleak.experiments.run.workers import Processes, Ray, default_workers
 from splitleak.experiments.store.store import Store
@@ -106,6 +107,7 @@ def run(
                     lambda: time.monotonic() > until,
                     fail_fast=fail_fast,
                     on_loaded=display.loaded,
+                    on_found=partial(display.replanned, one),
                 )
             if fail_fast and display.failed_now:
                 break
@@ -164,6 +166,9 @@ def _print_report(run_folder: Path, again: bool) -> None:
     # a single defence against many attacks reads down, not across
     attacks = attack_table(results) if len(results.rows) == 1 else None
     console.print(terminal_attacks(attacks) if attacks else terminal_table(results))
+    for row in results.rows:
+        if row.defence.match:
+            say(f"{row.defence.label}: {row.defence.match.text}")
     _warn(results.notes)
     say(f"report: {page.resolve()}")
 
@@ -215,7 +220,7 @@ def _executor(name: str, workers: int | None, experiment: Run, store: Store) -> 
 
 
 def _print_dry_run(experiment: Run, store: Store) -> None:
-    plan = experiment.plan
+    plan, searches = experiment.plan, experiment.searches
     missing = [cell for cell in experiment.cells if cell.result(experiment.folder) is None]
     table = Table(
         title=f"{plan.name}: {len(plan.defenses)} defences x {len(plan.attacks)} attacks x seeds {list(plan.seeds)}"
@@ -224,9 +229,20 @@ def _print_dry_run(experiment: Run, store: Store) -> None:
     table.add_column("state")
     for cell in experiment.cells:
         state = "to compute" if cell in missing else "stored"
-        table.add_row(cell.title, state)
+        table.add_row(cell.title, f"{state}, strength to be searched" if cell.defense.label in searches else state)
     console.print(table)
-    pending = pending_stages(missing, store).values()
+    for entry in plan.defenses:
+        if entry.found:
+            say(f"{entry.label}: {entry.found.text}")
+    if searches:
+        most = plan.defender.match_trainings
+        say(
+            f"{len(searches)} strengths to search first, on {plan.parts.validation} validation photos and seed "
+            f"{plan.seeds[0]}: at most {most} trainings each, {most * len(searches)} together"
+        )
+    pending = (
+        pending_stages(missing, store) | behind(searches.values(), lambda stage: not store.has(stage))
+    ).values()
     counts = Counter(stage.label for stage in pending)
     stages = ", ".join(f"{count} {label}" for label, count in counts.items())
     console.print(

@@ -11,6 +11,10 @@ STRONGEST = "strongest"
 EFFORT = "effort"
 """How an attack's table in a plan calls its budget; no setting may be called so."""
 
+MATCH = "match"
+"""How a defence's table in a plan, or the plan for all, asks for a strength that loses so much accuracy; no setting
+may be called so."""
+
 CACHE = "cache"
 """Folder, beside the runs, of the stages' results: runs share them."""
 

@@ -4,7 +4,7 @@ import itertools
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -16,7 +16,8 @@ from splitleak.defenses.base import Defense
 from splitleak.experiments.planning import plugins
 from splitleak.experiments.planning.cards import STANDARD, Effort
 from splitleak.experiments.planning.efforts import Efforts, Spent
-from splitleak.experiments.planning.names import EFFORT, FLOOR, UNDEFENDED
+from splitleak.experiments.planning.match import Found, asked_of, asking, coarse
+from splitleak.experiments.planning.names import EFFORT, FLOOR, MATCH, UNDEFENDED
 from splitleak.experiments.planning.sweeps import check_not_empty, in_step
 from splitleak.experiments.planning.tables import AttackerTable, DefenderTable, JudgeTable, PartsTable, VictimTable
 from splitleak.experiments.planning.threat import Threat
@@ -34,12 +35,23 @@ class Entry(Generic[P]):
     """One setting of one plugin, and how the plan's reader calls it.
 
     ``effort``: of an attack whose budget the plan names. ``note``: one line that the plan's reader should know.
+    ``match``: of a defence, the accuracy that it may lose, where its strength is searched for that. Until it is
+    ``found``, the plugin has the weakest of its strengths.
     """
 
     plugin: P
     label: str
     effort: Effort | None = None
     note: str | None = None
+    match: float | None = None
+    found: Found | None = None
+
+    def settled(self, found: Found) -> "Entry[P]":
+        """With what was found: at that strength, which its label tells, or without one."""
+        if found.strength is None or found.value is None:
+            return replace(self, found=found)
+        plugin = replace(self.plugin, **{found.strength: found.value})
+        return replace(self, plugin=plugin, label=f"{self.label} {found.strength}={found.value}", found=found)
 
 
 @dataclass(frozen=True)
@@ -74,10 +86,22 @@ class Plan:
         axes = itertools.product(dict.fromkeys(table.adaptive), dict.fromkeys(table.sends))
         return tuple(Threat(adaptive, sends, table.queries) for adaptive, sends in axes)
 
+    def settled(self, found: Mapping[str, Found]) -> "Plan":
+        """With strengths that were searched, by the label of the defence."""
+        return replace(
+            self,
+            defenses=tuple(
+                entry.settled(found[entry.label]) if entry.label in found else entry for entry in self.defenses
+            ),
+        )
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What its reader should know before it runs, a line each."""
-        return tuple(dict.fromkeys(entry.note for entry in self.attacks if entry.note))
+        told = [entry.note for entry in self.attacks if entry.note]
+        if any(entry.match for entry in self.defenses):
+            told += coarse(self.parts.validation)
+        return tuple(dict.fromkeys(told))
 
     @property
     def part_sizes(self) -> PartSizes:
@@ -135,13 +159,13 @@ def read_tables(path: Path) -> tuple[dict[str, Any], str]:
 
 def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) -> Plan:
     """Check a plan's tables; ``folder`` and ``name`` are the file's. Raises as ``read_plan`` does."""
-    known = {"name", "seeds", "defenses", "attacks", *TABLES}
+    known = {"name", "seeds", MATCH, "defenses", "attacks", *TABLES}
     for key in tables:
         if key not in known:
             raise unknown("key of the plan:", key, known)
     seeds = validated(_Seeds, {"seeds": tables.get("seeds", [0])})["seeds"]
     name = checked_name(tables.get("name", name))
-    defenses = _entries(tables, "defenses", "defence", plugins.defense_classes(), Defense, folder)
+    defenses = _entries(asking(tables), "defenses", "defence", plugins.defense_classes(), Defense, folder)
     if not any(entry.plugin.name == UNDEFENDED for entry in defenses):
         defenses = (*_entry({"name": UNDEFENDED}, "defence", plugins.defense_classes(), Defense, folder), *defenses)
     attacker = AttackerTable.from_mapping(table_of(tables, "attacker"))
@@ -151,6 +175,10 @@ def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) ->
     if rebuilds and not any(entry.plugin.floor for entry in attacks):
         attacks = (*_entry({"name": FLOOR}, "attack", plugins.attack_classes(), _ATTACK, folder), *attacks)
     victim = VictimTable.from_mapping(table_of(tables, "victim"))
+    if victim.task is None and any(entry.match for entry in defenses):
+        raise InvalidInputError(
+            f"'{MATCH}' asks what may be lost of a task: set victim.task, such as task = \"mask\""
+        )
     return Plan(
         name=name,
         seeds=tuple(dict.fromkeys(seeds)),
@@ -217,9 +245,9 @@ def _entries(
     if not isinstance(listed, list) or not listed or not all(isinstance(item, dict) for item in listed):
         raise InvalidInputError(f"the plan needs at least one [[{key}]] table with a name")
     entries = [entry for item in listed for entry in _entry(item, kind, known, base, folder, efforts)]
-    distinct: dict[P, Entry[P]] = {}
+    distinct: dict[tuple[P, float | None], Entry[P]] = {}
     for entry in entries:
-        distinct.setdefault(entry.plugin, entry)
+        distinct.setdefault((entry.plugin, entry.match), entry)
     return tuple(distinct.values())
 
 
@@ -245,11 +273,13 @@ def _entry(
         sweeps = [_choices(key, value, kind, known, base, folder) for key, value in table.items()]
         for choice in itertools.product(*sweeps):
             given = {key: value for key, (value, _) in zip(table, choice, strict=True)}
-            spent = _spent(plugin, given, efforts)
+            asked = asked_of(plugin, given)
+            spent = _spent(plugin, asked.settings, efforts)
             said = [plugin.name, *(text for _, text in choice)]
             if spent.effort not in (None, STANDARD) and EFFORT not in given:
                 said.append(f"{EFFORT}={spent.effort}")
-            entries.append(Entry(plugin.from_mapping(spent.settings), " ".join(said), spent.effort, spent.lacks))
+            made = plugin.from_mapping(spent.settings)
+            entries.append(Entry(made, " ".join(said), spent.effort, spent.lacks, asked.match, asked.found))
     return tuple(entries)
 
 
@@ -273,7 +303,10 @@ def _choices(
         return [(value, f"{key}={value}")]
     if not all(isinstance(item, dict) for item in value):
         return [(one, f"{key}={one}") for one in value]
-    parts = itertools.product(*(_entry(item, kind, known, base, folder) for item in value))
+    parts = [_entry(item, kind, known, base, folder) for item in value]
+    if any(entry.match for part in parts for entry in part):
+        raise InvalidInputError(f"{key}: '{MATCH}' stands in a part; what is made of parts has no strength to search")
     return [
-        (tuple(entry.plugin for entry in entries), " + ".join(entry.label for entry in entries)) for entries in parts
+        (tuple(entry.plugin for entry in entries), " + ".join(entry.label for entry in entries))
+        for entries in itertools.product(*parts)
     ]

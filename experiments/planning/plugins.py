@@ -12,7 +12,7 @@ from splitleak import attacks, defenses
 from splitleak.attacks.base import Attack
 from splitleak.attacks.knowledge import QueryFree
 from splitleak.defenses.base import Defense
-from splitleak.experiments.planning.names import EFFORT
+from splitleak.experiments.planning.names import EFFORT, MATCH
 from splitleak.experiments.planning.sweeps import PAIRED
 from splitleak.victims.data import sources
 from splitleak.victims.data.base import Source
@@ -24,6 +24,8 @@ S = TypeVar("S", bound=Settings)
 NOT_PLUGINS = {"base", "checks"}
 RESERVED = {PAIRED: "lists that run in step", EFFORT: "a budget of its card"}
 """Keys of a plugin's table in a plan that are no settings, and what they mean."""
+RESERVED_IN_DEFENSES = {MATCH: "a strength that is searched"}
+"""Further ones, of defences."""
 
 
 def attack_classes() -> dict[str, type[Attack[QueryFree]]]:
@@ -118,7 +120,8 @@ def _allowed(plugin: type[S]) -> type[S]:
     Raises:
         InvalidInputError: a setting of it is called as plans call something else.
     """
-    for name, meaning in RESERVED.items():
+    reserved = RESERVED | (RESERVED_IN_DEFENSES if issubclass(plugin, Defense) else {})
+    for name, meaning in reserved.items():
         if name in getattr(plugin, "__dataclass_fields__", {}):
             file = inspect.getfile(plugin)
             raise InvalidInputError(

@@ -75,6 +75,9 @@ class DefenderTable(Settings):
         Gt(0),
         doc("peak of the one-cycle schedule; default: 0.001, or the victim's where that is lower"),
     ] = None
+    match_trainings: Annotated[
+        int, Ge(2), doc("at most, to find the strength of one defence that 'match' asks for")
+    ] = 7
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from splitleak.experiments.report.gallery import gallery, glance
 from splitleak.experiments.report.tables import matched, matrix
 from splitleak.experiments.report.tables.attacks import attack_table
 from splitleak.experiments.report.tables.files import write_tables
+from splitleak.experiments.report.tables.found import found_table
 from splitleak.experiments.report.tables.proved import PROVED_HEADINGS, proved
 from splitleak.experiments.report.verdict import verdict
 from splitleak.experiments.results.csv import write_csv
@@ -162,6 +163,7 @@ def template(name: str) -> Template:
 
 def _render(run: Path, results: Results, curves: Sequence[_Curve], figures: Mapping[str, Markup]) -> str:
     plan, equal, attacks = run / "plan.toml", matched.matched_rows(results), attack_table(results)
+    found = found_table(results)
     return template("page.html").render(
         results=results,
         title=next((cell.plan for cell in results.cells if cell.plan), run.name),
@@ -185,6 +187,8 @@ def _render(run: Path, results: Results, curves: Sequence[_Curve], figures: Mapp
             zip(matched.lines(results, equal), (matched.doubtful(results, row) for row in equal), strict=True)
         ),
         flags=[(FLAGS[name], count) for name, count in results.flag_counts.items()],
+        found=found,
+        found_lines=_marked(found.lines, [bool(line[-1]) for line in found.lines]) if found else [],
         proved_headings=PROVED_HEADINGS,
         proved=[(line, False) for line in proved(results)],
         failures=[(cell, cell.why or "no message") for cell in results.failed],

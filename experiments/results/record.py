@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from splitleak.experiments.judge.metrics.bounds import Bounds
+from splitleak.experiments.planning.match import Found
 from splitleak.experiments.planning.threat import Threat
 from splitleak.experiments.stages.probe import Probe
 from splitleak.experiments.store.provenance import Made
@@ -32,13 +33,17 @@ class Victim(_Part):
 
 
 class DefenceSetting(_Part):
-    """A defence with its hyper-parameters; ``strength`` names the one that a tradeoff curve sweeps."""
+    """A defence with its hyper-parameters; ``strength`` names the one that a tradeoff curve sweeps.
+
+    ``match``: how that was searched, where it was.
+    """
 
     name: str
     label: str
     settings: dict[str, Any] = {}
     strength: str | None = None
     strength_value: Any = None
+    match: Found | None = None
 
     @property
     def strength_text(self) -> str:

@@ -20,6 +20,7 @@ from splitleak.experiments.run.interrupt import stop_if_interrupted
 from splitleak.experiments.run.loaded import accuracy_of_uncut, loaded
 from splitleak.experiments.run.run import Run, behind, pending_stages, stages_of
 from splitleak.experiments.run.schedule import Executor, Graph, Outcome, Progress, Task, Work, execute
+from splitleak.experiments.run.searching import searched
 from splitleak.experiments.run.workers import Workshop
 from splitleak.experiments.store.integrity import DiskFullError, replace_if_other
 from splitleak.experiments.store.key import Stage
@@ -65,18 +66,17 @@ class RunWorkshop(Workshop):
 
 
 def work_of(run: Run, store: Store) -> Work:
-    """What does a run's tasks with a store."""
-    cells = {cell.id: cell for cell in run.cells}
-    stages = stages_of(run.cells) | {stage.key: stage for stage in run.uncut.values()}
+    """What does a run's tasks with a store, those that follow from what its searches find among them."""
+    known = _Tasks(run)
 
     def work(task: Task) -> Outcome:
         before, failure, refused = len(store.computed), None, None
         try:
             with store.task():
                 if task.kind == "cell":
-                    judged(cells[task.name], run.folder, store)
+                    judged(known.cell(task.name), run.folder, store)
                 else:
-                    store.folder(stages[task.name])
+                    store.folder(known.stage(task.name))
         except DiskFullError:
             raise
         except Exception as error:
@@ -86,6 +86,30 @@ def work_of(run: Run, store: Store) -> Work:
         return Outcome(failure, tuple(store.computed[before:]), refused)
 
     return work
+
+
+class _Tasks:
+    """What a run's tasks name; strengths that another process has found since are looked for when one is unknown."""
+
+    def __init__(self, run: Run) -> None:
+        self._read(run)
+
+    def cell(self, name: str) -> Cell:
+        """By its id."""
+        if name not in self.cells:
+            self._read(self.run.again())
+        return self.cells[name]
+
+    def stage(self, name: str) -> Stage:
+        """By its key."""
+        if name not in self.stages:
+            self._read(self.run.again())
+        return self.stages[name]
+
+    def _read(self, run: Run) -> None:
+        self.run, self.cells = run, {cell.id: cell for cell in run.cells}
+        further = [*run.uncut.values(), *run.searches.values()]
+        self.stages = stages_of(run.cells) | behind(further)
 
 
 def judged(cell: Cell, folder: Path, store: Store) -> Record:
@@ -113,8 +137,11 @@ def run_cells(
     time_is_up: Callable[[], bool] = lambda: False,
     fail_fast: bool = False,
     on_loaded: Callable[[list[str]], None] = lambda lines: None,
+    on_found: Callable[[Run], None] = lambda run: None,
 ) -> Counter[str]:
     """Compute every cell that has no result yet; each result is on disk as soon as it is there.
+
+    Strengths that the plan asks to search are found first.
 
     Args:
         store: what the executor's workers use, too.
@@ -123,7 +150,9 @@ def run_cells(
         time_is_up: no stage and no cell begins after that; what is left has no result yet.
         fail_fast: the first cell that fails now, rather than in a run before, is the last one: nothing begins after
             it, and what else runs ends with the executor.
-        on_loaded: told what was loaded before the first task, and each uncut network's accuracy once it is known.
+        on_loaded: told what was loaded before the first task, what each search found, and each uncut network's
+            accuracy once it is known.
+        on_found: told the run once all strengths are searched, where there were any to search.
 
     Returns:
         How many stages of each kind were computed.
@@ -136,7 +165,33 @@ def run_cells(
     before = len(store.computed)  # of other runs
     on_loaded(_begin(run, store))
     computed = Counter(store.computed[before:])
-    missing = _missing(run, retry_failed, on_cell)
+    failures: dict[str, str] = {}
+    if run.searches:
+        found = searched(run, store, executor, retry_failed, on_loaded, time_is_up)
+        run, failures = found.run, found.failures
+        computed += found.computed
+        if not found.whole:
+            return computed
+        write_listing(run.folder, {cell.id: cell.key for cell in run.cells})
+        on_found(run)
+    missing = _missing(run, retry_failed, on_cell, failures)
+    if fail_fast and failures:
+        return computed
+    return computed + _worked_off(run, missing, store, executor, on_cell, time_is_up, fail_fast, on_loaded)
+
+
+def _worked_off(
+    run: Run,
+    missing: Mapping[str, Cell],
+    store: Store,
+    executor: Executor,
+    on_cell: Callable[[Cell, Record, bool], None],
+    time_is_up: Callable[[], bool],
+    fail_fast: bool,
+    on_loaded: Callable[[list[str]], None],
+) -> Counter[str]:
+    """Compute the cells that are missing, by id; see ``run_cells``."""
+    computed: Counter[str] = Counter()
     uncut = {stage.key: stage for stage in run.uncut.values()}
     for stage in uncut.values():
         if store.has(stage):
@@ -178,13 +233,21 @@ def _result(cell: Cell, folder: Path, outcome: Outcome) -> Record:
     return result
 
 
-def _missing(run: Run, retry_failed: bool, on_cell: Callable[[Cell, Record, bool], None]) -> dict[str, Cell]:
-    """The cells that are to be computed, by id; of the others is told what they are."""
+def _missing(
+    run: Run, retry_failed: bool, on_cell: Callable[[Cell, Record, bool], None], failures: Mapping[str, str]
+) -> dict[str, Cell]:
+    """The cells that are to be computed, by id; of the others is told what they are.
+
+    ``failures``: of the search for a strength, by the defence's label: its cells fail with it.
+    """
     missing = {}
     for cell in run.cells:
         result = cell.result(run.folder)
-        if cell.inapplicable and result is None:
+        if cell.inapplicable and (result is None or result.failed):
             on_cell(cell, write_record(run.folder, cell.record("does not apply", reason=cell.inapplicable)), True)
+        elif cell.defense.label in failures:
+            failed = cell.record("failed", traceback=failures[cell.defense.label])
+            on_cell(cell, write_record(run.folder, failed), True)
         elif result is None or (retry_failed and result.failed):
             missing[cell.id] = cell
         else:

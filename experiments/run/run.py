@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from splitleak.experiments.cells.build import cells_of
+from splitleak.experiments.cells.build import cells_of, searches_of
 from splitleak.experiments.cells.cell import Cell
+from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import Plan
+from splitleak.experiments.stages.match import MatchStage
 from splitleak.experiments.stages.uncut import UncutStage
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
@@ -14,20 +16,35 @@ from splitleak.experiments.store.store import Store
 
 @dataclass(frozen=True)
 class Run:
-    """A plan's place on disk and its cells. ``device``: the type of what networks run on."""
+    """A plan's place on disk and its cells. ``device``: the type of what networks run on.
+
+    ``asked``: the plan as it was written; in ``plan`` the strengths that it asks to search have their values, as far
+    as these are known. ``searches``: the others', by the label of the defence. Cells of those are what they will be
+    but for the strength.
+    """
 
     plan: Plan
     folder: Path
     cells: tuple[Cell, ...]
     device: str
+    asked: Plan
+    searches: dict[str, MatchStage]
 
     @classmethod
     def of(cls, plan: Plan, out: Path, device: str = "cpu") -> "Run":
-        """``out``/NAME for the run; ``out``/cache for the stages."""
+        """``out``/NAME for the run; ``out``/cache for the stages, where strengths that were searched are found."""
+        searches = searches_of(plan, device)
+        known = {label: stage.known(out / CACHE) for label, stage in searches.items()}
+        asked, plan = plan, plan.settled({label: found for label, found in known.items() if found})
         cells = tuple(cells_of(plan, device))
         for cell in cells:
             _ = cell.key  # taken now: sources that are edited while the plan runs are not what runs
-        return cls(plan, out / plan.name, cells, device)
+        unknown = {label: stage for label, stage in searches.items() if not known[label]}
+        return cls(plan, out / plan.name, cells, device, asked, unknown)
+
+    def again(self) -> "Run":
+        """With what has been found since."""
+        return Run.of(self.asked, self.folder.parent, self.device)
 
     @property
     def uncut(self) -> dict[str, UncutStage]:

@@ -197,11 +197,14 @@ class ProtectStage(NetworkStage):
 
 
 @torch.no_grad()
-def decisions(model: SplitModel, images: Tensor) -> Tensor:
-    """Class of each image (n, 3, h, w), int64 (draws, n) on the CPU: one draw where the device draws nothing."""
+def decisions(model: SplitModel, images: Tensor, stored: Tensor | None = None) -> Tensor:
+    """Class of each image (n, 3, h, w), int64 (draws, n) on the CPU: one draw where the device draws nothing.
+
+    ``stored``: the images' features, where these are known and do not vary.
+    """
 
     def features() -> Tensor:
-        return model.features(images)
+        return model.features(images) if stored is None else stored
 
     def decided(release: Tensor) -> Tensor:
         decision: Tensor = model.tail(model.channel.receive(release)).argmax(1).cpu()
