@@ -28,7 +28,7 @@ class Shredder(Defense):
     Each tensor starts as Laplace noise and lowers cross-entropy - ``weight`` times its mean magnitude. The task can
     so bear noise of a size that, drawn blindly, would destroy it. What is drawn for each image is of two kinds:
 
-    - ``ordered``, as the conference version does: one of the tensors is picked, as many values are drawn from the
+    - ``ordered``, as the conference version draws: one of the tensors is picked, as many values are drawn from the
       Laplace distribution that fits its values, and they are laid out in its order. Order statistics of thousands
       of values hardly vary, so this adds one of ``tensors`` nearly fixed patterns and protects next to nothing. At C4
       (24 192 features, scale 2) 0.022 of a noise of 1.07 (root mean squares) was left after the likeliest pattern
@@ -36,7 +36,7 @@ class Shredder(Defense):
       Every attack here that may query subtracts it, and the report flags it as ``few-patterns``.
     - ``elementwise``, as the code of the first version does: each element has a Laplace distribution of its own,
       with the mean of that element over the learned tensors, and their standard deviation as its scale. Nothing is
-      fixed but the means. What was learned is kept in them only: it costs the task nearly what blind noise does.
+      fixed but the means, which are all that is left of what was learned.
     """
 
     paper: ClassVar[str] = (
