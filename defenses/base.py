@@ -179,7 +179,8 @@ class Defense(Settings):
     ``strength`` names the field that a tradeoff curve sweeps, ``strengths`` lists values of it from the weakest
     (close to no defence) to the strongest. ``retrains``: what is trained with the defence in place: the cloud's
     ``tail`` behind a frozen encoder, the whole ``network`` from the victim's weights, or the network ``anew``
-    from the weights that the victim itself started from (it must not have seen the train part before).
+    from the weights that the victim itself started from (it must not have seen the train part before); settings may
+    decide it, an instance then says so in its own ``retrains``.
     ``uses_photos``: whether any of its hooks looks at the train part, outside what ``prepare`` accounts for.
     """
 
