@@ -18,9 +18,9 @@ class TokenShuffle(TokenDefense):
 
     Nobody is told the order, and the cloud does not put it back: behind the position embedding a transformer's
     blocks treat all places alike, so that the task hardly loses. For the same reason each token still carries where
-    it stood, and who may query the device learns to read that: see the attack ``token_order``. Only
-    ``positions = false`` takes it away. Where a tail tells places apart (positions added again in each block,
-    windows) the task pays for a shuffle.
+    it stood, and who may query the device learns to read that: see the attack ``token_order``. With
+    ``positions = false`` only what a patch shows is left to tell, which on pictures that are all laid out alike, as
+    faces are, is much. Where a tail tells places apart (positions added again in each block, windows) the task pays.
     """
 
     paper: ClassVar[str] = (
