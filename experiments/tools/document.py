@@ -220,7 +220,7 @@ def _setting(run: Archived) -> str:
     cell = run.results.finished[0]
     spent = cell.budget
     return (
-        f"{name} at {cell.victim.size} px; attackers have {spent.photos:,} photos, defences {spent.epochs} "
+        f"{name} at {cell.victim.size} px; attackers have {spent.photos:,} photos, defences {'at most ' if spent.patience else ''}{spent.epochs} "
         f"epoch{'' if spent.epochs == 1 else 's'}"
     )
 
