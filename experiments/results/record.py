@@ -154,7 +154,8 @@ class Record(_Part):
     ``groups``: of each of its photos an anonymous number, the same for photos of one person, None where not stored.
     ``history``: of fitting the attack, one row of numbers for each step or epoch; ``training``: the victim's and the
     defence's; ``cut_short``: the ceiling ended one of these two, which had not stalled. ``made``: with what its
-    stages were computed. ``archived``: read from an archive, whose numbers of single photos are rounded, so that it counts as no result of a plan.
+    stages were computed. ``archived``: read from an archive, whose numbers of single photos are rounded, so that it
+    counts as no result of a plan.
     """
 
     schema_version: int = SCHEMA
