@@ -15,6 +15,19 @@ from splitleak.victims.settings import Settings
 from splitleak.victims.training import Training
 
 Retrains = Literal["tail", "network", "anew"]
+Scope = Literal["head", "tail", "network"]
+
+
+@dataclass(frozen=True)
+class Anew:
+    """What of a network a defence trains that trains anew. The rest stays as the victim found it.
+
+    ``scope``: its last linear layer, all behind the cut, or all that the victim trains. ``copies``: of each photo,
+    moved a little, that the last layer sees beside it.
+    """
+
+    scope: Scope = "network"
+    copies: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,8 +224,12 @@ class Defense(Settings):
             InvalidInputError: the defence cannot train such a network.
         """
 
+    def anew(self) -> Anew:
+        """What trains, where ``retrains`` is anew."""
+        return Anew()
+
     def adapt(self, half: nn.Module) -> nn.Module:
-        """Change the layers of the encoder or of the tail before training; depends on settings only."""
+        """Change the layers of the encoder or of the tail before training; depends on settings and ``half`` only."""
         return half
 
     def perturb(self, image_shape: tuple[int, ...]) -> Perturbation | None:
@@ -275,12 +292,14 @@ def mix_channels(values: Tensor, matrix: Tensor, axis: int) -> Tensor:
 
 
 __all__ = [
+    "Anew",
     "Calibration",
     "CalibrationBatch",
     "Channel",
     "Defense",
     "Guarantee",
     "Perturbation",
+    "Scope",
     "Training",
     "channel_axis",
     "labels_of",

@@ -8,7 +8,16 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor, nn
 
-from splitleak.defenses.base import Calibration, CalibrationBatch, Channel, Defense, Guarantee, Perturbation, Retrains
+from splitleak.defenses.base import (
+    Anew,
+    Calibration,
+    CalibrationBatch,
+    Channel,
+    Defense,
+    Guarantee,
+    Perturbation,
+    Retrains,
+)
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.seeding import seeded
 from splitleak.victims.settings import doc
@@ -80,6 +89,10 @@ class Chain(Defense):
         """Each part by itself."""
         for part in self.parts:
             part.check(network, inputs)
+
+    def anew(self) -> Anew:
+        """As the part that trains anew does."""
+        return next((part.anew() for part in self.parts if part.retrains == "anew"), Anew())
 
     def adapt(self, half: nn.Module) -> nn.Module:
         """One after another."""

@@ -1,9 +1,11 @@
 """Train a split network, with or without a defence in it."""
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Self
 
 import torch
@@ -11,10 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from splitleak.defenses.base import Calibration, Channel, Defense, Perturbation, labels_of
+from splitleak.defenses.head import SHOWN_AT_ONCE, inputs_of, last_linear, moved_copies
 from splitleak.victims.seeding import seeded
 from splitleak.victims.splitting.twin import twin
 from splitleak.victims.tensors import to_bytes, to_float
-from splitleak.victims.training import Batch, History, Log, Shuffled, Training, adamw, train
+from splitleak.victims.training import Batch, History, Log, Recipe, Shuffled, Training, adamw, train, until_it_stalls
+
+HELD_OUT_BATCH = 256
 
 
 class SplitModel(nn.Module):
@@ -55,11 +60,19 @@ class SplitModel(nn.Module):
 
 @dataclass(frozen=True)
 class Budget:
-    """Of one training."""
+    """Of one training. ``patience``: see ``Recipe``; ``epochs`` is then a ceiling."""
 
     epochs: int
     batch_size: int
     learning_rate: float
+    patience: int = 0
+
+    @property
+    def recipe(self) -> Recipe:
+        """One-cycle over exactly ``epochs``, or until validation stalls."""
+        if self.patience:
+            return until_it_stalls(self.learning_rate, self.epochs, self.patience)
+        return adamw(self.learning_rate, self.epochs)
 
 
 @dataclass(frozen=True)
@@ -116,41 +129,127 @@ def fit(
 ) -> Outcome:
     """Train ``model`` in place on cross-entropy; the encoder is left out where the parts carry features.
 
+    The weights kept are those with the lowest WHOLE loss on the validation part, cross-entropy and objective
+    together; where there is an objective, of the epochs at the lowered rate: before that an adversary within it may
+    know little, see ``Plateau``. Without patience there is no such phase, and with an objective the last epoch's
+    weights stay. Where training is private, the number of steps is what the accountant was told: all epochs are
+    trained, at a constant rate, and the last weights stay, or their average. The validation part is none of the
+    photos that are protected, so that its losses may be looked at and cost nothing.
+
     Args:
-        objective: a term added to the loss, see ``Defense.objective``; with it the last epoch's weights stay.
+        objective: a term added to the loss, see ``Defense.objective``.
         prepare: wraps model, optimizer and batches, see ``Defense.prepare``.
     """
     frozen = train_part.features is not None
     trainee = _Trainee(model, from_features=frozen).train()
-    recipe = adamw(budget.learning_rate, budget.epochs)
+    recipe = budget.recipe
     parameters = [parameter for parameter in trainee.parameters() if parameter.requires_grad]
     batches = Shuffled(train_part.tensors, budget.batch_size)
     also = {} if objective is None else {"objective": objective}
     training = prepare(Training(trainee, recipe.optimizer(parameters), batches, also=also), budget.epochs)
-
-    def loss(network: nn.Module, batch: Batch) -> Tensor:
-        inputs, labels, images = batch
-        features, release, logits = network(inputs.float() if frozen else to_float(inputs))
-        value = F.cross_entropy(logits.float(), labels)
-        if objective is not None:
-            value = value + objective(to_float(images), features, release, logits, labels)
-        return value
-
-    def validation(network: nn.Module) -> float:
-        device = next(network.parameters()).device
-        total = 0.0
-        for inputs, labels in zip(*(part.split(256) for part in validation_part.tensors[:2]), strict=True):
-            inputs = inputs.to(device, torch.float32) if frozen else to_float(inputs.to(device))
-            total += float(F.cross_entropy(network(inputs)[2].float(), labels.to(device), reduction="sum"))
-        return total / len(validation_part.labels)
-
-    # by the task alone the epoch would be kept in which an objective had done least
-    history = train(training, recipe, loss, validation, log, select=objective is None)
+    if training.spent:
+        recipe = replace(recipe, schedule=None, patience=0)
+    loss = _WholeLoss(frozen, objective)
+    select = not training.spent and (objective is None or bool(budget.patience))
+    validation = partial(loss.held_out, part=validation_part, batch_size=budget.batch_size)
+    history = train(training, recipe, loss, validation, log, select=select, moving=objective is not None)
     spent = training.spent() if training.spent else None
     if spent and math.isnan(spent[0]):
         raise FloatingPointError("the privacy accountant returned no number")
     model.eval()
     return Outcome(history, spent)
+
+
+def fit_head(
+    model: SplitModel,
+    train_part: Examples,
+    validation_part: Examples,
+    budget: Budget,
+    prepare: Callable[[Training, int], Training],
+    copies: int = 0,
+    log: Log | None = None,
+) -> Outcome:
+    """Train the last linear layer of ``model`` in place, on what reaches it, which is computed once.
+
+    A photo stands there with ``copies`` moved copies: the layer takes them together as (n, 1 + copies, width), so
+    that its gradient for one photo is the mean over them.
+
+    Raises:
+        InvalidInputError: the model does not end in a linear layer.
+    """
+    frozen, model = train_part.features is not None, model.eval()
+    behind = _Trainee(model, from_features=frozen).eval()
+    device = next(model.parameters()).device
+
+    def shown(part: Examples) -> Iterator[Tensor]:
+        for chunk in part.tensors[0].split(SHOWN_AT_ONCE):
+            yield chunk.to(device, torch.float32) if frozen else to_float(chunk.to(device))
+
+    head = last_linear(behind, next(shown(train_part))[:2])
+    whole = _Trainee(model, from_features=False).eval()
+    seen = [inputs_of(head, behind, shown(train_part))]
+    seen += [inputs_of(head, whole, moved_copies(train_part.images, device)) for _ in range(copies)]
+    held_out = inputs_of(head, behind, shown(validation_part))
+    return fit(
+        SplitModel(nn.Identity(), head),
+        replace(train_part, features=torch.stack(seen, 1)),
+        replace(validation_part, features=held_out[:, None]),
+        budget,
+        prepare=prepare,
+        log=log,
+    )
+
+
+@dataclass(frozen=True)
+class _WholeLoss:
+    """Cross-entropy and what a defence adds, of a ``_Trainee``. ``frozen``: batches hold features, not photos."""
+
+    frozen: bool
+    objective: nn.Module | None
+
+    def __call__(self, network: nn.Module, batch: Batch) -> Tensor:
+        inputs, labels, images = batch
+        features, release, logits = network(inputs.float() if self.frozen else to_float(inputs))
+        value = F.cross_entropy(*_each_copy(logits.float(), labels))
+        if self.objective is not None:
+            value = value + self.objective(to_float(images), features, release, logits, labels)
+        return value
+
+    def held_out(self, network: nn.Module, part: Examples, batch_size: int) -> float:
+        """The mean over a part.
+
+        An objective meets batches of the size that it was trained on, because statistics of a batch depend on that;
+        what it learns here it forgets.
+        """
+        rows = torch.arange(len(part.labels)).split(HELD_OUT_BATCH if self.objective is None else batch_size)
+        if self.objective is not None and len(rows) > 1 and len(rows[-1]) < len(rows[0]):
+            rows = rows[:-1]
+        device, total = next(network.parameters()).device, 0.0
+        with _forgetting(self.objective):
+            for some in rows:
+                batch = tuple(tensor[some].to(device) for tensor in part.tensors)
+                total += len(some) * float(self(network, batch).detach())
+        return total / sum(map(len, rows))
+
+
+def _each_copy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (n, classes), or (n, copies, classes) of copies of a photo, one under another with their labels."""
+    if logits.ndim == 2:
+        return logits, labels
+    return logits.flatten(0, 1), labels.repeat_interleave(logits.shape[1])
+
+
+@contextmanager
+def _forgetting(objective: nn.Module | None) -> Iterator[None]:
+    """Let an objective judge, and become what it was: one that learns beside the network may do so whenever asked."""
+    if objective is None:
+        yield
+        return
+    before, training = copy.deepcopy(objective.state_dict()), objective.training
+    with torch.enable_grad():
+        yield
+    objective.load_state_dict(before)
+    objective.train(training)
 
 
 REHEARSAL = Budget(epochs=20, batch_size=16, learning_rate=2e-3)

@@ -29,12 +29,14 @@ size = 32
 task = "mask"
 epochs = 1
 learning_rate = 1e-3
+patience = 0
 [parts]
 train = 96
 validation = 32
 target = 24
 [defender]
 epochs = 1
+patience = 0
 [attacker]
 auxiliary = 64
 """

@@ -4,13 +4,16 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from splitleak.victims.averages import Average
 from splitleak.victims.checkpoints import Checkpoint, Stateful
+from splitleak.victims.plateau import LOWERED, Plateau
 from splitleak.victims.seeding import seeded
 
 Batch = tuple[Tensor, ...]
@@ -30,11 +33,16 @@ COMPILED_STEPS = 5000
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and with what to train. ``schedule`` makes a per-STEP scheduler from (optimizer, steps)."""
+    """How long and with what to train. ``schedule`` makes a per-STEP scheduler from (optimizer, steps).
+
+    ``patience``: how many epochs the validation loss may go without a new record before the rate is lowered, and
+    again before training ends, see ``Plateau``; 0: all ``epochs`` are trained.
+    """
 
     epochs: int
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
     schedule: Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler] | None = None
+    patience: int = 0
 
 
 def adamw(learning_rate: float, epochs: int, weight_decay: float = 1e-4) -> Recipe:
@@ -46,6 +54,14 @@ def adamw(learning_rate: float, epochs: int, weight_decay: float = 1e-4) -> Reci
             optimizer, learning_rate, total_steps=max(steps, LEAST_STEPS), pct_start=RISE
         ),
     )
+
+
+def until_it_stalls(learning_rate: float, ceiling: int, patience: int) -> Recipe:
+    """AdamW until validation has nothing more to give: at a constant rate, then at a tenth of it.
+
+    A one-cycle rate is made for a length that is known beforehand.
+    """
+    return replace(adamw(learning_rate, ceiling), schedule=None, patience=patience)
 
 
 @dataclass
@@ -62,14 +78,21 @@ class Training:
     """What else changes while it runs, a loss with a memory for one. None: it cannot be resumed from a checkpoint."""
     plain: bool = False
     """Whether the model is a plain function of tensors, which may be compiled: no hooks, no randomness of its own."""
+    average: Average | None = None
+    """The weights that count, where those are not the last step's: validation sees them, and they are kept."""
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Within the block the model has the weights that count."""
+        return self.average.in_place() if self.average else nullcontext()
 
 
 @dataclass
 class History:
-    """One row per epoch, and the epoch whose weights were kept."""
+    """One row per epoch, the epoch whose weights were kept, and whether the ceiling came before patience ended."""
 
     rows: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
+    cut_short: bool = False
 
 
 def train(
@@ -79,6 +102,7 @@ def train(
     validation: Callable[[nn.Module], float] | None = None,
     log: Log | None = None,
     select: bool = True,
+    moving: bool = False,
 ) -> History:
     """Train ``training.model`` in place and keep the weights that are best on the validation part.
 
@@ -90,6 +114,8 @@ def train(
             the same after each epoch: between epochs whose channel or latent drew differently, luck would choose.
         log: called with each epoch's row.
         select: choose an epoch by ``validation``; otherwise that is only noted, and the last epoch's weights stay.
+        moving: what ``validation`` measures changes as training goes on, as where an adversary learns beside, see
+            ``Plateau``.
 
     Raises:
         FloatingPointError: the loss stopped being finite.
@@ -102,24 +128,27 @@ def train(
     compiled = training.plain and steps >= COMPILED_STEPS and _compiler()
     stepped = cast(nn.Module, torch.compile(model)) if compiled else model
     checkpoint = Checkpoint.of_next_training() if training.also is not None else Checkpoint(None)
-    so_far = _SoFar(training, schedule, select)
+    patience = recipe.patience if validation and select else 0
+    so_far = _SoFar(training, schedule, select, Plateau(recipe.epochs, patience, moving))
     if saved := checkpoint.load(device):
         so_far.load_state_dict(saved)
         for row in so_far.history.rows:
             (log or _silent)(row)
-    for epoch in range(len(so_far.history.rows) + 1, recipe.epochs + 1):
+    while not so_far.over:
+        epoch = len(so_far.history.rows) + 1
         row = {"epoch": float(epoch), "train_loss": _epoch(training, stepped, schedule, steps, loss)}
         if not math.isfinite(row["train_loss"]):
             raise FloatingPointError(f"the training loss is {row['train_loss']} in epoch {epoch}")
         if validation:
             model.eval()
-            with torch.no_grad(), seeded("held out"):
+            with torch.no_grad(), seeded("held out"), training.averaged():
                 row["validation_loss"] = validation(model)
         so_far.take(row)
         (log or _silent)(row)
         checkpoint.save(so_far.state_dict(), device)
-    if so_far.kept is not None:
-        model.load_state_dict(so_far.kept)
+    so_far.restore()
+    if training.average:
+        training.average.settle()
     model.eval()
     return so_far.history
 
@@ -144,6 +173,8 @@ def _epoch(
             value = loss(stepped, batch)
         value.backward()
         training.optimizer.step()
+        if training.average:
+            training.average.follow()
         if schedule and schedule.last_epoch < steps:
             schedule.step()
         total, count = total + value.detach().float(), count + 1
@@ -157,20 +188,41 @@ class _SoFar:
     training: Training
     schedule: torch.optim.lr_scheduler.LRScheduler | None
     select: bool
+    plateau: Plateau
     history: History = field(default_factory=History)
     best: float = math.inf
     kept: dict[str, Any] | None = None
 
+    @property
+    def over(self) -> bool:
+        """Whether no epoch is left, or none is worth its while."""
+        return self.plateau.over
+
     def take(self, row: dict[str, float]) -> None:
-        """Note an epoch; keep its weights if they are the best."""
+        """Note an epoch; keep its weights if they are the best; lower the rate where nothing is gained any more."""
         self.history.rows.append(row)
-        if self.select and row.get("validation_loss", math.inf) < self.best:
-            self.best, self.history.best_epoch = row["validation_loss"], int(row["epoch"])
+        loss = row.get("validation_loss", math.inf)
+        if self.select and loss < self.best:
+            self.best, self.history.best_epoch = loss, int(row["epoch"])
             self.kept = {key: value.detach().clone() for key, value in self.training.model.state_dict().items()}
+        if self.plateau.lowers(loss):
+            if self.plateau.moving:
+                self.best, self.kept = math.inf, None
+            self.restore()
+            for group in self.training.optimizer.param_groups:
+                group["lr"] *= LOWERED
+        self.history.cut_short = self.plateau.cut_short
+
+    def restore(self) -> None:
+        """Go back to the weights that are kept."""
+        if self.kept is not None:
+            self.training.model.load_state_dict(self.kept)
 
     @property
     def _parts(self) -> dict[str, Stateful]:
         parts: dict[str, Stateful] = {"model": self.training.model, "optimizer": self.training.optimizer}
+        if self.training.average:
+            parts["average"] = self.training.average
         if self.schedule:
             parts["schedule"] = self.schedule
         return {**parts, **(self.training.also or {})}
@@ -178,13 +230,15 @@ class _SoFar:
     def state_dict(self) -> dict[str, Any]:
         """Of the training and of all that changes with it."""
         states = {name: part.state_dict() for name, part in self._parts.items()}
-        return {**states, "history": vars(self.history), "best": self.best, "kept": self.kept}
+        progress = {"history": vars(self.history), "plateau": self.plateau.state_dict()}
+        return {**states, **progress, "best": self.best, "kept": self.kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave."""
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self.history, self.best, self.kept = History(**state["history"]), state["best"], state["kept"]
+        self.plateau.load_state_dict(state["plateau"])
 
 
 def _compiler() -> bool:

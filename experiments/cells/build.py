@@ -77,7 +77,7 @@ def _victim(plan: Plan, data: DataStage, seed: int, device: str) -> VictimStage:
         weights=victim.weights,
         weights_fingerprint=weights_fingerprint(victim.weights),
         freeze_encoder=victim.freeze_encoder,
-        budget=Budget(victim.epochs, victim.batch_size, victim.learning_rate),
+        budget=Budget(victim.epochs, victim.batch_size, victim.learning_rate, victim.patience),
         seed=seed,
         device=device,
     )
@@ -85,8 +85,8 @@ def _victim(plan: Plan, data: DataStage, seed: int, device: str) -> VictimStage:
 
 def _budget(plan: Plan, defense: Defense) -> Budget:
     if defense.retrains == "anew":
-        epochs = plan.defender.anew_epochs or plan.victim.epochs
-        return Budget(epochs, plan.victim.batch_size, plan.victim.learning_rate)
+        # what is private has steps of its own, of which none may depend on how training goes
+        return Budget(plan.defender.anew_epochs, plan.defender.batch_size, TUNING_RATE)
     # a network that learns little at a high rate forgets at one, too
     learning_rate = plan.defender.learning_rate or min(TUNING_RATE, plan.victim.learning_rate)
-    return Budget(plan.defender.epochs, plan.defender.batch_size, learning_rate)
+    return Budget(plan.defender.epochs, plan.defender.batch_size, learning_rate, plan.defender.patience)

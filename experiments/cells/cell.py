@@ -169,6 +169,7 @@ class Cell(ABC):
                 "queries": self.threat.budget,
                 "photos": self.plan.attacker.auxiliary,
                 "epochs": self.protect.budget.epochs,
+                "patience": self.protect.budget.patience,
             },
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -177,6 +178,7 @@ class Cell(ABC):
     def _protected(self, store: Store) -> dict[str, Any]:
         """What does not depend on the attack."""
         facts, data = self.protect.facts(store), self.protect.victim.data.load(store)
+        victim = self.protect.victim.history(store)
         guarantees = [
             {**guarantee, "epsilon": None if np.isinf(guarantee["epsilon"]) else guarantee["epsilon"]}
             for guarantee in facts["guarantees"]
@@ -190,7 +192,8 @@ class Cell(ABC):
             "guarantees": guarantees,
             "probe": self.probe.load(store),
             "bounds": self.bounds.load(store),
-            "training": {"victim": self.protect.victim.history(store), "defence": facts["history"]},
+            "training": {"victim": victim.rows, "defence": facts["history"]["rows"]},
+            "cut_short": victim.cut_short or facts["history"]["cut_short"],
             "overlap": overlap(data.manifest),
         }
 

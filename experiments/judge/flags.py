@@ -18,8 +18,8 @@ class Evidence:
     ``leakage``, ``floor``, ``black_box``, ``shuffled``: PSNR (seeds, k) of the first k of the same photos: of the
     attack, of the mean image, of the best attack that may not differentiate, and of the attack given the releases of
     other photos; None where not measured. ``groups``: who is on each of the k photos. ``converged``,
-    ``overfitted``, ``gradient``, ``cut_off``: the worst of the seeds. ``untried``: photos of a suite that not all of
-    its attacks tried.
+    ``overfitted``, ``cut_short``, ``gradient``, ``cut_off``: the worst of the seeds. ``untried``: photos of a suite
+    that not all of its attacks tried.
     """
 
     photos: int
@@ -36,6 +36,7 @@ class Evidence:
     untried: int = 0
     converged: bool | None = None
     overfitted: bool | None = None
+    cut_short: bool | None = None
     gradient: float | None = None
     cut_off: float | None = None
     overlap: int = 0
@@ -99,6 +100,13 @@ _LISTED = (
         "there was too little of it to tell. A longer one would leak more.",
         "More epochs or steps.",
         lambda evidence: evidence.converged is False,
+    ),
+    Flag(
+        "defence-cut-short",
+        "The victim, or what stands behind the defence, still improved on the validation part when its training "
+        "reached its ceiling: with a longer one the defence would have cost less utility.",
+        "More epochs (victim.epochs, defender.epochs).",
+        lambda evidence: evidence.cut_short is True,
     ),
     Flag(
         "overfitted",

@@ -12,9 +12,15 @@ from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import SCRATCH
 from splitleak.victims.settings import Settings, doc
 
+PATIENCE = 3
+"""Epochs: the validation loss of one of a few hundred photos rises now and then by luck, of three in a row seldom."""
 MAY_LOSE = (0.01, 0.03)
 """Shares of utility that a defence may cost, where a plan does not say; beyond the last it is no longer comparable
 with those that leave the task intact."""
+PATIENT = (
+    "epochs without a better validation loss after which the rate is lowered, and after as many again training ends; "
+    "0: all epochs are trained, with a one-cycle rate"
+)
 WEIGHTS_SUFFIXES = (".pth", ".pt", ".safetensors")
 
 Model = Annotated[str, doc("a torchvision network, timm:NAME, or file.py:function")]
@@ -36,9 +42,10 @@ class VictimTable(Settings):
     size: Size = 64
     weights: Weights = SCRATCH
     freeze_encoder: Annotated[bool, doc("train the tail only")] = False
-    epochs: Annotated[int, Ge(0), doc("passes over the train part; 0: the weights stay as they are")] = 8
+    epochs: Annotated[int, Ge(0), doc("passes over the train part, at most; 0: the weights stay as they are")] = 30
+    patience: Annotated[int, Ge(0), doc(PATIENT)] = PATIENCE
     batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32
-    learning_rate: Annotated[float, Gt(0), doc("peak of the one-cycle schedule")] = 2e-3
+    learning_rate: Annotated[float, Gt(0), doc("until validation stalls; or the peak of one cycle")] = 2e-3
 
 
 @dataclass(frozen=True)
@@ -67,13 +74,16 @@ class DefenderTable(Settings):
 
     name: ClassVar[str] = "defender"
 
-    epochs: Annotated[int, Gt(0), doc("passes over the train part")] = 3
-    anew_epochs: Annotated[int | None, Gt(0), doc("for defences that train anew; default: the victim's")] = None
+    epochs: Annotated[int, Gt(0), doc("passes over the train part, at most")] = 30
+    patience: Annotated[int, Ge(0), doc(PATIENT)] = PATIENCE
+    anew_epochs: Annotated[
+        int, Gt(0), doc("of private training, no more and no fewer: how many steps there are is accounted for")
+    ] = 50
     batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32
     learning_rate: Annotated[
         float | None,
         Gt(0),
-        doc("peak of the one-cycle schedule; default: 0.001, or the victim's where that is lower"),
+        doc("as the victim's; default: 0.001, or the victim's where that is lower"),
     ] = None
     match_trainings: Annotated[
         int, Ge(2), doc("at most, to find the strength of one defence that 'match' asks for")

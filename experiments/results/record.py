@@ -123,11 +123,15 @@ class GuaranteeStatement(_Part):
 
 
 class Allowance(_Part):
-    """What both sides may spend: the attacker's ``queries`` (None for no limit) and photos, the defence's epochs."""
+    """What both sides may spend: the attacker's ``queries`` (None for no limit) and photos, the defence's epochs.
+
+    With a ``patience`` these are a ceiling.
+    """
 
     queries: int | None = None
     photos: int | None = None
     epochs: int | None = None
+    patience: int | None = None
 
 
 class Seconds(_Part):
@@ -158,8 +162,9 @@ class Record(_Part):
     ``n``: how many photos were scored, the first of the target part; ``targets``: a digest of that whole part;
     ``groups``: of each of its photos an anonymous number, the same for photos of one person, None where not stored.
     ``history``: of fitting the attack, one row of numbers for each step or epoch; ``training``: the victim's and the
-    defence's. ``made``: with what its stages were computed. ``archived``: read from an archive, whose numbers of
-    single photos are rounded, so that it counts as no result of a plan.
+    defence's; ``cut_short``: the ceiling ended one of these two, which had not stalled. ``made``: with what its
+    stages were computed. ``archived``: read from an archive, whose numbers of single photos are rounded, so that it
+    counts as no result of a plan.
     """
 
     schema_version: int = SCHEMA
@@ -193,6 +198,7 @@ class Record(_Part):
     seconds: Seconds | None = None
     history: History = ()
     training: dict[str, History] = {}
+    cut_short: bool | None = None
     inside: Inside | None = None
     draws: int = 1
     random: bool = False

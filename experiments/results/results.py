@@ -222,6 +222,7 @@ class Results:
             groups=sample.groups if sample else None,
             untried=_untried(row, group),
             converged=False if any(cell.converged is False for cell in cells) else None,
+            cut_short=any(cell.cut_short for cell in cells) or None,
             overfitted=any(cell.overfitted for cell in cells) or None,
             gradient=min(gradients, key=lambda norm: norm if norm > 0 else -1.0, default=None),  # a NaN is the worst
             cut_off=max((cell.cut_off for cell in cells if cell.cut_off is not None), default=None),

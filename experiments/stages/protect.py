@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from splitleak.defenses.base import Calibration, CalibrationBatch, Defense, Guarantee, Perturbation
-from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit
+from splitleak.defenses.base import Anew, Calibration, CalibrationBatch, Defense, Guarantee, Perturbation
+from splitleak.defenses.fitting import Budget, Examples, SplitModel, fit, fit_head
 from splitleak.experiments.stages.data import Data
 from splitleak.experiments.stages.moved import Part
 from splitleak.experiments.stages.victim import FeaturesStage, NetworkStage, VictimStage, load_modules, save_modules
@@ -22,6 +22,7 @@ from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import CLASSES_WITHOUT_TASK
 from splitleak.victims.seeding import seeded
 from splitleak.victims.tensors import BATCH, to_float
+from splitleak.victims.training import History
 
 DRAWS = 3
 """Sends of a photo that are scored, for utility as for leakage, where the device draws at random: the luck of a
@@ -46,8 +47,8 @@ class ProtectStage(NetworkStage):
         return self.victim.seed
 
     @property
-    def trains_encoder(self) -> bool:
-        """Otherwise the encoder is the victim's, and so are its features."""
+    def own_encoder(self) -> bool:
+        """Whether the encoder is another one than the victim's, and so are its features."""
         anew = self.defense.retrains == "anew"
         return self.defense.retrains == "network" or (anew and not self.victim.freeze_encoder)
 
@@ -64,7 +65,7 @@ class ProtectStage(NetworkStage):
             guarantees.append(guarantee)
         model.eval().requires_grad_(False)
         facts = {
-            "history": history,
+            "history": asdict(history),
             "guarantees": [asdict(guarantee) for guarantee in guarantees],
             "utility": self._utility(model, data, store),
             **self._cost(model, data.images[data.measured], store),
@@ -74,7 +75,7 @@ class ProtectStage(NetworkStage):
 
     def expected_bytes(self) -> int:
         """The weights, and the features where they are not the victim's."""
-        return self.victim.weight_bytes() + (self.victim.feature_bytes() if self.trains_encoder else 0)
+        return self.victim.weight_bytes() + (self.victim.feature_bytes() if self.own_encoder else 0)
 
     def load(self, store: Store) -> SplitModel:
         """The protected network in eval mode on the store's device, its parameters frozen."""
@@ -90,7 +91,7 @@ class ProtectStage(NetworkStage):
     def new_encoder(self, store: Store) -> nn.Module:
         """An encoder of this architecture with weights of its own, untrained; drawn from torch's global state."""
         encoder = self.victim.new_encoder(store)
-        return self.defense.adapt(encoder) if self.trains_encoder else encoder
+        return self.defense.adapt(encoder) if self.own_encoder else encoder
 
     def images(self, part: Part, store: Store) -> Tensor:
         """Of the victim's data."""
@@ -100,7 +101,7 @@ class ProtectStage(NetworkStage):
         """What the channel sends; None where noise on the images makes it vary."""
         if self._perturbation(store) is not None:
             return None
-        return FeaturesStage(self if self.trains_encoder else self.victim, part).load(store)
+        return FeaturesStage(self if self.own_encoder else self.victim, part).load(store)
 
     def _perturbation(self, store: Store) -> Perturbation | None:
         return self.defense.perturb(tuple(self.images("target", store).shape[1:]))
@@ -115,7 +116,7 @@ class ProtectStage(NetworkStage):
         shape = self.victim.stored_features("target", store).shape[1:]
         channel = self.defense.channel(tuple(shape))
         model = SplitModel(
-            self.defense.adapt(start.encoder) if self.trains_encoder else start.encoder,
+            self.defense.adapt(start.encoder) if self.own_encoder else start.encoder,
             self.defense.cloud(self.defense.adapt(start.tail), channel),
             channel,
             self._perturbation(store),
@@ -124,7 +125,7 @@ class ProtectStage(NetworkStage):
 
     def _frozen_features(self, part: Part, store: Store) -> Tensor | None:
         """Like ``stored_features``, before the protected network exists."""
-        return None if self.trains_encoder else self.stored_features(part, store)
+        return None if self.own_encoder else self.stored_features(part, store)
 
     def _calibration(self, model: SplitModel, data: Data, store: Store) -> Calibration:
         images, labels = data.images["train"], data.labels["train"] if data.labels else None
@@ -145,29 +146,30 @@ class ProtectStage(NetworkStage):
 
     def _train(
         self, model: SplitModel, calibration: Calibration, data: Data, store: Store
-    ) -> tuple[list[dict[str, float]], list[Guarantee]]:
+    ) -> tuple[History, list[Guarantee]]:
         objective = self.defense.objective(calibration, model.channel)
         if data.labels is None:
             if self.defense.retrains != "tail" or objective is not None:
                 raise InvalidInputError(f"{self.defense.name} changes training, so the victim needs a task")
-            return [], []
+            return History(), []
         model.requires_grad_(True)
-        model.encoder.requires_grad_(self.trains_encoder)
+        anew = self.defense.anew() if self.defense.retrains == "anew" else Anew()
+        model.encoder.requires_grad_(self.own_encoder and anew.scope == "network")
         parts = {
-            part: Examples(data.images[part], data.labels[part], self._frozen_features(part, store))
+            f"{part}_part": Examples(data.images[part], data.labels[part], self._frozen_features(part, store))
             for part in ("train", "validation")
         }
-        outcome = fit(
-            model,
-            parts["train"],
-            parts["validation"],
-            self.budget,
-            objective,
-            self.defense.prepare,
-            store.curve(f"training behind {self.defense.name}", self.budget.epochs),
-        )
+        log = store.curve(f"training behind {self.defense.name}", self.budget.epochs)
+        if anew.scope == "head":
+            outcome = fit_head(
+                model, **parts, budget=self.budget, prepare=self.defense.prepare, copies=anew.copies, log=log
+            )
+        else:
+            outcome = fit(
+                model, **parts, budget=self.budget, objective=objective, prepare=self.defense.prepare, log=log
+            )
         guarantees = [Guarantee("training", *outcome.spent)] if outcome.spent else []
-        return outcome.history.rows, guarantees
+        return outcome.history, guarantees
 
     def _utility(self, model: SplitModel, data: Data, store: Store) -> dict[str, Any] | None:
         if data.labels is None:

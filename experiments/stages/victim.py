@@ -24,6 +24,7 @@ from splitleak.victims.models import CLASSES_WITHOUT_TASK, Network, forget, in_f
 from splitleak.victims.seeding import seeded
 from splitleak.victims.splitting.twin import twin
 from splitleak.victims.tensors import BATCH, to_float
+from splitleak.victims.training import History
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,14 @@ class TrainingStage(Stage):
         parts = {part: Examples(data.images[part], data.labels[part]) for part in ("train", "validation")}
         history = _trained(model, parts, self, store)
         save_modules(folder / "weights.safetensors", network=network.module)
-        (folder / "history.json").write_text(json.dumps(history))
+        (folder / "history.json").write_text(json.dumps(asdict(history)))
 
-    def load(self, store: Store) -> tuple[Network, list[dict[str, float]]]:
-        """The trained network on the CPU, and its training's curve."""
+    def load(self, store: Store) -> tuple[Network, History]:
+        """The trained network on the CPU, and how its training went."""
         folder = store.folder(self)
         network = self.initial(len(self.data.load(store).classes))
         load_modules(folder / "weights.safetensors", network=network.module)
-        return network, json.loads((folder / "history.json").read_text())
+        return network, History(**json.loads((folder / "history.json").read_text()))
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class VictimStage(NetworkStage):
         """weights.safetensors (encoder.*, tail.*) and facts.json."""
         data = self.data.load(store)
         trains = data.labels is not None and bool(self.budget.epochs)
-        history: list[dict[str, float]] = []
+        history = History()
         if trains and not self.freeze_encoder:
             network, history = self.training.load(store)
             halves = split(network, self.model, self.cut, self.data.size)
@@ -145,9 +146,9 @@ class VictimStage(NetworkStage):
         if trains and self.freeze_encoder:
             history = self._train_tail(halves, data, folder, store)
         save_modules(folder / "weights.safetensors", encoder=halves.encoder, tail=halves.tail)
-        (folder / "facts.json").write_text(json.dumps({"cut": asdict(halves.cut), "history": history}))
+        (folder / "facts.json").write_text(json.dumps({"cut": asdict(halves.cut), "history": asdict(history)}))
 
-    def _train_tail(self, halves: Halves, data: Data, folder: Path, store: Store) -> list[dict[str, float]]:
+    def _train_tail(self, halves: Halves, data: Data, folder: Path, store: Store) -> History:
         assert data.labels is not None
         model = SplitModel(halves.encoder, halves.tail).to(store.device).eval()
         parts = {}
@@ -158,10 +159,9 @@ class VictimStage(NetworkStage):
             parts[part] = Examples(data.images[part], data.labels[part], features)
         return _trained(model, parts, self, store)
 
-    def history(self, store: Store) -> list[dict[str, float]]:
-        """The training's curve; empty where nothing was trained."""
-        rows: list[dict[str, float]] = json.loads((store.folder(self) / "facts.json").read_text())["history"]
-        return rows
+    def history(self, store: Store) -> History:
+        """How training went; empty where nothing was trained."""
+        return History(**json.loads((store.folder(self) / "facts.json").read_text())["history"])
 
     def expected_bytes(self) -> int:
         """The weights, those of the uncut network too, and the features of every part."""
@@ -201,11 +201,11 @@ def _initial(victim: VictimStage, classes: int) -> Halves:
 
 def _trained(
     model: SplitModel, parts: Mapping[str, Examples], stage: TrainingStage | VictimStage, store: Store
-) -> list[dict[str, float]]:
-    """Train in place on the task; the curve."""
+) -> History:
+    """Train in place on the task."""
     with seeded("train victim", stage.seed):
         log = store.curve("training the victim", stage.budget.epochs)
-        return fit(model, parts["train"], parts["validation"], stage.budget, log=log).history.rows
+        return fit(model, parts["train"], parts["validation"], stage.budget, log=log).history
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from splitleak.experiments.results.load import load_results
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
 from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.training import History
 
 FOLDER, MADE_OF = "tensorboard", "made_of"
 
@@ -44,8 +45,8 @@ class Curves:
         """Of its training; empty where its result has made room for others."""
         if not self.store.has(stage):
             return []
-        history: list[dict[str, float]] = json.loads((self.store.folder(stage) / "facts.json").read_text())["history"]
-        return history
+        facts = json.loads((self.store.folder(stage) / "facts.json").read_text())
+        return History(**facts["history"]).rows
 
     def _write(
         self,

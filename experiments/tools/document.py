@@ -219,8 +219,9 @@ def _setting(run: Archived) -> str:
     name = data if isinstance(data, str) else Path(data.get("path", data["name"])).name
     cell = run.results.finished[0]
     spent = cell.budget
+    most = "at most " if spent.patience else ""
     return (
-        f"{name} at {cell.victim.size} px; attackers have {spent.photos:,} photos, defences {spent.epochs} "
+        f"{name} at {cell.victim.size} px; attackers have {spent.photos:,} photos, defences {most}{spent.epochs} "
         f"epoch{'' if spent.epochs == 1 else 's'}"
     )
 
