@@ -101,7 +101,7 @@ def accuracy(stage: ProtectStage, store: Store) -> float:
     assert data.labels is not None
     images, labels, right = data.images["validation"], data.labels["validation"], 0.0
     # what a search trains is looked at once: features of an encoder of its own would only be kept for nobody
-    stored = None if stage.trains_encoder else stage.stored_features("validation", store)
+    stored = None if stage.own_encoder else stage.stored_features("validation", store)
     with seeded("match", stage.seed):
         for rows in torch.arange(len(labels)).split(BATCH):
             features = None if stored is None else stored[rows].to(store.device, torch.float32)
