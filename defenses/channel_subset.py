@@ -34,11 +34,11 @@ class ChannelSubset(Defense):
     The cloud puts what arrives where the tail expects it and fills the gaps with each channel's mean over the
     train part; the tail is fine-tuned on that. Selections: ``first`` in the network's order, ``random`` (drawn
     once per seed), ``variance`` (largest over the train part), ``saliency``: the first-order Taylor estimate of
-    how much the task's loss moves when a channel is removed, |mean over places of (activation - mean) x gradient|,
-    for its mean is what stands there then; ``leakage``: one after another the channel is given up that helps a linear
-    inversion of the features most for the saliency that goes with it. What a channel helps depends on the others that
-    are still sent, so it is computed anew after each. It does not depend on the channel's unit: who learns from
-    releases sees small values as well as large ones.
+    how much the task's loss moves when a channel is removed, |mean over places of activation x gradient|;
+    ``leakage``: one after another the channel is given up that helps a linear inversion of the features most for the
+    saliency that goes with it. What a channel helps depends on the others that are still sent, so it is computed
+    anew after each. It does not depend on the channel's unit: who learns from releases sees small values as well as
+    large ones.
 
     A channel that is the same in all photos of the train part is never sent by ``variance``, ``saliency`` and
     ``leakage`` while another one is given up: it costs bytes, and its mean tells as much.
@@ -116,7 +116,7 @@ class _SubsetChannel(Channel):
                 features = batch.features.detach().requires_grad_()
                 loss = F.cross_entropy(calibration.tail(features), labels, reduction="sum")
                 (gradient,) = torch.autograd.grad(loss, features)
-            effect = ((batch.features - self.fill) * gradient).movedim(self.axis, -1)
+            effect = (batch.features * gradient).movedim(self.axis, -1)
             total += _places(effect).mean(1).abs().sum(0, dtype=torch.float64).cpu()
         return total
 
