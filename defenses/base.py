@@ -288,7 +288,7 @@ def labels_of(batch: CalibrationBatch, who: str) -> Tensor:
 
 def mix_channels(values: Tensor, matrix: Tensor, axis: int) -> Tensor:
     """Multiply the channels, axis ``axis`` of values with a batch, with a matrix (outputs, channels)."""
-    return (values.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+    return (values.movedim(axis, -1) @ matrix.T.to(values.dtype)).movedim(-1, axis)
 
 
 __all__ = [

@@ -165,8 +165,9 @@ def _behind(calibration: Calibration, before: "_ChannelChain") -> Calibration:
 
     def batches() -> Iterator[CalibrationBatch]:
         for batch in calibration.batches():
-            with torch.no_grad():
-                yield replace(batch, features=before.send(batch.features))
+            with torch.no_grad():  # not around ``yield``: who learns from the batches would have no gradients
+                sent = before.send(batch.features)
+            yield replace(batch, features=sent)
 
     tail = nn.Sequential(_Receiving(before), calibration.tail)
     encoder = nn.Sequential(calibration.encoder, _Sending(before))

@@ -35,8 +35,9 @@ TRAINED: Mapping[Retrains, str] = {
     "network": "the whole network, from the victim's weights on",
     "anew": "the network anew, from where the victim's own training began",
 }
-MAPS = (64, 16, 16)
-"""Features by which a defence's bytes are measured: large enough for what is sent beside them to be little."""
+MAPS, TOKENS = (64, 16, 16), (256, 64)
+"""Features by which a defence's bytes are measured: large enough for what is sent beside them to be little; the
+latter for one that has nothing to act on in maps."""
 SYMBOLS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "min_length": "of length >="}
 
 
@@ -127,7 +128,8 @@ def _sent(cls: type[Defense]) -> Iterator[tuple[str, str]]:
 
 def _share_sent(defense: Defense) -> float:
     with seeded("bytes"), torch.no_grad():
-        features, channel = torch.randn(1, *MAPS), defense.channel(MAPS).eval()
+        shape = TOKENS if defense.inapplicable(MAPS, "task") else MAPS
+        features, channel = torch.randn(1, *shape), defense.channel(shape).eval()
         return len(channel.pack(channel.send(features)[0])) / len(Channel().pack(features[0]))
 
 

@@ -48,6 +48,7 @@ class Row(NamedTuple):
     budget_queries: int | None
     budget_photos: int | None
     budget_epochs: int | None
+    budget_patience: int | None
     flags: str
     measure: str
     value: Scalar

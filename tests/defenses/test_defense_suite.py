@@ -485,4 +485,4 @@ def test_an_objective_is_trained_to_the_end_whatever_the_task_would_choose() -> 
     logits = model.tail(features).detach()
     whole = float(F.cross_entropy(logits, labels) + 100 * logits.square().mean())
     assert outcome.history.rows[-1]["validation_loss"] == pytest.approx(whole, rel=1e-4)
-    assert float(F.cross_entropy(logits, labels)) > 0.1, "the task alone would have kept the first weights"
+    assert float(F.cross_entropy(logits, labels)) > 0.01, "the task alone would have kept the first weights"

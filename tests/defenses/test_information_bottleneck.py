@@ -42,6 +42,6 @@ def test_the_setting_decides_what_is_trained() -> None:
 def test_a_plan_trains_the_encoder_or_leaves_it(tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text(HEAD + '[[defenses]]\nname = "information_bottleneck"\ntrains_encoder = [false, true]\n' + RIDGE)
-    trained = {cell.defense.label: cell.protect.trains_encoder for cell in cells_of(read_plan(plan))}
+    trained = {cell.defense.label: cell.protect.own_encoder for cell in cells_of(read_plan(plan))}
     assert trained["information_bottleneck trains_encoder=True"]
     assert not trained["information_bottleneck trains_encoder=False"]

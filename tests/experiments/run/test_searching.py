@@ -118,11 +118,16 @@ def test_an_interrupted_search_trains_nothing_twice(tmp_path: Path, monkeypatch:
     assert store.computed.count("protect") == 3, "none and two strengths had been trained before"
 
 
-def test_what_cannot_be_found_does_not_apply_and_says_why(tmp_path: Path) -> None:
+def test_what_cannot_be_found_does_not_apply_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stepped(stage: ProtectStage, store: Store) -> float:
+        sigma = getattr(stage.defense, "sigma", 0.0)
+        return 1.0 - (0.4 if sigma > 1 else 0.057 if sigma else 0.0)
+
+    monkeypatch.setattr(match, "accuracy", stepped)
     run, store = run_of(
         tmp_path,
         PLAN.replace("match = 0.03", "match = 0.2").replace(
-            "epochs = 1\n[att", "epochs = 1\nmatch_trainings = 2\n[att"
+            "patience = 0\n[att", "patience = 0\nmatch_trainings = 2\n[att"
         ),
     )
     told: list[str] = []
