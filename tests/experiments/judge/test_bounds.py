@@ -73,9 +73,12 @@ def test_without_noise_nothing_is_bounded() -> None:
     assert bounds(_Linear(_matrix()), _pictures(4), 0.0, _pictures(8)) is None
 
 
-def test_principal_directions_are_those_of_the_covariance() -> None:
-    photos = _pictures(300)
+@pytest.mark.parametrize("count", [300, 20], ids=["more photos than values", "fewer"])
+def test_principal_directions_are_those_of_the_covariance(count: int) -> None:
+    photos = _pictures(count)
     directions, variances = principal(photos)
+    assert len(variances) == min(count - 1, PIXELS)
+    torch.testing.assert_close(directions.T @ directions, torch.eye(len(variances), dtype=torch.float64))
     covariance = torch.cov(photos.double().flatten(1).T)
     torch.testing.assert_close(directions.T @ covariance @ directions, variances.diag(), atol=1e-8, rtol=1e-6)
     assert principal(photos, 5)[0].shape == (PIXELS, 5)
