@@ -481,8 +481,8 @@ def test_an_objective_is_trained_to_the_end_whatever_the_task_would_choose() -> 
     model = SplitModel(nn.Identity(), nn.Linear(2, 2, bias=False))
     nn.init.eye_(model.tail.weight)
     with seeded("objective"):
-        outcome = fit(model, part, part, Budget(epochs=4, batch_size=16, learning_rate=0.1), Quiet())
+        outcome = fit(model, part, part, Budget(epochs=12, batch_size=16, learning_rate=0.1), Quiet())
     logits = model.tail(features).detach()
     whole = float(F.cross_entropy(logits, labels) + 100 * logits.square().mean())
     assert outcome.history.rows[-1]["validation_loss"] == pytest.approx(whole, rel=1e-4)
-    assert float(F.cross_entropy(logits, labels)) > 0.01, "the task alone would have kept the first weights"
+    assert float(F.cross_entropy(logits, labels)) > 0.1, "the task alone would have kept the first weights"
