@@ -37,3 +37,4 @@ if __name__ == "__main__":
     console.print(calibration.compare(GaussianVictim(), targets=512))
     console.print(coverage.compare(repeats=1000))
     console.print(judging.compare(images=1000, photos=100_000))
+    console.print(judging.share())

@@ -25,7 +25,7 @@ seeds = [0, 1]
 [victim]
 model = "mobilenet_v3_small"
 cut = "features.2.block.1"
-data = { name = "faces", photos = 1200 }
+data = { name = "faces", photos = 1600 }
 size = 32
 task = "mask"
 epochs = 4
