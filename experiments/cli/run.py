@@ -33,6 +33,7 @@ from splitleak.experiments.run.schedule import Executor, Serial
 from splitleak.experiments.run.workers import Processes, Ray, default_workers
 from splitleak.experiments.store.store import Store
 from splitleak.experiments.tools.curves import Curves
+from splitleak.victims.data.notes import counted
 from splitleak.victims.errors import InvalidInputError, unknown
 
 ExecutorName = Annotated[
@@ -237,7 +238,7 @@ def _print_dry_run(experiment: Run, store: Store) -> None:
     if searches:
         most = plan.defender.match_trainings
         say(
-            f"{len(searches)} strengths to search first, on {plan.parts.validation} validation photos and seed "
+            f"{counted(len(searches), 'strength')} to search first, on {plan.parts.validation} validation photos and seed "
             f"{plan.seeds[0]}: at most {most} trainings each, {most * len(searches)} together"
         )
     pending = (
