@@ -238,8 +238,8 @@ def _print_dry_run(experiment: Run, store: Store) -> None:
     if searches:
         most = plan.defender.match_trainings
         say(
-            f"{counted(len(searches), 'strength')} to search first, on {plan.parts.validation} validation photos and seed "
-            f"{plan.seeds[0]}: at most {most} trainings each, {most * len(searches)} together"
+            f"{counted(len(searches), 'strength')} to search first, on {plan.parts.validation} validation photos and "
+            f"seed {plan.seeds[0]}: at most {most} trainings each, {most * len(searches)} together"
         )
     pending = (
         pending_stages(missing, store) | behind(searches.values(), lambda stage: not store.has(stage))
