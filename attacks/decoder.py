@@ -102,7 +102,7 @@ class Decoder(Reconstruction[BlackBox]):
             first = replace(self, objective="pixels")
             return Repainting(knows, first.fit(knows), first._what, self.objective, self.repaint_epochs).fit()
         state = knows.remember(self._what, lambda: self._trained(knows))
-        form = self._form(knows)
+        form = self.form(knows)
         form.network.load_state_dict(state)
         form.network.eval().requires_grad_(False)
         return StagedDecoder(form.network, form.layers, form.image)
@@ -113,13 +113,14 @@ class Decoder(Reconstruction[BlackBox]):
         shaping = {name: value for name, value in self.to_mapping().items() if name != "repaint_epochs"}
         return f"decoder {shaping}"
 
-    def _form(self, knows: BlackBox) -> "_Form":
+    def form(self, knows: BlackBox) -> "Form":
+        """What is trained, untrained, on the adversary's device."""
         form = self._residual(knows) if self.architecture == "residual" else self._seed(knows)
         form.network.to(knows.device).to(memory_format=torch.channels_last)
         return form
 
     def _trained(self, knows: BlackBox) -> dict[str, Tensor]:
-        form = self._form(knows)  # made here, under the memo's own seed: whoever asks first, it begins alike
+        form = self.form(knows)  # made here, under the memo's own seed: whoever asks first, it begins alike
         pairs = knows.pairs(batch_size=self.batch_size or form.batch_size)
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -131,7 +132,7 @@ class Decoder(Reconstruction[BlackBox]):
         form.begin(knows)
         return learned(form.network, form.recipe, examples, held_out, loss, knows)
 
-    def _residual(self, knows: BlackBox) -> "_Form":
+    def _residual(self, knows: BlackBox) -> "Form":
         height, width = knows.image_shape[1:]
         network = ResidualDecoder(knows.release_shape, height, width, self.width, better_at_mean(knows))
         recipe = adamw(self.learning_rate or 3e-3, self.epochs or 39)
@@ -143,9 +144,9 @@ class Decoder(Reconstruction[BlackBox]):
             network.begin_at(knows.image_batches())
             network.standard.begin_from(release for release, _ in knows.pairs(shuffle=False))
 
-        return _Form(network, network.layers, recipe, batch_size=32, loss=loss, begin=begin)
+        return Form(network, network.layers, recipe, batch_size=32, loss=loss, begin=begin)
 
-    def _seed(self, knows: BlackBox) -> "_Form":
+    def _seed(self, knows: BlackBox) -> "Form":
         channels, medium = knows.release_shape[0], self.architecture == "transpose_medium"
         if self.architecture == "upsample":
             network = seed.upsample_decoder(channels)
@@ -160,7 +161,7 @@ class Decoder(Reconstruction[BlackBox]):
             ),
         )
         batch_size = 512 if medium else 128
-        return _Form(network, network, recipe, batch_size, target=normalise, image=unnormalise)
+        return Form(network, network, recipe, batch_size, target=normalise, image=unnormalise)
 
 
 def _as_it_is(knows: BlackBox) -> None:
@@ -192,7 +193,7 @@ class FromDecoder(Reconstruction[WhiteBox]):
 
 
 @dataclass(frozen=True)
-class _Form:
+class Form:
     """A network, its layers and its recipe, the space of its targets, the way back, and what it looks at first."""
 
     network: nn.Module

@@ -36,6 +36,7 @@ from splitleak.victims.toy import toy_images
 ATTACKS = plugins.attack_classes()
 DEFENSES = plugins.defense_classes()
 LIGHTER: dict[str, dict[str, Any]] = {
+    "blockwise_decoder": {"width": 32},
     "deep_image_prior": {"steps": 40, "width": 8, "weight": 0.0, "learning_rate": 0.03},
     "latent_search": {"epochs": 8, "width": 16, "steps": 30, "activation_steps": 30, "weight": 0.01},
     "decoder": {"width": 32},

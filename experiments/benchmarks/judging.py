@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -105,7 +105,7 @@ class _Stopwatch(Watcher):
     """Adds up how long tasks take that are done one after the other: ``taken``, by kind of stage."""
 
     def __init__(self) -> None:
-        self.taken: Counter[str] = Counter()
+        self.taken: dict[str, float] = defaultdict(float)
         self._began = 0.0
 
     def began(self, task: Task) -> None:
