@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from torch import Tensor, nn
 
-from splitleak.attacks.base import Reconstruction, Staged
-from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.base import Staged
+from splitleak.attacks.decoder import ByDecoder
 from splitleak.attacks.edge import Edge
 from splitleak.attacks.grid import grid_shape
 from splitleak.attacks.knowledge import WhiteBox
@@ -28,7 +28,7 @@ PHOTOS = 64
 
 
 @dataclass(frozen=True)
-class BlockwiseDecoder(Reconstruction[WhiteBox]):
+class BlockwiseDecoder(ByDecoder[WhiteBox]):
     """Train ``decoder`` so that each of its blocks also gives the victim's own activation at that depth.
 
     Who holds the device's half sees what it computes on the way to a release. A block of the decoder ends where its
@@ -44,14 +44,6 @@ class BlockwiseDecoder(Reconstruction[WhiteBox]):
     )
 
     weight: Annotated[float, Ge(0), doc("of the blocks' mean squared error, beside the picture's")] = 0.01
-    width: Annotated[int, Ge(16), doc("of the residual decoder")] = 128
-    epochs: Annotated[int | None, Gt(0), doc("of the residual decoder; default as there")] = None
-    batch_size: Annotated[int | None, Gt(0), doc("of the residual decoder; default as there")] = None
-
-    @property
-    def learns_from_copies(self) -> bool:
-        """Always."""
-        return True
 
     def fit(self, knows: WhiteBox) -> Staged:
         """Train on the auxiliary pairs and on what the device's half computes on the same photos."""
@@ -59,7 +51,7 @@ class BlockwiseDecoder(Reconstruction[WhiteBox]):
         return StagedDecoder(decoder, decoder.layers, lambda images: images)
 
     def _taught(self, knows: WhiteBox) -> "_Taught":
-        form = Decoder(width=self.width, epochs=self.epochs, batch_size=self.batch_size).form(knows)
+        form = self.decoder.form(knows)
         decoder = form.network
         assert isinstance(decoder, ResidualDecoder)
         form.begin(knows)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from splitleak.attacks.base import Reconstruction, Requirement, Scene, Staged
 from splitleak.attacks.blanks import better_at_mean
-from splitleak.attacks.knowledge import BlackBox, Pairs, WhiteBox
+from splitleak.attacks.knowledge import BlackBox, Pairs
 from splitleak.attacks.learning import learned
 from splitleak.attacks.losses import STRUCTURE_AIM, STRUCTURE_WEIGHT, squared_and_structural_error
 from splitleak.attacks.networks import seed
@@ -28,6 +28,7 @@ from splitleak.victims.training import Batch, Recipe, adamw
 SEED_NOISE_MEAN, SEED_NOISE_VARIANCE = 0.02, 0.02
 Objective = Literal["pixels", "structure", "perceptual", "identity"]
 Architecture = Literal["residual", "upsample", "transpose_light", "transpose_medium", "transpose_deep"]
+B = TypeVar("B", bound=BlackBox)
 
 
 @dataclass(frozen=True)
@@ -173,10 +174,8 @@ def _same(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class FromDecoder(Reconstruction[WhiteBox]):
-    """A search that starts at the answer of ``decoder``, which is trained once if both are in a plan."""
-
-    per_image: ClassVar[bool] = True
+class ByDecoder(Reconstruction[B]):
+    """An attack that needs ``decoder``: with the same settings as in a plan's other attacks it is trained once."""
 
     width: Annotated[int, Ge(16), doc("of the residual decoder")] = 128
     epochs: Annotated[int | None, Gt(0), doc("of the residual decoder; default as there")] = None
@@ -187,9 +186,10 @@ class FromDecoder(Reconstruction[WhiteBox]):
         """Always: the decoder does."""
         return True
 
-    def start(self, knows: WhiteBox) -> Staged:
-        """Train or recall the decoder."""
-        return Decoder(width=self.width, epochs=self.epochs, batch_size=self.batch_size).fit(knows)
+    @property
+    def decoder(self) -> Decoder:
+        """With these settings."""
+        return Decoder(width=self.width, epochs=self.epochs, batch_size=self.batch_size)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Lt, MultipleOf
 from torch import Tensor, nn
 
 from splitleak.attacks.base import Reconstructor
-from splitleak.attacks.decoder import FromDecoder
+from splitleak.attacks.decoder import ByDecoder
 from splitleak.attacks.knowledge import WhiteBox
 from splitleak.attacks.learning import learned
 from splitleak.attacks.networks.flow import Velocity, to_signed
@@ -29,7 +29,7 @@ ROWS = 20
 
 
 @dataclass(frozen=True)
-class FlowPrior(FromDecoder):
+class FlowPrior(ByDecoder[WhiteBox]):
     """Plug-and-play flow matching: the picture is moved towards the release, lost in noise, and painted anew.
 
     A small flow learns once, for all defences, what the adversary's photos look like. Times t run from ``begin`` to
@@ -51,6 +51,7 @@ class FlowPrior(FromDecoder):
         "Martin, Gagneux, Hagemann, Steidl, PnP-Flow: Plug-and-Play Image Restoration with Flow Matching, ICLR 2025; "
         "on features, and from a decoder's answer: ours"
     )
+    per_image: ClassVar[bool] = True
 
     flow_width: Annotated[int, Ge(16), MultipleOf(8), doc("channels of the flow at its first grid")] = 32
     flow_epochs: Annotated[int | None, Gt(0), doc("of the flow; default 20, at least 2000 steps")] = None
@@ -64,7 +65,7 @@ class FlowPrior(FromDecoder):
 
     def fit(self, knows: WhiteBox) -> Reconstructor:
         """Train or recall decoder and flow, then choose beginning and stride where none is given."""
-        decode = self.start(knows)
+        decode = self.decoder.fit(knows)
         walk = _Walk(self, knows, decode, Matcher.measure(knows, draws=self.draws), self._flow(knows))
         beginnings = BEGINNINGS if self.begin is None else (self.begin,)
         strides = STRIDES if self.stride is None else (self.stride,)

@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from splitleak.attacks.base import Reconstructor
-from splitleak.attacks.decoder import FromDecoder
+from splitleak.attacks.decoder import ByDecoder
 from splitleak.attacks.knowledge import WhiteBox
 from splitleak.attacks.optimise import Matcher, Schedule, Space, best_on_validation, search
 from splitleak.victims.settings import doc
@@ -18,7 +18,7 @@ WEIGHTS = (1.0, 10.0, 100.0, 300.0, 1000.0, 3000.0)
 
 
 @dataclass(frozen=True)
-class Refine(FromDecoder):
+class Refine(ByDecoder[WhiteBox]):
     """Move what goes into the decoder until what comes out has the intercepted release.
 
     The decoder h is the one that ``decoder`` trains with the same settings (trained once, if both are in a plan).
@@ -38,6 +38,7 @@ class Refine(FromDecoder):
         "ours; search through a learned generator after Bora et al., Compressed Sensing using Generative Models, "
         "ICML 2017"
     )
+    per_image: ClassVar[bool] = True
 
     steps: Annotated[int, Gt(0), doc("of the search, at most")] = 200
     learning_rate: Annotated[float, Gt(0), doc("of Adam, in standard deviations of a feature")] = 0.02
@@ -46,7 +47,7 @@ class Refine(FromDecoder):
 
     def fit(self, knows: WhiteBox) -> Reconstructor:
         """Train or recall the decoder, then choose the weight."""
-        decode = self.start(knows)
+        decode = self.decoder.fit(knows)
         matcher = Matcher.measure(knows, draws=self.draws)
         schedule = Schedule(self.steps, self.learning_rate)
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from torch import Tensor
 
-from splitleak.attacks.base import Reconstruction, Reconstructor
-from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.base import Reconstructor
+from splitleak.attacks.decoder import ByDecoder
 from splitleak.attacks.knowledge import About, BlackBox, Memo
 from splitleak.attacks.nearest_neighbor import NearestNeighbor
 from splitleak.attacks.ridge import Ridge
@@ -28,7 +28,7 @@ GREY = 0.5
 
 
 @dataclass(frozen=True)
-class Stack(Reconstruction[BlackBox]):
+class Stack(ByDecoder[BlackBox]):
     """Weigh a linear map of feature cells, one of the whole release, retrieval and decoders of several trainings.
 
     Each colour of each pixel is a weighted sum of the attacks' answers there and an offset, by ridge regression over
@@ -43,21 +43,12 @@ class Stack(Reconstruction[BlackBox]):
     paper: ClassVar[str] = "ours; Wolpert, Stacked Generalization, Neural Networks 1992"
 
     trainings: Annotated[int, Ge(1), doc("decoders, which differ in their start and in the order of photos")] = 2
-    width: Annotated[int, Ge(16), doc("of the residual decoders")] = 128
-    epochs: Annotated[int | None, Gt(0), doc("of the residual decoders; default as there")] = None
-    batch_size: Annotated[int | None, Gt(0), doc("of the residual decoders; default as there")] = None
-
-    @property
-    def learns_from_copies(self) -> bool:
-        """Its decoders do."""
-        return True
 
     def fit(self, knows: BlackBox) -> Reconstructor:
         """Fit the attacks, recalling decoders that are there, then weigh them on the validation pairs."""
-        decoder = Decoder(width=self.width, epochs=self.epochs, batch_size=self.batch_size)
         linear = (Ridge(), Ridge(window="whole"))
         attacks = [*(one.fit(knows) for one in linear), NearestNeighbor().fit(knows)]
-        attacks += [decoder.fit(_another_time(knows, training)) for training in range(self.trainings)]
+        attacks += [self.decoder.fit(_another_time(knows, training)) for training in range(self.trainings)]
         sums = PixelSums(len(attacks), FOLDS)
         with torch.no_grad():
             for number, (release, images) in enumerate(knows.pairs("validation", BATCH // FOLDS, shuffle=False)):

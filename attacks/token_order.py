@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, MultipleOf
 from torch import Tensor, nn
 
-from splitleak.attacks.base import Reconstruction, Reconstructor, Requirement, behind
-from splitleak.attacks.decoder import Decoder
+from splitleak.attacks.base import Reconstructor, Requirement, behind
+from splitleak.attacks.decoder import ByDecoder
 from splitleak.attacks.knowledge import AttackerPart, BlackBox, Pairs
 from splitleak.attacks.learning import learned
 from splitleak.attacks.networks.tokens import HEADS, Filler, Positions, Standard
@@ -29,7 +29,7 @@ HIDDEN = 0.5
 
 
 @dataclass(frozen=True)
-class TokenOrder(Reconstruction[BlackBox]):
+class TokenOrder(ByDecoder[BlackBox]):
     """Undo a shuffle of a transformer's tokens, and fill in those that did not arrive.
 
     A transformer without position embeddings of its own reads from the tokens where each belongs, by cross-entropy
@@ -49,14 +49,6 @@ class TokenOrder(Reconstruction[BlackBox]):
 
     order_epochs: Annotated[int, Gt(0), doc("of the transformer that tells places, and of the one that fills")] = 20
     order_width: Annotated[int, Ge(HEADS), MultipleOf(HEADS), doc("of their tokens")] = 128
-    width: Annotated[int, Ge(16), doc("of the residual decoder")] = 128
-    epochs: Annotated[int | None, Gt(0), doc("of the residual decoder; default as there")] = None
-    batch_size: Annotated[int | None, Gt(0), doc("of the residual decoder; default as there")] = None
-
-    @property
-    def learns_from_copies(self) -> bool:
-        """Always."""
-        return True
 
     def fit(self, knows: BlackBox) -> Reconstructor:
         """Learn the order, or recall it, then train a decoder on tokens that were put back."""
@@ -65,10 +57,9 @@ class TokenOrder(Reconstruction[BlackBox]):
         order = self._order(knows)
         order.load_state_dict(state)
         order.eval().requires_grad_(False)
-        decoder = Decoder(width=self.width, epochs=self.epochs, batch_size=self.batch_size)
         with torch.no_grad():
             device = knows.behind(order, what, __name__)
-        return behind(order, decoder.fit(device))
+        return behind(order, self.decoder.fit(device))
 
     def _order(self, knows: BlackBox) -> "_Order":
         return _Order(knows, self.order_width).to(knows.device)
