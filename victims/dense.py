@@ -24,7 +24,8 @@ class Segmenter(nn.Module):
 
     def __init__(self, network: nn.Module, size: int) -> None:
         super().__init__()
-        self.backbone, self.classifier, self.size = network.backbone, network.classifier, size
+        self.backbone, self.classifier = network.get_submodule("backbone"), network.get_submodule("classifier")
+        self.size = size
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits, as torchvision enlarges them; the size is known, so that nothing of it has to cross a cut."""

@@ -24,6 +24,7 @@ THINGS = (
 )
 SETS = {"train": "train", "val": "target"}
 """torchvision's image sets, and what they are here."""
+EDGES = ("xmin", "ymin", "xmax", "ymax")
 BORDER = 255
 
 
@@ -58,9 +59,8 @@ class _PascalVOC(PhotosOfTorchvision):
 
     def _files(self) -> FileList:
         lists = [f"{self._base()}/ImageSets/{self.lists}/{part}.txt" for part in SETS]
-        return [
-            (name, None) for name in (*lists, *(self._label(name) for part in SETS for name in self._listed(part)))
-        ]
+        labels = [self._label(name) for part in SETS for name in self._listed(part)]
+        return [(name, None) for name in (*lists, *labels)]
 
     def _split(self) -> tuple[str, ...]:
         return tuple(ours for part, ours in SETS.items() for _ in self._listed(part))
@@ -145,9 +145,7 @@ def _boxes(path: Path, where: str) -> tuple[Boxes, int]:
         root = parse(path).getroot()
         size = (int(_text(root, "size/width")), int(_text(root, "size/height")))
         things = [(of, _text(of, "name"), _text(of, "difficult", "0") == "1") for of in root.findall("object")]
-        edges = [
-            [float(_text(of, f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax")] for of, _, _ in things
-        ]
+        edges = [[float(_text(of, f"bndbox/{edge}")) for edge in EDGES] for of, _, _ in things]
     except (ParseError, ValueError) as error:
         raise InvalidInputError(f"{where} is no annotation of Pascal VOC: {error}") from None
     numbers = {name: number for number, name in enumerate(THINGS)}

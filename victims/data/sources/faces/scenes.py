@@ -31,7 +31,7 @@ BACKDROP = 1 << 30
 class FaceScenes(Source):
     """Procedural scenes of one to four people who do not exist; scene i is the same however many are asked for.
 
-    Tasks: "heads" (a box around each, hair and ears included; whether it wears a mask), "people" (how many).
+    Tasks: "heads" (a box around each, with hair and neck; whether it wears a mask), "people" (how many).
     Nobody is in two scenes.
     """
 
@@ -67,9 +67,8 @@ class FaceScenes(Source):
         for share in SHARES:
             side = max(1, round(share * size))
             rows, slots = (there & (shares == share)).nonzero().unbind(1)
-            made = in_chunks(
-                _person, self._portraits(scene[rows] * MOST + slots), side, torch.empty(0, 4, side, side)
-            )
+            portraits = self._portraits(scene[rows] * MOST + slots)
+            made = in_chunks(_person, portraits, side, torch.empty(0, 4, side, side))
             for row, slot, person in zip(rows.tolist(), slots.tolist(), made, strict=True):
                 left, top = (round(edge * size) for edge in places[row, slot].tolist())
                 into = images[row, :, top : top + side, left : left + side]
