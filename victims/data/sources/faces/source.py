@@ -23,7 +23,6 @@ FACE = dict.fromkeys(("skin", "eyes", "mouth", "glasses"), "face")
 MASKS = {
     "parts": (PARTS[:-1], {"body": "background"}),
     "regions": (("background", "face", "hair", "mask"), {"body": "background", **FACE}),
-    "head": (("background", "head"), {"body": "background", **dict.fromkeys(PARTS[1:-1], "head")}),
 }
 """Of each label of pixels its classes, and as which of them a part counts that has none of its own."""
 ANNOTATIONS = {
@@ -55,8 +54,8 @@ class Faces(Source):
     """Procedural portraits of people who do not exist; photo i is the same however many are asked for.
 
     Tasks: "expression" (neutral, happy, surprised, angry: a quarter each), "glasses" (30 %), "mask" (35 %); of each
-    pixel "parts" (skin, hair, eyes, mouth, glasses, mask, background), coarser "regions" (face, hair, mask,
-    background), and the "head" or not; its "pose" as numbers. Consecutive photos show the same person.
+    pixel "parts" (skin, hair, eyes, mouth, glasses, mask, background) and, coarser, "regions" (face, hair, mask,
+    background); the head's "pose" as numbers. Consecutive photos show the same person.
     """
 
     summary: ClassVar[str] = "procedural portraits: expression, glasses, mask, identity, parts; nothing to download"
