@@ -4,7 +4,8 @@ Such a network takes photos of one size, normalised before, and gives what the t
 What torchvision puts around it (lists of photos, resizing, dictionaries) is left out, and so is its auxiliary head.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -33,11 +34,19 @@ class Segmenter(nn.Module):
         return F.interpolate(coarse, (self.size, self.size), mode="bilinear", align_corners=False)
 
 
+class Pyramid(nn.Module):
+    """Maps (n, *shape) of several shapes -> one tensor (n, values): cut behind it, they are one release."""
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """All values, one map after another."""
+        return torch.cat([one.flatten(1) for one in maps], 1)
+
+
 class Detector(nn.Module):
     """Normalised photos (n, 3, size, size) -> (n, anchors, 4 + 4 + 1 + classes).
 
     A row says of one default box its edges as shares of the photo's side, by how much to move and scale them, and the
-    logits of being nothing and of each class.
+    logits of being nothing and of each class. All maps that the heads look at meet in ``pyramid``.
     """
 
     anchors: Tensor
@@ -50,10 +59,13 @@ class Detector(nn.Module):
             maps = list(network.eval().backbone(blank).values())
             (anchors,) = network.anchor_generator(ImageList(blank, [(size, size)]), maps)
         self.register_buffer("anchors", anchors / size, persistent=False)
+        self.pyramid, self.shapes = Pyramid(), [tuple(one.shape[1:]) for one in maps]
 
     def forward(self, images: Tensor) -> Tensor:
         """A row for each default box."""
-        said = self.head(list(self.backbone(images).values()))
+        values = self.pyramid(list(self.backbone(images).values()))
+        parts = values.split([math.prod(shape) for shape in self.shapes], 1)
+        said = self.head([parts[place].unflatten(1, shape) for place, shape in enumerate(self.shapes)])
         moves = said["bbox_regression"]
         return torch.cat([torch.zeros_like(moves) + self.anchors, moves, said["cls_logits"]], 2)
 

@@ -43,6 +43,7 @@ def test_a_detector_says_what_torchvisions_own_detections_are_made_of() -> None:
     [
         ("deeplabv3_mobilenet_v3_large", "C4", (672, 4, 4), (3, 64, 64)),
         ("ssdlite320_mobilenet_v3_large", "C4", (672, 4, 4), (144, 12)),
+        ("ssdlite320_mobilenet_v3_large", "pyramid", (672 * 16 + 480 * 4 + 512 + 256 + 256 + 128,), (144, 12)),
         pytest.param("fcn_resnet50", "backbone.layer2", (512, 8, 8), (3, 64, 64), marks=pytest.mark.slow),
     ],
 )

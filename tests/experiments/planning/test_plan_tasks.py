@@ -91,9 +91,7 @@ def test_a_file_that_predicts_what_is_not_there_is_refused(change: str, said: st
 
 
 def test_a_network_for_another_task_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
-    with pytest.raises(
-        InvalidInputError, match=r"outputs have the shape \(2,\), but the task has 2 classes and takes"
-    ):
+    with pytest.raises(InvalidInputError, match=r"the shape \(2,\), but the task has 2 classes and takes"):
         check_plan(planned(tmp_path, NONE + MEAN, model=CLASSIFIER, data="face_scenes", task="heads"))
     with pytest.raises(InvalidInputError, match=r"outputs have the shape \(2, 64, 64\), but the task has 2 classes"):
         check_plan(planned(tmp_path, NONE + MEAN, model=DEEPLAB, data="faces", task="mask"))
@@ -132,6 +130,16 @@ def test_a_detector_runs_from_end_to_end(tmp_path: Path) -> None:
     page = next(tmp_path.rglob("index.html")).read_text()
     assert "F1" in page
     assert "accuracy" not in page.split("<body")[1].split("glossary")[0].replace("task accuracy", "")
+
+
+@pytest.mark.slow
+def test_all_maps_of_a_pyramid_are_one_release(tmp_path: Path) -> None:
+    head = HEAD.format(model=SSD, data="face_scenes", task="heads").replace('cut = "C4"', 'cut = "pyramid"')
+    results, _, _ = run_plan(head + NONE + '[[defenses]]\nname = "quantisation"\nbits = 2\n' + RIDGE, tmp_path)
+    checked(results, "F1")
+    plain, coarse = (result["bytes"] for result in results)
+    assert plain == 4 * (672 * 16 + 480 * 4 + 512 + 256 + 256 + 128)
+    assert coarse < plain / 12
 
 
 @pytest.mark.slow
