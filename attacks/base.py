@@ -77,6 +77,7 @@ class Scene:
     whether photos carry a person's number. ``sends``: of each photo. ``tokens``: whether the release is tokens
     (n, channels) rather than maps. ``queries``: whether the device encodes photos of the adversary's choice,
     ``weights``: whether it gives its half of the network away, ``tail``: whether the cloud gives its own.
+    ``classes``: whether what the tail tells, if it was trained, is one class of each photo.
     """
 
     release_shape: tuple[int, ...]
@@ -89,6 +90,7 @@ class Scene:
     queries: bool = True
     weights: bool = True
     tail: bool = True
+    classes: bool = True
 
     def offers(self, requirement: Requirement) -> bool:
         """Whether this is there."""

@@ -80,9 +80,11 @@ class LabelDriven(Reconstruction[QueryFree]):
     requires: ClassVar[frozenset[Requirement]] = frozenset({"tail", "labels"})
 
     def lacks(self, scene: Scene) -> Iterator[tuple[str, str]]:
-        """The tail must have learned something."""
+        """The tail must have learned something, and what the labels of photos tell."""
         if scene.task is None:
             yield "a tail that was trained on labels", "the victim has no task"
+        elif not scene.classes:
+            yield "a tail that tells one class of each photo", "this one tells something else"
         yield from super().lacks(scene)
 
     def _labelled(self, knows: QueryFree, part: AttackerPart) -> tuple[Tensor, Tensor]:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import Settings
+from splitleak.victims.tasks.base import Loss
 from splitleak.victims.training import Training
 
 Retrains = Literal["tail", "network", "anew"]
@@ -32,7 +34,7 @@ class Anew:
 
 @dataclass(frozen=True)
 class CalibrationBatch:
-    """Photos of the train part. ``labels``: int64 (n,), None where the victim has no task."""
+    """Photos of the train part. ``labels``: (n, ...) as the task has them, int64 (n,) of classes; or None."""
 
     images: Tensor
     features: Tensor
@@ -43,13 +45,15 @@ class CalibrationBatch:
 class Calibration:
     """What a defender may use to fit its defence: the train part with its features, and both halves of the network.
 
-    ``batches()`` starts a fresh pass in a fixed order. Nothing of the other parts is in reach.
+    ``batches()`` starts a fresh pass in a fixed order. Nothing of the other parts is in reach. ``loss``: of the task,
+    (what the tail gives, labels) -> scalar.
     """
 
     batches: Callable[[], Iterator[CalibrationBatch]]
     encoder: nn.Module
     tail: nn.Module
     device: torch.device
+    loss: Loss = F.cross_entropy
 
     def cycle(self, steps: int) -> Iterator[CalibrationBatch]:
         """As many batches, pass after pass: for a defence that trains something of its own."""
@@ -195,6 +199,8 @@ class Defense(Settings):
     from the weights that the victim itself started from (it must not have seen the train part before); settings may
     decide it, an instance then says so in its own ``retrains``.
     ``uses_photos``: whether any of its hooks looks at the train part, outside what ``prepare`` accounts for.
+    ``of_classes``: whether it asks of the task that a photo has one class, and the tail a logit for each. None of the
+    others needs to know what the task is.
     """
 
     paper: ClassVar[str]
@@ -202,6 +208,7 @@ class Defense(Settings):
     strengths: ClassVar[tuple[Any, ...]] = ()
     retrains: ClassVar[Retrains] = "tail"
     uses_photos: ClassVar[bool] = True
+    of_classes: ClassVar[bool] = False
 
     def inapplicable(self, shape: tuple[int, ...], task: str | None) -> str | None:
         """One line why this defence has nothing to act on, None where it applies.

@@ -64,6 +64,7 @@ class Chain(Defense):
         trained = max((part.retrains for part in self.parts), key=ORDER.index)
         object.__setattr__(self, "retrains", trained)
         object.__setattr__(self, "uses_photos", any(part.uses_photos for part in self.parts))
+        object.__setattr__(self, "of_classes", any(part.of_classes for part in self.parts))
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -171,7 +172,7 @@ def _behind(calibration: Calibration, before: "_ChannelChain") -> Calibration:
 
     tail = nn.Sequential(_Receiving(before), calibration.tail)
     encoder = nn.Sequential(calibration.encoder, _Sending(before))
-    return Calibration(batches, encoder, tail, calibration.device)
+    return replace(calibration, batches=batches, encoder=encoder, tail=tail)
 
 
 class _ChannelChain(Channel):

@@ -114,7 +114,7 @@ class _SubsetChannel(Channel):
             labels = labels_of(batch, f"channel_subset.selection = '{self.selection}'")
             with torch.enable_grad():
                 features = batch.features.detach().requires_grad_()
-                loss = F.cross_entropy(calibration.tail(features), labels, reduction="sum")
+                loss = len(labels) * calibration.loss(calibration.tail(features), labels)
                 (gradient,) = torch.autograd.grad(loss, features)
             effect = (batch.features * gradient).movedim(self.axis, -1)
             total += _places(effect).mean(1).abs().sum(0, dtype=torch.float64).cpu()

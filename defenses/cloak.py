@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
@@ -86,7 +85,7 @@ class _Cloaking(Perturbation):
         for batch in calibration.cycle(self.settings.steps):
             with torch.enable_grad():
                 logits = calibration.tail(calibration.encoder(self(batch.images)))
-                task = F.cross_entropy(logits, labels_of(batch, "cloak"))
+                task = calibration.loss(logits, labels_of(batch, "cloak"))
                 loss = task - self.settings.weight * self.scale.mean().log()
                 gradients = torch.autograd.grad(loss, tensors, allow_unused=True)
             for tensor, gradient in zip(tensors, gradients, strict=True):

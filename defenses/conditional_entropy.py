@@ -39,6 +39,7 @@ class ConditionalEntropy(Defense):
     )
     strength: ClassVar[str] = "weight"
     strengths: ClassVar[tuple[float, ...]] = (1e-3, 0.1, 0.3, 1.0)
+    of_classes: ClassVar[bool] = True
     retrains: ClassVar[Retrains] = "network"
 
     weight: Annotated[float, Ge(0), doc("of the bound; published: 8 to 16")] = 8.0

@@ -125,7 +125,7 @@ class _PruningChannel(Channel):
             hard, soft = self._choice(features)
             release = features * self._everywhere(hard + soft - soft.detach())
             logits = tail(self.receive(release))
-            task = F.cross_entropy(logits, labels_of(batch, self.settings.name))
+            task = calibration.loss(logits, labels_of(batch, self.settings.name))
             # the decoder moves first, the other two against it as it then is
             hidden = adversary(batch.images, features, release, logits, batch.labels)
             optimizer.zero_grad(set_to_none=True)

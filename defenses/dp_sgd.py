@@ -51,6 +51,7 @@ class DPSGD(Defense):
     paper: ClassVar[str] = "Abadi et al., Deep Learning with Differential Privacy, CCS 2016 (Opacus)"
     strength: ClassVar[str] = "epsilon"
     strengths: ClassVar[tuple[float, ...]] = (math.inf, 8.0, 3.0, 1.0)
+    of_classes: ClassVar[bool] = True
     retrains: ClassVar[Retrains] = "anew"
     uses_photos: ClassVar[bool] = False
 

@@ -16,6 +16,7 @@ from splitleak.defenses.base import Calibration, Channel, Defense, Perturbation,
 from splitleak.defenses.head import SHOWN_AT_ONCE, inputs_of, last_linear, moved_copies
 from splitleak.victims.seeding import seeded
 from splitleak.victims.splitting.twin import twin
+from splitleak.victims.tasks.base import Loss
 from splitleak.victims.tensors import to_bytes, to_float
 from splitleak.victims.training import Batch, History, Log, Recipe, Shuffled, Training, adamw, train, until_it_stalls
 
@@ -23,7 +24,7 @@ HELD_OUT_BATCH = 256
 
 
 class SplitModel(nn.Module):
-    """Images -> logits through perturbation, encoder, channel and tail."""
+    """Images -> the tail's outputs through perturbation, encoder, channel and tail."""
 
     def __init__(
         self,
@@ -53,9 +54,9 @@ class SplitModel(nn.Module):
         return self.channel.send(self.features(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (n, classes)."""
-        logits: Tensor = self.tail(self.channel(self.features(images)))
-        return logits
+        """Logits (n, classes), or what else the task takes, (n, ...)."""
+        outputs: Tensor = self.tail(self.channel(self.features(images)))
+        return outputs
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Examples:
-    """One part. ``images``: uint8 (n, 3, h, w); ``features``: (n, ...) of a frozen encoder, any float, else None."""
+    """One part. ``images``: uint8 (n, 3, h, w); ``labels``: (n, ...) as the task has them; ``features``: (n, ...) of
+    a frozen encoder, any float, else None."""
 
     images: Tensor
     labels: Tensor
@@ -126,10 +128,11 @@ def fit(
     objective: nn.Module | None = None,
     prepare: Callable[[Training, int], Training] = lambda training, epochs: training,
     log: Log | None = None,
+    task_loss: Loss = F.cross_entropy,
 ) -> Outcome:
-    """Train ``model`` in place on cross-entropy; the encoder is left out where the parts carry features.
+    """Train ``model`` in place on its task; the encoder is left out where the parts carry features.
 
-    The weights kept are those with the lowest WHOLE loss on the validation part, cross-entropy and objective
+    The weights kept are those with the lowest WHOLE loss on the validation part, the task's and the objective's
     together; where there is an objective, of the epochs at the lowered rate: before that an adversary within it may
     know little, see ``Plateau``. Without patience there is no such phase, and with an objective the last epoch's
     weights stay. Where training is private, the number of steps is what the accountant was told: all epochs are
@@ -139,6 +142,7 @@ def fit(
     Args:
         objective: a term added to the loss, see ``Defense.objective``.
         prepare: wraps model, optimizer and batches, see ``Defense.prepare``.
+        task_loss: see ``Task.loss``.
     """
     frozen = train_part.features is not None
     trainee = _Trainee(model, from_features=frozen).train()
@@ -149,7 +153,7 @@ def fit(
     training = prepare(Training(trainee, recipe.optimizer(parameters), batches, also=also), budget.epochs)
     if training.spent:
         recipe = replace(recipe, schedule=None, patience=0)
-    loss = _WholeLoss(frozen, objective)
+    loss = _WholeLoss(frozen, objective, task_loss)
     select = not training.spent and (objective is None or bool(budget.patience))
     validation = partial(loss.held_out, part=validation_part, batch_size=budget.batch_size)
     history = train(training, recipe, loss, validation, log, select=select, moving=objective is not None)
@@ -202,15 +206,16 @@ def fit_head(
 
 @dataclass(frozen=True)
 class _WholeLoss:
-    """Cross-entropy and what a defence adds, of a ``_Trainee``. ``frozen``: batches hold features, not photos."""
+    """The task's and what a defence adds, of a ``_Trainee``. ``frozen``: batches hold features, not photos."""
 
     frozen: bool
     objective: nn.Module | None
+    task_loss: Loss
 
     def __call__(self, network: nn.Module, batch: Batch) -> Tensor:
         inputs, labels, images = batch
         features, release, logits = network(inputs.float() if self.frozen else to_float(inputs))
-        value = F.cross_entropy(*_each_copy(logits.float(), labels))
+        value = self.task_loss(*_each_copy(logits.float(), labels))
         if self.objective is not None:
             value = value + self.objective(to_float(images), features, release, logits, labels)
         return value
@@ -233,8 +238,11 @@ class _WholeLoss:
 
 
 def _each_copy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (n, classes), or (n, copies, classes) of copies of a photo, one under another with their labels."""
-    if logits.ndim == 2:
+    """Logits (n, classes), or (n, copies, classes) of copies of a photo, one under another with their labels.
+
+    What is asked of more than one class in a photo has labels of more axes, and no copies.
+    """
+    if logits.ndim != 3 or labels.ndim > 1:
         return logits, labels
     return logits.flatten(0, 1), labels.repeat_interleave(logits.shape[1])
 
@@ -271,7 +279,7 @@ def rehearse(defense: Defense, calibration: Calibration, budget: Budget = REHEAR
     model.requires_grad_(True)
     objective = defense.objective(calibration, model.channel)
     part = Examples(images, labels)
-    fit(model, part, part, budget, objective)
+    fit(model, part, part, budget, objective, task_loss=calibration.loss)
     return model.eval().requires_grad_(False)
 
 
@@ -292,9 +300,3 @@ def _rehearsed(defense: Defense, calibration: Calibration) -> SplitModel:
     """A sweep over strengths asks for the one without strength each time."""
     with seeded("rehearsal"):
         return rehearse(defense, calibration)
-
-
-@torch.no_grad()
-def predict(model: SplitModel, images: Tensor, device: torch.device) -> Tensor:
-    """Class of each image (n, 3, h, w) uint8, int64 (n,) on the CPU."""
-    return torch.cat([model(to_float(chunk.to(device))).argmax(1).cpu() for chunk in images.split(128)])

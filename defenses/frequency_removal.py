@@ -38,6 +38,7 @@ class FrequencyRemoval(Defense):
     paper: ClassVar[str] = "Deng et al., InfoDecom, AAAI 2026 (arXiv 2511.13365)"
     strength: ClassVar[str] = "removed"
     strengths: ClassVar[tuple[int, ...]] = (0, 1, 10, 32, 64)
+    of_classes: ClassVar[bool] = True
     retrains: ClassVar[Retrains] = "network"
 
     removed: Annotated[int, Ge(0), Le(COEFFICIENTS), doc("lowest of the 64 coefficients; published: 10")] = 10

@@ -26,6 +26,7 @@ class LabelSmoothing(Defense):
     )
     strength: ClassVar[str] = "smoothing"
     strengths: ClassVar[tuple[float, ...]] = (0.01, 0.1, 0.3, 0.9)
+    of_classes: ClassVar[bool] = True
     retrains: ClassVar[Retrains] = "network"
     uses_photos: ClassVar[bool] = False
 

@@ -37,6 +37,7 @@ class MultiServer(Defense):
     )
     strength: ClassVar[str] = "servers"
     strengths: ClassVar[tuple[int, ...]] = (1, 2, 4, 8)
+    of_classes: ClassVar[bool] = True
 
     servers: Annotated[int, Ge(1), doc("among which the channels are shared")] = 4
     colluding: Annotated[

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
@@ -80,7 +79,7 @@ def learned_noise(settings: Shredder, shape: tuple[int, ...], calibration: Calib
         for batch in calibration.cycle(settings.steps):
             with torch.enable_grad():
                 logits = calibration.tail(batch.features + unit * noise)
-                task = F.cross_entropy(logits, labels_of(batch, "shredder"))
+                task = calibration.loss(logits, labels_of(batch, "shredder"))
                 (gradient,) = torch.autograd.grad(task - settings.weight * noise.abs().mean(), noise)
             noise.grad = gradient
             optimizer.step()

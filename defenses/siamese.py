@@ -27,6 +27,7 @@ class Siamese(Defense):
     )
     strength: ClassVar[str] = "weight"
     strengths: ClassVar[tuple[float, ...]] = (1e-3, 0.1, 1.0, 10.0)
+    of_classes: ClassVar[bool] = True
     retrains: ClassVar[Retrains] = "network"
 
     weight: Annotated[float, Ge(0), doc("of the contrastive term")] = 1.0

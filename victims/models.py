@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torchvision.models.vision_transformer import interpolate_embeddings
 
+from splitleak.victims.dense import DETECTORS, SEGMENTERS, dense_network
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.files import load_module
 from splitleak.victims.weights import AUXILIARY_HEADS, State, in_weights_file, load_weights, read_weights
@@ -28,7 +29,7 @@ TIMM = "timm:"
 CLASSES_WITHOUT_TASK = 1000
 """What torchvision's weights have."""
 SCRATCH = "scratch"
-TRAINED_ON_HALVES = ("googlenet", "inception_v3")
+TRAINED_ON_HALVES = ("googlenet", "inception_v3", *DETECTORS)
 """Networks whose torchvision weights expect mean and standard deviation 0.5."""
 
 
@@ -47,18 +48,18 @@ class Network:
 
 
 def names() -> list[str]:
-    """All torchvision classification networks (``timm:NAME`` adds those of timm)."""
-    return list(torchvision.models.list_models(module=torchvision.models))
+    """All torchvision networks that classify, segment or detect (``timm:NAME`` adds those of timm)."""
+    return sorted([*torchvision.models.list_models(module=torchvision.models), *SEGMENTERS, *DETECTORS])
 
 
 def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) -> Network:
-    """Build a classification network in eval mode.
+    """Build a network in eval mode.
 
     Args:
         model: a torchvision name, ``timm:NAME`` (needs the extra ``timm``), or ``path/to/file.py:function``, where
             the function returns the network: a module that takes photos normalised with ImageNet's statistics, or a
             ``Network`` that says otherwise. It is given ``classes`` and ``size`` if it takes these parameters.
-        classes: number of outputs.
+        classes: number of outputs; of a network that segments or detects (see ``dense``), of what it tells apart.
         size: side of the square input, in pixels; transformers fix their positions to it.
         weights: ``scratch`` (of a network in a file: as its function made them), a torchvision weights name such as
             ``IMAGENET1K_V2``, or the path of a file that safetensors or torch saved; relative paths are also looked
@@ -175,6 +176,8 @@ def _arguments(function: Callable[..., object], model: str, offered: Mapping[str
 def _from_torchvision(model: str, classes: int, size: int) -> Network:
     if model not in names():
         raise unknown("network", model, names())
+    if model in (*SEGMENTERS, *DETECTORS):
+        return Network(dense_network(model, classes, size))
     options: dict[str, Any] = {"num_classes": classes}
     if model.startswith("vit_"):
         options["image_size"] = size

@@ -25,8 +25,8 @@ COUNTERS = ("num_batches_tracked", "n_averaged")
 """Last parts of names that count steps and change no output; older files lack them."""
 OLDER_NAMES = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\b")
 """In torchvision's own files of densenets; its networks write norm1 for norm.1."""
-AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.")
-"""Names in googlenet and inception_v3 that are used in their own training only."""
+AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")
+"""Names in googlenet, inception_v3 and networks that segment that are used in their own training only."""
 
 
 SAVED_BY_TORCH = (b"PK", b"\x80")

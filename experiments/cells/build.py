@@ -16,6 +16,7 @@ from splitleak.experiments.stages.embedder import embedder_stage
 from splitleak.experiments.stages.match import MatchStage
 from splitleak.experiments.stages.protect import ProtectStage
 from splitleak.experiments.stages.victim import VictimStage
+from splitleak.victims.tasks.classification import CLASSIFICATION
 
 TUNING_RATE = 1e-3
 """Of what stands behind a defence, where a plan does not say."""
@@ -50,7 +51,7 @@ def searches_of(plan: Plan, device: str = "cpu") -> dict[str, MatchStage]:
     """By the label of each defence whose strength is not known yet: what finds it, behind the first seed's victim."""
     if not any(entry.match and entry.found is None for entry in plan.defenses):
         return {}
-    shape = Scenes(plan).shape
+    scenes = Scenes(plan)
     network = _victim(plan, _data(plan), plan.seeds[0], device)
     undefended = ProtectStage(network, NoDefense(), _budget(plan, NoDefense()))
     return {
@@ -58,13 +59,13 @@ def searches_of(plan: Plan, device: str = "cpu") -> dict[str, MatchStage]:
             undefended, entry.plugin, _budget(plan, entry.plugin), entry.match, plan.defender.match_trainings
         )
         for entry in plan.defenses
-        if entry.match is not None and entry.found is None and not entry.plugin.inapplicable(shape, plan.victim.task)
+        if entry.match is not None and entry.found is None and not scenes.unused(entry.plugin)
     }
 
 
 def _data(plan: Plan) -> DataStage:
     victim = plan.victim
-    return DataStage(plan.source, plan.part_sizes, victim.size, victim.task, plan.parts.seed, plan.attacker.mirror)
+    return DataStage(plan.source, plan.part_sizes, victim.size, plan.label, plan.parts.seed, plan.attacker.mirror)
 
 
 def _victim(plan: Plan, data: DataStage, seed: int, device: str) -> VictimStage:
@@ -80,6 +81,7 @@ def _victim(plan: Plan, data: DataStage, seed: int, device: str) -> VictimStage:
         budget=Budget(victim.epochs, victim.batch_size, victim.learning_rate, victim.patience),
         seed=seed,
         device=device,
+        task=plan.task or CLASSIFICATION,
     )
 
 

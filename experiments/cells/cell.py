@@ -154,7 +154,7 @@ class Cell(ABC):
                 "cut": victim.cut,
                 "data": self.plan.source.name,
                 "size": victim.size,
-                "task": victim.task,
+                "task": self.plan.label,
             },
             "defence": {
                 "name": plugin.name,

@@ -25,8 +25,14 @@ class Scenes:
 
     def inapplicable(self, defense: Defense, threat: Threat, attack: Attack[QueryFree]) -> str | None:
         """Why there is nothing to measure, as one line; None where there is."""
-        reason = defense.inapplicable(self.shape, self.plan.victim.task)
-        return reason or attack.inapplicable(self.of(defense, threat))
+        return self.unused(defense) or attack.inapplicable(self.of(defense, threat))
+
+    def unused(self, defense: Defense) -> str | None:
+        """Why a defence has nothing to act on, as one line; None where it applies."""
+        task = self.plan.task
+        if defense.of_classes and task and task.form != "class":
+            return f"{defense.name} does not apply: it needs one class for each photo, and {task.name} has none"
+        return defense.inapplicable(self.shape, self.plan.label)
 
     def of(self, defense: Defense, threat: Threat) -> Scene:
         """What an attack meets there."""
@@ -38,7 +44,8 @@ class Scenes:
         return Scene(
             release_shape=release,
             image_shape=(3, self.plan.victim.size, self.plan.victim.size),
-            task=self.plan.victim.task,
+            task=self.plan.label,
+            classes=self.plan.task is None or self.plan.task.form == "class",
             attributes=tuple(self._catalog.labels),
             identities=self._catalog.identity is not None,
             sends=threat.sends,

@@ -17,7 +17,7 @@ from splitleak.victims.cuts import WAYS, Cut
 from splitleak.victims.errors import unknown
 from splitleak.victims.settings import Settings
 
-Kind = Literal["attacks", "defenses", "data", "victims", "plans", "cards"]
+Kind = Literal["attacks", "defenses", "data", "tasks", "victims", "plans", "cards"]
 
 
 def listing(kind: Kind, plans: Path) -> Table:
@@ -59,6 +59,7 @@ def _rows(kind: Kind, plans: Path) -> list[tuple[str, str]]:
         "attacks": plugins.attack_classes,
         "defenses": plugins.defense_classes,
         "data": plugins.source_classes,
+        "tasks": plugins.task_classes,
     }
     classes = discover[kind]()
     return [(name, prose(paragraphs(cls)[0])) for name, cls in sorted(classes.items())]

@@ -185,7 +185,7 @@ def _outcome(result: Record) -> str:
     scores = [(name, result.metrics[name]) for name in SHOWN_METRICS if name in result.metrics]
     facts = [f"{FORMATS[name].name} {ranged(name, Interval(of.mean, of.low, of.high))}" for name, of in scores]
     facts = facts or ["nothing to score"]
-    facts += [f"accuracy {result.utility.mean:.1%}"] if result.utility else []
+    facts += [f"{result.utility.metric} {result.utility.mean:.1%}"] if result.utility else []
     facts += [f"fitted in {result.seconds.fit:.1f} s"] if result.seconds else []
     return ", ".join(facts)
 

@@ -71,6 +71,7 @@ EXAMPLES: Mapping[str, Examples] = {
     "new": [
         ("splitleak new defense my_noise", "my_noise.py, a defence that works"),
         ("splitleak new attack my_net --output attacks/my_net.py", "an attack, in a file of another name"),
+        ("splitleak new task my_task", "my_task.py, what a victim predicts"),
     ],
     "--install-completion": [
         ("splitleak --install-completion", "for the shell that this is typed in"),

@@ -24,6 +24,7 @@ from splitleak.victims.data.base import Source
 from splitleak.victims.errors import unknown
 from splitleak.victims.seeding import seeded
 from splitleak.victims.settings import Settings
+from splitleak.victims.tasks.base import Task
 
 ANSWERS: Mapping[type[Settings], str] = {
     Reconstruction: "the photo, rebuilt",
@@ -52,7 +53,7 @@ def portrait(name: str) -> Group:
         raise unknown("plugin", name, known)
     cls = known[name]
     first, *more = paragraphs(cls)
-    card = [] if issubclass(cls, Source) else [fact for fact in card_facts(cls) if fact[0] != SOURCE]
+    card = [] if issubclass(cls, Source | Task) else [fact for fact in card_facts(cls) if fact[0] != SOURCE]
     stated = ("", _grid(card)) if card else ()
     facts = _grid(_facts(cls))
     return Group(f"[bold]{name}[/bold]  {prose(first)}", *_spaced(more), "", facts, *stated, "", _settings_table(cls))
@@ -85,6 +86,8 @@ def _facts(cls: type[Settings]) -> list[tuple[str, str]]:
         return [("attack", _answer(cls)), *_adversary(cls), ("source", cls.paper)]
     if issubclass(cls, Defense):
         return [("defence", f"trains {TRAINED[cls.retrains]}"), *_strength(cls), *_sent(cls), ("source", cls.paper)]
+    if issubclass(cls, Task):
+        return [("task", f"takes labels of the form '{cls.form}'"), ("utility", f"{cls.metric}, per photo")]
     assert issubclass(cls, Source)
     return [("data set", cls.summary)]
 

@@ -144,14 +144,14 @@ def check(file: Path, /) -> int:
 
 
 def new(
-    kind: Literal["attack", "defense"],
+    kind: Literal["attack", "defense", "task"],
     name: str,
     /,
     *,
     output: Annotated[Path | None, Parameter(help="the file to write; default: NAME.py here")] = None,
 ) -> int:
-    """Write a commented attack or defence that works, to be edited: one file, which ``check`` accepts."""
+    """Write a commented attack, defence or task that works, to be edited: one file, which ``check`` accepts."""
     path = output or Path(f"{name}.py")
     reference = new_plugin(kind, name, path)
-    say(f'wrote {path}; in a plan: name = "{reference}"')
+    say(f'wrote {path}; in a plan: {"task" if kind == "task" else "name"} = "{reference}"')
     return 0

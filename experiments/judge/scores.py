@@ -26,9 +26,10 @@ from splitleak.experiments.judge.metrics.identity import (
 from splitleak.experiments.judge.metrics.information import usable_bits
 from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for, psnr, score
 from splitleak.experiments.judge.rules import FAR
+from splitleak.victims.tasks.base import Task
 
 BALANCED_ACCURACY = "balanced_accuracy"
-SIMILARITY, TASK_ACCURACY = "identity_similarity", "task_accuracy"
+SIMILARITY, TASK_ACCURACY, TASK_UTILITY = "identity_similarity", "task_accuracy", "task_utility"
 EAVESDROPPING, USABLE_BITS = "eavesdropping_accuracy", "usable_bits"
 """The former of the task; of another label with its name behind an underscore."""
 
@@ -42,15 +43,16 @@ class Recogniser:
 
 
 @dataclass(frozen=True)
-class Task:
+class Reading:
     """What the undefended victim reads from photos.
 
-    ``labels``: int64 (n,). ``correct``: bool (n,), of the true photos. ``predict``: uint8 images (n, 3, h, w) -> its
-    classes, int64 (n,).
+    ``labels``: (n, ...) as the task has them. ``utility``: (n,), of the true photos. ``predict``: uint8 images
+    (n, 3, h, w) -> what it predicts, (n, ...).
     """
 
+    task: Task
     labels: Tensor
-    correct: Tensor
+    utility: Tensor
     predict: Callable[[Tensor], Tensor]
 
 
@@ -67,8 +69,8 @@ class Reader:
 class Seen:
     """What is found on each reconstruction of the first n photos alone.
 
-    ``likeness``: to the photos, by metric of pictures, float64 (n,). ``task``: the classes that the undefended victim
-    reads, int64 (n,), None where it has no task. ``labels``: by label what the independent reader reads, int64 (n,).
+    ``likeness``: to the photos, by metric of pictures, float64 (n,). ``task``: what the undefended victim
+    predicts, (n, ...), None where it has no task. ``labels``: by label what the independent reader reads, int64 (n,).
     """
 
     likeness: Mapping[str, Tensor]
@@ -90,7 +92,7 @@ class Truth:
     task: str | None = None
     identities: Tensor | None = None
     recogniser: Recogniser | None = None
-    victim: Task | None = None
+    victim: Reading | None = None
     reader: Reader | None = None
     floor: Tensor | None = None
 
@@ -167,7 +169,7 @@ def score_images(rebuilt: Tensor, truth: Truth, seen: Seen | None = None) -> Sco
 
 
 def look(
-    images: Tensor, rebuilt: Tensor, metrics: Mapping[str, Metric], victim: Task | None, reader: Reader | None
+    images: Tensor, rebuilt: Tensor, metrics: Mapping[str, Metric], victim: Reading | None, reader: Reader | None
 ) -> Seen:
     """What there is to find on reconstructions of ``images``, both uint8 (n, 3, h, w), by those who are there."""
     likeness = {name: torch.tensor(of, dtype=torch.float64) for name, of in score(metrics, images, rebuilt).items()}
@@ -212,13 +214,13 @@ def score_ceiling(darkest: tuple[float, float, float], images: Tensor) -> Scores
     return Scores(references={"psnr": {"ceiling": sum(reached) / len(reached)}})
 
 
-def score_utility(read: Tensor, victim: Task) -> Scores:
-    """Whether the undefended victim is right in what it reads (n,) on reconstructions: what is left of the task."""
+def score_utility(read: Tensor, victim: Reading) -> Scores:
+    """What it is worth that the undefended victim reads (n, ...) on reconstructions: what is left of the task."""
     labels = victim.labels[: len(read)]
-    correct = (read == labels).double()
-    chance = float(labels.bincount().max() / len(labels))
-    ceiling = float(victim.correct[: len(read)].double().mean())
-    return Scores({TASK_ACCURACY: correct}, {TASK_ACCURACY: {"chance": chance, "ceiling": ceiling}})
+    ceiling = float(victim.utility[: len(read)].mean())
+    metric = TASK_ACCURACY if victim.task.form == "class" else TASK_UTILITY
+    references = {metric: {"chance": victim.task.chance(labels), "ceiling": ceiling}}
+    return Scores({metric: victim.task.utility(read, labels)}, references)
 
 
 def score_eavesdropping(read: Mapping[str, Tensor], reader: Reader, truth: Truth) -> Scores:

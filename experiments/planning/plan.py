@@ -5,6 +5,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -20,12 +21,14 @@ from splitleak.experiments.planning.match import Found, asked_of, asking, coarse
 from splitleak.experiments.planning.names import EFFORT, FLOOR, MATCH, UNDEFENDED
 from splitleak.experiments.planning.sweeps import check_not_empty, in_step
 from splitleak.experiments.planning.tables import AttackerTable, DefenderTable, JudgeTable, PartsTable, VictimTable
+from splitleak.experiments.planning.tasks import own_task, task_for
 from splitleak.experiments.planning.threat import Threat
 from splitleak.victims.data.base import Source
 from splitleak.victims.data.parts import PartSizes
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.models import in_file
 from splitleak.victims.settings import Settings, validated
+from splitleak.victims.tasks.base import Task
 
 P = TypeVar("P", bound=Settings, covariant=True)
 
@@ -56,7 +59,10 @@ class Entry(Generic[P]):
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked plan. ``text`` is the file's, for the run's records; relative Python files begin at ``folder``."""
+    """A checked plan. ``text`` is the file's, for the run's records; relative Python files begin at ``folder``.
+
+    ``own_task``: the victim's, where the plan names one in a file.
+    """
 
     name: str
     seeds: tuple[int, ...]
@@ -70,13 +76,28 @@ class Plan:
     attacks: tuple[Entry[Attack[QueryFree]], ...]
     text: str
     folder: Path
+    own_task: Task | None = None
+
+    @property
+    def label(self) -> str | None:
+        """Of the data, which the victim predicts; None without a task."""
+        return self.own_task.label if self.own_task else self.victim.task
+
+    @cached_property
+    def task(self) -> Task | None:
+        """How that is predicted; asks the data what form the label has.
+
+        Raises:
+            InvalidInputError: there is no such label, or none that predicts it.
+        """
+        return task_for(self.label, self.own_task, self.source.catalog()) if self.label else None
 
     @property
     def model(self) -> str:
         """The victim's network as every process finds it, wherever it runs."""
         if not in_file(self.victim.model):
             return self.victim.model
-        path, colon, function = _located(self.victim.model, self.folder).partition(":")
+        path, colon, function = plugins.located(self.victim.model, self.folder).partition(":")
         return f"{Path(path).expanduser().resolve()}{colon}{function}"
 
     @property
@@ -192,6 +213,7 @@ def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) ->
         attacks=attacks,
         text=text,
         folder=folder,
+        own_task=own_task(victim.task, folder),
     )
 
 
@@ -266,7 +288,7 @@ def _entry(
     name = settings.get("name")
     if not isinstance(name, str):
         raise InvalidInputError(f'a {kind} needs name = "..."; known: {", ".join(sorted(known))}')
-    plugin = plugins.find(kind, _located(name, folder) if ".py" in name else name, known, base)
+    plugin = plugins.find(kind, plugins.located(name, folder) if ".py" in name else name, known, base)
     entries: list[Entry[P]] = []
     for table in in_step({key: value for key, value in settings.items() if key != "name"}, plugin.name):
         check_not_empty(table, plugin.name)
@@ -285,11 +307,6 @@ def _entry(
 
 def _spent(plugin: type[Settings], given: Mapping[str, Any], efforts: Efforts | None) -> Spent:
     return efforts.spent(plugin, given) if efforts and issubclass(plugin, Attack) else Spent(given)
-
-
-def _located(name: str, folder: Path) -> str:
-    """``file.py:member`` with the file's path from here, where it is none yet from the plan's folder."""
-    return name if Path(name.partition(":")[0]).expanduser().is_file() else str(folder / name)
 
 
 def _choices(

@@ -14,11 +14,13 @@ from splitleak.attacks.knowledge import QueryFree
 from splitleak.defenses.base import Defense
 from splitleak.experiments.planning.names import EFFORT, MATCH
 from splitleak.experiments.planning.sweeps import PAIRED
+from splitleak.victims import tasks
 from splitleak.victims.data import sources
 from splitleak.victims.data.base import Source
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.files import load_module
 from splitleak.victims.settings import Settings
+from splitleak.victims.tasks.base import Task
 
 S = TypeVar("S", bound=Settings)
 NOT_PLUGINS = {"base", "checks"}
@@ -43,9 +45,14 @@ def source_classes() -> dict[str, type[Source]]:
     return _discover(sources, Source, "splitleak.data")  # type: ignore[type-abstract]
 
 
+def task_classes() -> dict[str, type[Task]]:
+    """Every kind of task by name."""
+    return _discover(tasks, Task, "splitleak.tasks")  # type: ignore[type-abstract]
+
+
 def all_classes() -> dict[str, type[Settings]]:
-    """Every attack, defence and data set by name."""
-    return {**source_classes(), **defense_classes(), **attack_classes()}
+    """Every attack, defence, data set and task by name."""
+    return {**task_classes(), **source_classes(), **defense_classes(), **attack_classes()}
 
 
 def find(kind: str, name: str, known: dict[str, type[S]], base: type[S]) -> type[S]:
@@ -71,6 +78,11 @@ def find(kind: str, name: str, known: dict[str, type[S]], base: type[S]) -> type
         other = inspect.getfile(known[plugin.name])
         raise InvalidInputError(f"two plugins are called '{plugin.name}': {path} and {other}; rename one class")
     return plugin
+
+
+def located(name: str, folder: Path) -> str:
+    """``file.py:member`` with the file's path from here, where it is none yet from the plan's folder."""
+    return name if Path(name.partition(":")[0]).expanduser().is_file() else str(folder / name)
 
 
 def in_file(path: Path, base: type[S]) -> list[type[S]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from splitleak.experiments.judge.metrics.identity import TAR
-from splitleak.experiments.judge.scores import EAVESDROPPING, SIMILARITY, TASK_ACCURACY, USABLE_BITS
+from splitleak.experiments.judge.scores import EAVESDROPPING, SIMILARITY, TASK_ACCURACY, TASK_UTILITY, USABLE_BITS
 from splitleak.experiments.results.load import (
     CELLS,
     Stored,
@@ -32,7 +32,7 @@ DROPPED = {"history", "training", "inside", "oracle"}
 """Of a record: what no table of scores needs."""
 KEPT = (
     *SHOWN_METRICS,
-    *("mse", "psnr_seed_convention", "ms_ssim", "ms_ssim_3", TAR, SIMILARITY, TASK_ACCURACY),
+    *("mse", "psnr_seed_convention", "ms_ssim", "ms_ssim_3", TAR, SIMILARITY, TASK_ACCURACY, TASK_UTILITY),
     *(EAVESDROPPING, USABLE_BITS),
 )
 """Metrics whose values of single photos are kept: intervals and paired comparisons rest on them."""

@@ -91,6 +91,8 @@ class Score(_Part):
 class Utility(Score):
     """What the cloud still gets: a share in [0, 1], ``chance`` is that of guessing.
 
+    ``metric``: how the task calls it. ``also``: what is known of all photos together, such as an mAP.
+
     ``part``: the photos on which it was measured; ``photos``: a digest of them; ``groups``: of each an anonymous
     number, which photos of one person share, with those of the targets. None: not stored, or those of the targets.
     """
@@ -100,6 +102,7 @@ class Utility(Score):
     part: str = "target"
     photos: str | None = None
     groups: tuple[int, ...] | None = None
+    also: dict[str, float] = {}
 
 
 class EdgeTime(_Part):

@@ -11,10 +11,10 @@ from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import Plan
 from splitleak.experiments.stages.embedder import check_embedder
 from splitleak.victims.cuts import Halves, split
-from splitleak.victims.data.base import Catalog
+from splitleak.victims.data.base import Catalog, Labels
 from splitleak.victims.data.parts import divide
 from splitleak.victims.errors import InvalidInputError
-from splitleak.victims.models import make_network
+from splitleak.victims.models import CLASSES_WITHOUT_TASK, make_network
 
 
 def check_plan(plan: Plan) -> None:
@@ -29,7 +29,7 @@ def check_plan(plan: Plan) -> None:
     if plan.name == CACHE:
         raise InvalidInputError(f"plan name = '{CACHE}': that folder holds the stages' results; choose another")
     catalog = plan.source.catalog()
-    parts = divide(catalog, plan.part_sizes, victim.task, plan.parts.seed)
+    parts = divide(catalog, plan.part_sizes, plan.label, plan.parts.seed)
     people = catalog.identity
     check_embedder(
         plan.judge.identity,
@@ -39,14 +39,14 @@ def check_plan(plan: Plan) -> None:
         check_lpips(plan.judge.lpips, victim.size)
     if not plan.parts.train and (victim.task or any(entry.plugin.strength for entry in plan.defenses)):
         raise InvalidInputError("parts.train = 0: the victim's tail and the defences need photos to fit on")
-    classes = len(check_task(catalog, victim.task)) if victim.task else 1000
+    classes = len(check_task(catalog, plan.label)) if plan.label else CLASSES_WITHOUT_TASK
     network = make_network(plan.model, classes, victim.size, victim.weights)
     halves = split(network, victim.model, victim.cut, victim.size)
-    if victim.task:
-        check_outputs(halves, classes)
+    if plan.task:
+        plan.task.check(outputs_of(halves), classes, victim.size)
     scenes = Scenes(plan)
     for defense in plan.defenses:
-        if not defense.plugin.inapplicable(scenes.shape, victim.task):
+        if not scenes.unused(defense.plugin):
             frozen = victim.freeze_encoder and defense.plugin.retrains != "network"
             defense.plugin.check(*_what_trains(halves, victim.size, frozen))
     for defense, threat, attack in itertools.product(plan.defenses, plan.threats, plan.attacks):
@@ -68,21 +68,12 @@ def check_task(catalog: Catalog, task: str) -> tuple[str, ...]:
         InvalidInputError: no such task, or all its photos are of one class.
     """
     labels = catalog.task(task)
-    if len(labels.values[labels.values >= 0].unique()) < 2:
+    if isinstance(labels, Labels) and len(labels.values[labels.values >= 0].unique()) < 2:
         raise InvalidInputError(f"victim.task = '{task}': it has a single class, so there is nothing to predict")
     return labels.classes
 
 
 @torch.no_grad()
-def check_outputs(halves: Halves, classes: int) -> None:
-    """Whether the network says as much as the task asks.
-
-    Raises:
-        InvalidInputError: it has another number of outputs, or another shape of them.
-    """
-    outputs = tuple(halves.tail(torch.zeros(1, *halves.cut.shape)).shape[1:])
-    if outputs != (classes,):
-        raise InvalidInputError(
-            f"the network's outputs have the shape {outputs}, but the task has {classes} classes: "
-            "let the network's function take the parameter 'classes', or leave the task out"
-        )
+def outputs_of(halves: Halves) -> tuple[int, ...]:
+    """The shape of what the network says of one photo."""
+    return tuple(halves.tail(torch.zeros(1, *halves.cut.shape)).shape[1:])

@@ -17,7 +17,7 @@ from splitleak.experiments.planning.plan import parse_plan
 from splitleak.experiments.results.load import write_listing, write_record
 from splitleak.experiments.results.record import Record
 from splitleak.experiments.run.interrupt import stop_if_interrupted
-from splitleak.experiments.run.loaded import accuracy_of_uncut, loaded
+from splitleak.experiments.run.loaded import loaded, utility_of_uncut
 from splitleak.experiments.run.run import Run, behind, pending_stages, stages_of
 from splitleak.experiments.run.schedule import Executor, Graph, Outcome, Progress, Task, Work, execute
 from splitleak.experiments.run.searching import searched
@@ -151,7 +151,7 @@ def run_cells(
         fail_fast: the first cell that fails now, rather than in a run before, is the last one: nothing begins after
             it, and what else runs ends with the executor.
         on_loaded: told what was loaded before the first task, what each search found, and each uncut network's
-            accuracy once it is known.
+            utility once it is known.
         on_found: told the run once all strengths are searched, where there were any to search.
 
     Returns:
@@ -195,7 +195,7 @@ def _worked_off(
     uncut = {stage.key: stage for stage in run.uncut.values()}
     for stage in uncut.values():
         if store.has(stage):
-            on_loaded([accuracy_of_uncut(stage, store)])
+            on_loaded([utility_of_uncut(stage, store)])
 
     def on_end(task: Task, outcome: Outcome) -> None:
         computed.update(outcome.computed)
@@ -203,7 +203,7 @@ def _worked_off(
             if outcome.refused:
                 raise InvalidInputError(outcome.refused)  # no cell of a network that is cut wrongly says anything
             if outcome.failure is None:
-                on_loaded([accuracy_of_uncut(uncut[task.name], store)])
+                on_loaded([utility_of_uncut(uncut[task.name], store)])
         if task.kind == "cell":
             cell = missing[task.name]
             result = _result(cell, run.folder, outcome)

@@ -32,15 +32,19 @@ def loaded(run: Run, data: Data) -> list[str]:
     ]
 
 
-def accuracy_of_uncut(stage: UncutStage, store: Store) -> str:
-    """The uncut network's accuracy in words, and whether it is no better than a guess."""
+def utility_of_uncut(stage: UncutStage, store: Store) -> str:
+    """The uncut network's utility in words, and whether it is no better than a guess."""
     facts, data = stage.load(store), stage.victim.data.load(store)
     groups = data.groups[facts["part"]]
     share, chance = interval(facts["values"], groups), facts["chance"]
-    text = (
-        f"uncut network, seed {stage.victim.seed}: {share.mean:.1%} [{share.low:.1%}, {share.high:.1%}] of "
-        f"{counted_photos(groups)} ({facts['part']}) are right; always the commonest class would be {chance:.1%}"
-    )
+    found = f"{share.mean:.1%} [{share.low:.1%}, {share.high:.1%}]"
+    photos = f"{counted_photos(groups)} ({facts['part']})"
+    if stage.victim.task.form == "class":
+        said = f"{found} of {photos} are right; always the commonest class would be {chance:.1%}"
+    else:
+        also = "".join(f", {name} {value:.1%}" for name, value in facts["also"].items())
+        said = f"{facts['metric']} {found} of {photos}{also}; the same answer for all photos would reach {chance:.1%}"
+    text = f"uncut network, seed {stage.victim.seed}: {said}"
     doubt = "; that is no better than a guess, so no defence can cost it anything" if share.low <= chance else ""
     return text + doubt
 
@@ -61,6 +65,8 @@ def _people(identities: Tensor) -> str:
 
 def _classes(data: Data) -> str:
     assert data.labels is not None
+    if data.targets:
+        return ", ".join(f"{index} {name}" for index, name in enumerate(data.classes))
     counts = data.labels[data.measured].bincount(minlength=len(data.classes)).tolist()
     listed = [
         f"{index} {name} ({count})" for index, (name, count) in enumerate(zip(data.classes, counts, strict=True))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -32,8 +32,9 @@ class Data:
 
     ``attributes``: by part and name, int64 (n,), -1 where unknown; ``names``: of each attribute's values.
     ``identities``: by part, int64 (n,), -1 where unknown; None where the data does not say who is on a photo.
-    ``task``: the attribute that the victim predicts. ``manifest``: what is in which part (see Parts.manifest).
-    ``groups``: of the parts on which something is measured, see ``groups_in``.
+    ``task``: the label that the victim predicts; ``classes``: its classes, empty without a task; ``targets``: its
+    values by part in their ``Form``, where it is no attribute. ``manifest``: what is in which part (see
+    Parts.manifest). ``groups``: of the parts on which something is measured, see ``groups_in``.
     """
 
     images: Mapping[str, Tensor]
@@ -43,6 +44,8 @@ class Data:
     task: str | None
     manifest: Mapping[str, Any]
     groups: Mapping[str, tuple[int, ...]]
+    classes: tuple[str, ...] = ()
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -52,17 +55,14 @@ class Data:
     @property
     def labels(self) -> Mapping[str, Tensor] | None:
         """The task's, by part; None without a task."""
-        return None if self.task is None else {part: of[self.task] for part, of in self.attributes.items()}
+        if self.task is None or self.targets:
+            return self.targets or None
+        return {part: of[self.task] for part, of in self.attributes.items()}
 
     @property
     def measured(self) -> str:
         """The part on which utility is measured: of photos that nobody attacks, where there are any."""
         return TEST if TEST in self.images else "target"
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The task's; empty without a task."""
-        return () if self.task is None else self.names[self.task]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,8 @@ class DataStage(Stage):
             parts = with_mirrored_labels(parts, "auxiliary")
         for part in parts.images:
             save_file(dict(parts.labels[part]), folder / f"{part}.labels.safetensors")
+            if part in parts.targets:
+                save_file({"target": parts.targets[part]}, folder / f"{part}.target.safetensors")
             if parts.identities is not None:
                 save_file({"identity": parts.identities[part]}, folder / f"{part}.identity.safetensors")
         (folder / "manifest.json").write_text(json.dumps(parts.manifest))
@@ -119,17 +121,24 @@ class DataStage(Stage):
         folder = store.folder(self)
         parts = [path.stem for path in folder.glob("*.npy")]
         people = [folder / f"{part}.identity.safetensors" for part in parts]
-        names = json.loads((folder / "classes.json").read_text())
+        names = {name: tuple(of) for name, of in json.loads((folder / "classes.json").read_text()).items()}
+        attributes = {part: load_file(folder / f"{part}.labels.safetensors") for part in parts}
         return Data(
             images={part: load_array(folder / f"{part}.npy") for part in parts},
-            attributes={part: load_file(folder / f"{part}.labels.safetensors") for part in parts},
-            names={name: tuple(classes) for name, classes in names.items()},
+            attributes=attributes,
+            names={name: classes for name, classes in names.items() if name in attributes["target"]},
             identities={part: load_file(path)["identity"] for part, path in zip(parts, people, strict=True)}
             if all(path.exists() for path in people)
             else None,
             task=self.task,
             manifest=json.loads((folder / "manifest.json").read_text()),
             groups={part: tuple(of) for part, of in json.loads((folder / "groups.json").read_text()).items()},
+            classes=names[self.task] if self.task else (),
+            targets={
+                part: load_file(path)["target"]
+                for part in parts
+                if (path := folder / f"{part}.target.safetensors").exists()
+            },
         )
 
 

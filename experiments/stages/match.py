@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from splitleak.defenses.base import Defense
 from splitleak.defenses.fitting import Budget
@@ -53,7 +52,7 @@ class MatchStage(Stage):
         assert name is not None
         labels = self.undefended.victim.data.load(store).labels
         assert labels is not None
-        photos, chance = len(labels["validation"]), commonest(labels["validation"])
+        photos, chance = len(labels["validation"]), self.undefended.victim.task.chance(labels["validation"])
         undefended, tolerance = accuracy(self.undefended, store), tolerance_on(photos)
         tried: dict[float, float] = {}
 
@@ -67,7 +66,7 @@ class MatchStage(Stage):
         if undefended - self.asked > chance:
             seen = search(loss, range_of(self.defense), self.asked, tolerance, self.most, name)
         else:
-            told = f"undefended {undefended:.1%} are right, and always the commonest class would be {chance:.1%}"
+            told = f"undefended {undefended:.1%}, and {chance:.1%} by an answer that is the same for all photos"
             seen = Search(reason=f"there is not so much to lose: {told}")
         found = Found(
             asked=self.asked,
@@ -90,14 +89,9 @@ class MatchStage(Stage):
         return Found.model_validate_json((place / FILE).read_text())
 
 
-def commonest(labels: Tensor) -> float:
-    """The share of the commonest class."""
-    return float(labels.bincount().max() / len(labels))
-
-
 def accuracy(stage: ProtectStage, store: Store) -> float:
-    """The share of right decisions on the validation part, over some sends where these differ."""
-    data, model = stage.victim.data.load(store), stage.load(store)
+    """The utility on the validation part, over some sends where these differ."""
+    data, model, task = stage.victim.data.load(store), stage.load(store), stage.victim.task
     assert data.labels is not None
     images, labels, right = data.images["validation"], data.labels["validation"], 0.0
     # what a search trains is looked at once: features of an encoder of its own would only be kept for nobody
@@ -105,6 +99,6 @@ def accuracy(stage: ProtectStage, store: Store) -> float:
     with seeded("match", stage.seed):
         for rows in torch.arange(len(labels)).split(BATCH):
             features = None if stored is None else stored[rows].to(store.device, torch.float32)
-            decided = decisions(model, to_float(images[rows].to(store.device)), features)
-            right += float((decided == labels[rows]).double().mean(0).sum())
+            decided = decisions(model, to_float(images[rows].to(store.device)), task, features)
+            right += float(torch.stack([task.utility(one, labels[rows]) for one in decided]).mean(0).sum())
     return right / len(labels)

@@ -21,6 +21,8 @@ from splitleak.victims.cuts import Halves
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import CLASSES_WITHOUT_TASK
 from splitleak.victims.seeding import seeded
+from splitleak.victims.tasks.base import Task
+from splitleak.victims.tasks.classification import CLASSIFICATION
 from splitleak.victims.tensors import BATCH, to_float
 from splitleak.victims.training import History
 
@@ -142,7 +144,7 @@ class ProtectStage(NetworkStage):
                     )
                 yield CalibrationBatch(batch, features, labels[rows].to(store.device) if labels is not None else None)
 
-        return Calibration(batches, model.encoder, model.tail, store.device)
+        return Calibration(batches, model.encoder, model.tail, store.device, self.victim.task.loss)
 
     def _train(
         self, model: SplitModel, calibration: Calibration, data: Data, store: Store
@@ -166,7 +168,13 @@ class ProtectStage(NetworkStage):
             )
         else:
             outcome = fit(
-                model, **parts, budget=self.budget, objective=objective, prepare=self.defense.prepare, log=log
+                model,
+                **parts,
+                budget=self.budget,
+                objective=objective,
+                prepare=self.defense.prepare,
+                log=log,
+                task_loss=self.victim.task.loss,
             )
         guarantees = [Guarantee("training", *outcome.spent)] if outcome.spent else []
         return outcome.history, guarantees
@@ -174,16 +182,13 @@ class ProtectStage(NetworkStage):
     def _utility(self, model: SplitModel, data: Data, store: Store) -> dict[str, Any] | None:
         if data.labels is None:
             return None
-        labels, values = data.labels[data.measured], []
+        task, labels, values, first = self.victim.task, data.labels[data.measured], [], []
         with seeded("utility", self.seed):
             for images, right in zip(data.images[data.measured].split(BATCH), labels.split(BATCH), strict=True):
-                values += (decisions(model, to_float(images.to(store.device))) == right).double().mean(0).tolist()
-        return {
-            "metric": "accuracy",
-            "values": [round(value, 6) for value in values],
-            "chance": float(labels.bincount().max() / len(labels)),
-            "part": data.measured,
-        }
+                draws = decisions(model, to_float(images.to(store.device)), task)
+                values += torch.stack([task.utility(said, right) for said in draws]).mean(0).tolist()
+                first.append(draws[0])
+        return utility_facts(task, values, torch.cat(first), labels, data.measured)
 
     def _cost(self, model: SplitModel, images: Tensor, store: Store) -> dict[str, Any]:
         """Bytes of a packed release (mean over some) and the edge's time for one image, beside no defence's."""
@@ -198,9 +203,23 @@ class ProtectStage(NetworkStage):
         }
 
 
+def utility_facts(task: Task, values: list[float], said: Tensor, labels: Tensor, part: str) -> dict[str, Any]:
+    """What is stored of a network's utility: of each photo of the part, that of guessing, and of all together.
+
+    ``said``: predictions for the photos with these labels.
+    """
+    return {
+        "metric": task.metric,
+        "values": [round(value, 6) for value in values],
+        "chance": task.chance(labels),
+        "part": part,
+        "also": task.summary(said, labels),
+    }
+
+
 @torch.no_grad()
-def decisions(model: SplitModel, images: Tensor, stored: Tensor | None = None) -> Tensor:
-    """Class of each image (n, 3, h, w), int64 (draws, n) on the CPU: one draw where the device draws nothing.
+def decisions(model: SplitModel, images: Tensor, task: Task = CLASSIFICATION, stored: Tensor | None = None) -> Tensor:
+    """What is predicted of each image (n, 3, h, w), (draws, n, ...) on the CPU: one draw where the device draws none.
 
     ``stored``: the images' features, where these are known and do not vary.
     """
@@ -209,8 +228,7 @@ def decisions(model: SplitModel, images: Tensor, stored: Tensor | None = None) -
         return model.features(images) if stored is None else stored
 
     def decided(release: Tensor) -> Tensor:
-        decision: Tensor = model.tail(model.channel.receive(release)).argmax(1).cpu()
-        return decision
+        return task.predict(model.tail(model.channel.receive(release))).cpu()
 
     encoded = features()
     first, again = model.channel.send(encoded), model.channel.send(features() if model.perturbs else encoded)

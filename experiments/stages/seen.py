@@ -7,18 +7,18 @@ from typing import ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from splitleak.defenses.fitting import predict
 from splitleak.experiments.judge.metrics.perceptual import LPIPS, lpips
 from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for
-from splitleak.experiments.judge.scores import Reader, Seen, Task, look
+from splitleak.experiments.judge.scores import Reader, Reading, Seen, look
 from splitleak.experiments.stages.attack import AttackStage
 from splitleak.experiments.stages.reader import ReaderStage
 from splitleak.experiments.stages.victim import VictimStage
 from splitleak.experiments.store.key import ELSEWHERE, Stage
 from splitleak.experiments.store.store import Store
-from splitleak.victims.tensors import BATCH
+from splitleak.victims.tasks.base import Task
+from splitleak.victims.tensors import BATCH, to_float
 
 TASK, LABEL = "task", "label of "
 """How arrays that are no metric's are called."""
@@ -73,7 +73,7 @@ def _named(seen: Seen) -> dict[str, Tensor]:
 
 
 @lru_cache(maxsize=2)
-def task_of(victim: VictimStage, store: Store) -> Task | None:
+def task_of(victim: VictimStage, store: Store) -> Reading | None:
     """The undefended victim as a reader of pictures, loaded once for all that a process judges; None where it has no
     task."""
     labels = victim.data.load(store).labels
@@ -81,11 +81,20 @@ def task_of(victim: VictimStage, store: Store) -> Task | None:
         return None
     model = victim.load(store)
     features = victim.stored_features("target", store)  # what it reads from the photos needs its tail alone
-    with torch.no_grad():
-        read = torch.cat(
-            [model.tail(chunk.to(store.device, torch.float32)).argmax(1).cpu() for chunk in features.split(BATCH)]
-        )
-    return Task(labels["target"], read == labels["target"], partial(predict, model, device=store.device))
+    said = partial(_said, task=victim.task, device=store.device)
+    of_photos = victim.task.utility(said(model.tail, features), labels["target"])
+    return Reading(victim.task, labels["target"], of_photos, lambda images: said(model, images))
+
+
+@torch.no_grad()
+def _said(network: nn.Module, inputs: Tensor, task: Task, device: torch.device) -> Tensor:
+    """What a network predicts of features, or of photos uint8 (n, 3, h, w); (n, ...) on the CPU."""
+
+    def shown(chunk: Tensor) -> Tensor:
+        chunk = chunk.to(device)
+        return chunk.float() if chunk.is_floating_point() else to_float(chunk)
+
+    return torch.cat([task.predict(network(shown(chunk))).cpu() for chunk in inputs.split(BATCH)])
 
 
 def reader_of(stage: ReaderStage, store: Store) -> Reader:

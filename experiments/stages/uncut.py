@@ -1,4 +1,4 @@
-"""What the uncut network itself makes of photos whose class is known: the truth that every defence starts from."""
+"""What the uncut network itself makes of photos whose labels are known: the truth that every defence starts from."""
 
 import json
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from splitleak.experiments.stages.protect import utility_facts
 from splitleak.experiments.stages.victim import VictimStage
 from splitleak.experiments.store.key import Stage
 from splitleak.experiments.store.store import Store
@@ -22,7 +23,7 @@ SAME = 1e-2
 
 @dataclass(frozen=True)
 class UncutStage(Stage):
-    """The victim's own accuracy, by the network as it was before it was cut, and whether its halves agree with it."""
+    """The victim's own utility, by the network as it was before it was cut, and whether its halves agree with it."""
 
     label: ClassVar[str] = "uncut"
 
@@ -48,16 +49,13 @@ class UncutStage(Stage):
                     f"on the {data.measured} photos its outputs are off by {off:.1%} of the largest"
                 )
             halves = own
-        facts = {
-            "metric": "accuracy",
-            "values": (halves.argmax(1) == labels).int().tolist(),
-            "chance": float(labels.bincount().max() / len(labels)),
-            "part": data.measured,
-        }
+        task = self.victim.task
+        said = task.predict(halves)
+        facts = utility_facts(task, task.utility(said, labels).tolist(), said, labels, data.measured)
         (folder / "uncut.json").write_text(json.dumps(facts))
 
     def load(self, store: Store) -> dict[str, Any]:
-        """metric; values: whether it is right, by photo of the part; chance: the share of the commonest class."""
+        """metric; values: the utility, by photo of the part; chance: see ``Task.chance``; also: of all photos."""
         facts: dict[str, Any] = json.loads((store.folder(self) / "uncut.json").read_text())
         return facts
 

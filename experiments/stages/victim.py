@@ -23,6 +23,8 @@ from splitleak.victims.cuts import Halves, split, uncut
 from splitleak.victims.models import CLASSES_WITHOUT_TASK, Network, forget, in_file, make_network
 from splitleak.victims.seeding import seeded
 from splitleak.victims.splitting.twin import twin
+from splitleak.victims.tasks.base import Task
+from splitleak.victims.tasks.classification import CLASSIFICATION
 from splitleak.victims.tensors import BATCH, to_float
 from splitleak.victims.training import History
 
@@ -49,7 +51,8 @@ class TrainingStage(Stage):
     """Train the whole network on its task, wherever it is cut afterwards.
 
     ``weights_fingerprint`` and ``model_fingerprint`` stand for the content of what ``weights`` and ``model`` name.
-    ``device``: the type of what networks run on, for it rounds in its own way.
+    ``device``: the type of what networks run on, for it rounds in its own way. ``task``: what a label is predicted
+    for; without one nothing is trained.
     """
 
     label: ClassVar[str] = "network"
@@ -62,6 +65,7 @@ class TrainingStage(Stage):
     seed: int
     model_fingerprint: str
     device: str = "cpu"
+    task: Task = CLASSIFICATION
 
     def initial(self, classes: int) -> Network:
         """The network before any training, in eval mode: the same for the same seed."""
@@ -106,6 +110,7 @@ class VictimStage(NetworkStage):
     seed: int
     model_fingerprint: str
     device: str = "cpu"
+    task: Task = CLASSIFICATION
 
     @property
     def training(self) -> TrainingStage:
@@ -205,7 +210,9 @@ def _trained(
     """Train in place on the task."""
     with seeded("train victim", stage.seed):
         log = store.curve("training the victim", stage.budget.epochs)
-        return fit(model, parts["train"], parts["validation"], stage.budget, log=log).history
+        return fit(
+            model, parts["train"], parts["validation"], stage.budget, log=log, task_loss=stage.task.loss
+        ).history
 
 
 @dataclass(frozen=True)

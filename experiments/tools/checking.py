@@ -13,6 +13,8 @@ from splitleak.defenses.checks import check_defense
 from splitleak.experiments.planning import plugins
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import Settings
+from splitleak.victims.tasks.base import Task
+from splitleak.victims.tasks.checks import check_task
 
 
 def check_file(path: Path, console: Console) -> bool:
@@ -23,10 +25,12 @@ def check_file(path: Path, console: Console) -> bool:
     """
     attacks = plugins.in_file(path, Attack)  # type: ignore[type-abstract]
     defenses = plugins.in_file(path, Defense)
-    if not attacks and not defenses:
-        raise InvalidInputError(f"{path} defines no attack and no defence: subclass Attack or Defense")
+    tasks = plugins.in_file(path, Task)  # type: ignore[type-abstract]
+    if not attacks and not defenses and not tasks:
+        raise InvalidInputError(f"{path} defines no attack, no defence and no task: subclass Attack, Defense or Task")
     results = [_report(cls, check_attack, console) for cls in attacks]
     results += [_report(cls, check_defense, console) for cls in defenses]
+    results += [_report(cls, check_task, console) for cls in tasks]
     return all(results)
 
 

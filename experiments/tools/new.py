@@ -10,7 +10,7 @@ from splitleak.experiments.planning import plugins
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import Settings
 
-Kind = Literal["attack", "defense"]
+Kind = Literal["attack", "defense", "task"]
 
 
 def new_plugin(kind: Kind, name: str, path: Path) -> str:

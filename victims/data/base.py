@@ -3,12 +3,26 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.settings import Settings
+
+Form = Literal["class", "mask", "boxes", "values"]
+"""What a label says of a photo of ``size`` pixels, as a row of a tensor:
+
+- class: int64 (), an index into its classes.
+- mask: uint8 (size, size), such an index for each pixel, ``IGNORED`` where none counts.
+- boxes: float32 (most, 5), for each thing the left, top, right and bottom edges as shares of the photo's side, and
+  such an index; -1 in rows that are left over.
+- values: float32 (len(classes),), a number for each name.
+"""
+
+IGNORED = 255
+"""In a mask: a pixel that nobody is right or wrong about."""
 
 
 @dataclass(frozen=True)
@@ -17,13 +31,26 @@ class Labels:
 
     values: Tensor
     classes: tuple[str, ...]
+    form: ClassVar[Form] = "class"
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """A label that is no single class: it is known of every photo, and read with it (``Source.annotate``).
+
+    ``classes``: of things or places, or the names of values.
+    """
+
+    form: Form
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Catalog:
     """What is known about a data set's n photos before any is decoded.
 
-    ``names``: unique per photo. ``labels``: task name -> Labels. ``identity``: int64 (n,), the same number
+    ``names``: unique per photo. ``labels``: task name -> Labels. ``annotations``: the same of labels that are no
+    single class. ``identity``: int64 (n,), the same number
     for the same person, -1 where unknown; None where the data has no identities. ``split``: per photo
     "train", "validation", "target" or "" (free), as fixed by the data's authors; None where they fixed none.
     ``unusable``: what is known of the photos but is no label, by name -> why, as the end of a sentence on it.
@@ -36,11 +63,12 @@ class Catalog:
     split: tuple[str, ...] | None = None
     unusable: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    annotations: Mapping[str, Annotation] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def task(self, name: str, *others: str) -> Labels:
+    def task(self, name: str, *others: str) -> Labels | Annotation:
         """The labels of one task; ``others``: what else could have been named.
 
         Raises:
@@ -48,9 +76,19 @@ class Catalog:
         """
         if name in self.unusable:
             raise InvalidInputError(f"'{name}' cannot be a task: it {self.unusable[name]}")
-        if name not in self.labels:
-            raise unknown("task", name, [*self.labels, *others])
-        return self.labels[name]
+        known: dict[str, Labels | Annotation] = {**self.labels, **self.annotations}
+        if name not in known:
+            raise unknown("task", name, [*known, *others])
+        return known[name]
+
+    def strata(self, name: str | None) -> Tensor:
+        """By what parts are to be alike: a task's classes, int64 (n,), -1 where unknown; 0 where there are none.
+
+        Raises:
+            InvalidInputError: there is no such task.
+        """
+        labels = None if name is None else self.task(name)
+        return labels.values if isinstance(labels, Labels) else torch.zeros(len(self), dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -99,3 +137,11 @@ class Source(Settings, ABC):
     @abstractmethod
     def read(self, chosen: Sequence[int], size: int) -> Pixels:
         """Decode the chosen photos (indices into the catalogue) as RGB squares of ``size`` pixels."""
+
+    def annotate(self, name: str, chosen: Sequence[int], size: int) -> Tensor:
+        """A label of the chosen photos that is no single class, in its ``Form``, where ``read`` at ``size`` shows it.
+
+        Raises:
+            InvalidInputError: the photos carry no such label, or one that is wrong.
+        """
+        raise unknown(f"annotation of {self.name}:", name, self.catalog().annotations)

@@ -68,6 +68,8 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes a photo upright, by its orientation."""
+ON_ITS_SIDE = frozenset(UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
+"""Of these the ones that swap its width and height."""
 
 ON_WHITE = "with transparency, shown on white"
 PROFILE = "with a colour profile other than sRGB, read as if they had none"
@@ -161,6 +163,17 @@ def _upright(image: ImageFile.ImageFile, size: int) -> Decoded:
     remarks += [ON_WHITE] if transparent else []
     remarks += [PROFILE] if _has_profile(image) else []
     return Decoded(square(plain if turn is None else plain.transpose(turn), size), tuple(remarks))
+
+
+def upright_size(content: bytes) -> tuple[int, int]:
+    """Width and height of a photo as it is shown; its pixels are not decoded.
+
+    Raises:
+        any of UNREADABLE: it is no photo.
+    """
+    with _without_pillows_limit(), Image.open(BytesIO(content)) as image:
+        turn = _turn(image)
+        return image.size[::-1] if turn in ON_ITS_SIDE else image.size
 
 
 def _has_profile(image: Image.Image) -> bool:

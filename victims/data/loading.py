@@ -62,8 +62,9 @@ class LoadedParts:
     """The parts, decoded.
 
     ``images``: part -> uint8 (k, 3, size, size). ``labels``: part -> attribute -> int64 (k,), -1 where unknown;
-    ``classes``: attribute -> what its values mean. ``identities``: part -> int64 (k,), -1 where unknown, or None
-    where the data has none. ``manifest``: what was used, as plain values (see Parts.manifest).
+    ``classes``: label -> what its values mean. ``identities``: part -> int64 (k,), -1 where unknown, or None
+    where the data has none. ``manifest``: what was used, as plain values (see Parts.manifest). ``targets``: part ->
+    the task's label, where it is no single class, in its ``Form``; not of the attacker's photos.
     """
 
     images: Mapping[str, Tensor]
@@ -71,6 +72,7 @@ class LoadedParts:
     identities: Mapping[str, Tensor] | None
     classes: Mapping[str, tuple[str, ...]]
     manifest: Mapping[str, Any]
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -176,9 +178,17 @@ def load_parts(
         identities=None
         if catalog.identity is None
         else {part: catalog.identity[indices] for part, indices in parts.indices.items()},
-        classes={name: labels.classes for name, labels in catalog.labels.items()},
+        classes={name: catalog.task(name).classes for name in (*catalog.labels, *catalog.annotations)},
         manifest=parts.manifest(catalog, task, reading.distinct, reading.corrupt, tuple(reading.notes())),
+        targets=_targets(source, catalog, task, parts, size),
     )
+
+
+def _targets(source: Source, catalog: Catalog, task: str | None, parts: Parts, size: int) -> dict[str, Tensor]:
+    if task is None or task not in catalog.annotations:
+        return {}
+    seen = {part: indices.tolist() for part, indices in parts.indices.items() if part != "auxiliary"}
+    return {part: source.annotate(task, indices, size) for part, indices in seen.items()}
 
 
 def _others(indices: Tensor, positions: tuple[int, ...]) -> Tensor:

@@ -79,7 +79,7 @@ class Parts:
     ) -> dict[str, Any]:
         """What the parts contain, as plain values that JSON can hold.
 
-        Per part: n, photos per class (None without a task), number of known identities (None where the data
+        Per part: n, photos per class (None where a photo has none), number of known identities (None where the data
         has none), names, content hashes, duplicates dropped and kept, and ``corrupt``, the names of
         unreadable photos that were left out. ``notes``: what a reader should know of the data, as sentences.
         "sha256" is taken over all the rest.
@@ -148,7 +148,7 @@ class Division:
         count = len(catalog)
         self.seed, self.photos_per_person = seed, photos_per_person
         self.parts = PRECEDENCE if task is None else (*PRECEDENCE, TEST)
-        self.labels = np.zeros(count, np.int64) if task is None else catalog.task(task).values.numpy()
+        self.labels = catalog.strata(task).numpy()
         self.units = _units(catalog)
         self.fits = _fits(catalog) & (self.labels >= 0)
         held = [np.bincount(self.units, weights=row) > 0 for row in self.fits[: len(PRECEDENCE)]]
@@ -263,7 +263,7 @@ def _too_few(catalog: Catalog, sizes: PartSizes, task: str | None, part: str, fo
         kinds = [f"{name or 'free'} {catalog.split.count(name)}" for name in ("train", "validation", "target", "")]
         there += f" ({', '.join(kinds)})"
     if task is not None:
-        there += f", {int((catalog.labels[task].values >= 0).sum())} of them with a known '{task}'"
+        there += f", {int((catalog.strata(task) >= 0).sum())} of them with a known '{task}'"
     if catalog.identity is not None:
         there += f", {len(_people(catalog.identity, torch.arange(len(catalog))))} persons, who stay in one part"
     return InvalidInputError(f"too few photos: needed {needed}; '{part}' found only {found}; the data has {there}")
@@ -274,9 +274,9 @@ def _people(identity: Tensor, indices: Tensor) -> set[int]:
 
 
 def _label_counts(catalog: Catalog, task: str | None, indices: Tensor) -> dict[str, int] | None:
-    if task is None:
+    labels = None if task is None else catalog.labels.get(task)
+    if labels is None:
         return None
-    labels = catalog.labels[task]
     counts = torch.bincount(labels.values[indices], minlength=len(labels.classes))
     return dict(zip(labels.classes, counts.tolist(), strict=True))
 

@@ -6,8 +6,13 @@ from dataclasses import dataclass
 
 from splitleak.victims.errors import InvalidInputError, unknown
 
-ALIASES = {("mobilenet_v3_large", "C4"): "features.13.block.0"}
-"""Names that the literature gives to a node: (network, alias) -> node. C4 is the seed study's."""
+ALIASES = {
+    ("mobilenet_v3_large", "C4"): "features.13.block.0",
+    ("deeplabv3_mobilenet_v3_large", "C4"): "backbone.13.block.0",
+    ("ssdlite320_mobilenet_v3_large", "C4"): "backbone.features.0",
+}
+"""Names that the literature gives to a node: (network, alias) -> node. C4 is the seed study's: the first map of
+SSDLite, which the same backbone gives the other tasks."""
 
 TRACED, EXPORTED, RUN = "traced", "exported", "run"
 WAYS = {

@@ -42,6 +42,7 @@ FORMATS = {
     "tar_at_far_1": Format("TAR at FAR 1 %", " %", 1, 100),
     "balanced_accuracy": Format("balanced accuracy", " %", 1, 100),
     "task_accuracy": Format("task accuracy", " %", 1, 100),
+    "task_utility": Format("task utility", " %", 1, 100),
     "identity_similarity": Format("identity similarity", "", 2),
     "lpips": Format("LPIPS", "", 3),
     "eavesdropping_accuracy": Format("eavesdropping accuracy", " %", 1, 100),
@@ -67,6 +68,7 @@ MEANINGS = {
     "balanced_accuracy": "Balanced accuracy: of a private attribute, the share recognised, averaged over its "
     "classes; chance: of guessing.",
     "task_accuracy": "Task accuracy: of the undefended victim on the reconstructions.",
+    "task_utility": "Task utility: of the undefended victim on the reconstructions, by its own measure.",
     "identity_similarity": "Identity similarity: cosine of the recogniser's embeddings of reconstruction and photo; "
     "chance: of different people.",
     "lpips": "LPIPS: perceptual distance, lower means that more leaks.",

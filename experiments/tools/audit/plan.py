@@ -24,7 +24,7 @@ from splitleak.experiments.tools.audit.speed import Speed
 from splitleak.experiments.tools.decoder import DECODER_BATCH, decoder_width
 from splitleak.experiments.tools.request import UNTRAINED, Data, data_name, data_setting, is_untrained, plan_text
 from splitleak.victims.cuts import split
-from splitleak.victims.data.base import Catalog, Source
+from splitleak.victims.data.base import Catalog, Labels, Source
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import CLASSES_WITHOUT_TASK, SCRATCH, Network, make_network
 from splitleak.victims.seeding import seeded
@@ -190,7 +190,8 @@ def chosen_task(request: AuditRequest, catalog: Catalog) -> str | None:
     if request.task == WITHOUT_TASK:
         return None
     if request.task is not None:
-        catalog.task(request.task, WITHOUT_TASK)
+        if not isinstance(catalog.task(request.task, WITHOUT_TASK), Labels):
+            raise InvalidInputError(f"task = '{request.task}': an audit takes one class for each photo; write a plan")
         return request.task
     several = [name for name, labels in catalog.labels.items() if len(labels.classes) > 1]
     return several[0] if len(several) == 1 else None

@@ -17,8 +17,8 @@ from splitleak.experiments.judge.metrics.perceptual import check_lpips, lpips
 from splitleak.experiments.judge.scores import (
     SIMILARITY,
     TASK_ACCURACY,
+    Reading,
     Recogniser,
-    Task,
     Truth,
     score_images,
     score_similarity,
@@ -28,6 +28,7 @@ from splitleak.experiments.run.check import check_plan
 from splitleak.experiments.run.run import Run
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.seeding import seeded
+from splitleak.victims.tasks.classification import CLASSIFICATION
 
 TAPS = (1, 4, 7, 9, 11)
 """After which layers of AlexNet's features LPIPS compares."""
@@ -148,7 +149,8 @@ def test_without_its_weights_lpips_is_absent() -> None:
 def test_task_accuracy_is_the_victims_own_on_what_was_rebuilt() -> None:
     photos = torch.tensor([10, 20, 200, 210], dtype=torch.uint8)[:, None, None, None].expand(4, 3, 16, 16)
     labels = torch.tensor([0, 0, 1, 0])
-    victim = Task(labels, torch.tensor([True, True, True, False]), lambda images: (images[:, 0, 0, 0] > 128).long())
+    right = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    victim = Reading(CLASSIFICATION, labels, right, lambda images: (images[:, 0, 0, 0] > 128).long())
     scores = score_images(photos.flip(0).contiguous(), Truth(photos.contiguous(), victim=victim))
     assert scores.values[TASK_ACCURACY].tolist() == [0, 0, 0, 1]
     assert scores.references[TASK_ACCURACY] == {"chance": 0.75, "ceiling": 0.75}

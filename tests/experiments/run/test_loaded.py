@@ -10,7 +10,7 @@ from tiny import HEAD, MEAN, NONE, RIDGE, link_stages, run_plan
 
 from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.planning.plan import read_plan
-from splitleak.experiments.run.loaded import accuracy_of_uncut
+from splitleak.experiments.run.loaded import utility_of_uncut
 from splitleak.experiments.run.run import Run
 from splitleak.experiments.stages.uncut import UncutStage
 from splitleak.experiments.stages.victim import VictimStage
@@ -82,8 +82,8 @@ def test_a_victim_at_chance_is_told(tmp_path: Path) -> None:
     folder = store.folder(uncut)
     facts = {"metric": "accuracy", "values": [1, 0] * 52, "chance": 0.5, "part": "test"}
     (folder / "uncut.json").write_text(json.dumps(facts))
-    assert "no better than a guess" in accuracy_of_uncut(uncut, store)
+    assert "no better than a guess" in utility_of_uncut(uncut, store)
     (folder / "uncut.json").write_text(json.dumps({**facts, "values": [1] * 104}))
-    text = accuracy_of_uncut(uncut, store)
+    text = utility_of_uncut(uncut, store)
     assert "100.0%" in text
     assert "no better" not in text

@@ -145,7 +145,7 @@ def test_where_there_is_not_so_much_to_lose_nothing_is_trained(
 ) -> None:
     results, _, _ = run_plan(PLAN.replace("match = 0.03", "match = 0.5"), tmp_path)
     (reason,) = {result["reason"] for result in results if result["defence"]["name"] != "none"}
-    assert reason.startswith("there is not so much to lose: undefended 95.0% are right")
+    assert reason.startswith("there is not so much to lose: undefended 95.0%, and")
     assert trained == []
 
 

@@ -16,10 +16,16 @@ from splitleak.experiments.planning.plan import parse_plan
 from splitleak.experiments.tools.checking import check_file
 from splitleak.experiments.tools.new import Kind, new_plugin
 from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.tasks.base import Task
+from splitleak.victims.tasks.checks import check_task
 
-BASES: dict[str, tuple[type[Any], Any]] = {"attack": (Attack, check_attack), "defense": (Defense, check_defense)}
+BASES: dict[str, tuple[type[Any], Any]] = {
+    "attack": (Attack, check_attack),
+    "defense": (Defense, check_defense),
+    "task": (Task, check_task),
+}
 HEAD = '[victim]\ndata = "faces"\n'
-CONTROLS = {"attack": '[[defenses]]\nname = "none"\n', "defense": '[[attacks]]\nname = "mean_image"\n'}
+CONTROLS = {"attack": '\n[[defenses]]\nname = "none"\n', "defense": '[[attacks]]\nname = "mean_image"\n', "task": ""}
 
 
 def in_plan(file: Path) -> str:
@@ -45,7 +51,13 @@ def test_a_plan_takes_it_as_its_last_lines_say(kind: Kind, tmp_path: Path) -> No
     file = tmp_path / "mine.py"
     new_plugin(kind, "SomethingElse", file)
     text = HEAD + CONTROLS[kind] + in_plan(file)
+    if kind == "task":
+        text = in_plan(file) + CONTROLS["attack"] + CONTROLS["defense"]
     plan = parse_plan(tomllib.loads(text), text, tmp_path, "plan")
+    if kind == "task":
+        assert plan.task is not None
+        assert (plan.task.name, plan.label) == ("something_else", "pose")
+        return
     entries = plan.attacks if kind == "attack" else plan.defenses
     assert [entry.plugin.name for entry in entries][-2:] == ["something_else"] * 2
 
@@ -55,7 +67,7 @@ def test_nothing_is_left_of_the_templates_name(kind: Kind, tmp_path: Path) -> No
     new_plugin(kind, "renamed", tmp_path / "renamed.py")
     text = (tmp_path / "renamed.py").read_text()
     assert "class Renamed(" in text
-    assert not any(word in text for word in ("MyAttack", "MyDefense", "FILE"))
+    assert not any(word in text for word in ("MyAttack", "MyDefense", "MyTask", "FILE"))
 
 
 @pytest.mark.parametrize(

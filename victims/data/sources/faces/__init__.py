@@ -1,5 +1,6 @@
 """Procedural portraits: a data set of faces that needs no download and holds no real person."""
 
+from splitleak.victims.data.sources.faces.scenes import FaceScenes
 from splitleak.victims.data.sources.faces.source import Faces
 
-__all__ = ["Faces"]
+__all__ = ["FaceScenes", "Faces"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from splitleak.victims.data.sources.faces.parameters import CHIN, ROLL, SCALE, SHIFT
+from splitleak.victims.data.sources.faces.parameters import CHIN, PARTS, ROLL, SCALE, SHIFT
 
 
 def _sine(turns: Tensor) -> Tensor:
@@ -55,6 +55,7 @@ class View:
     skin: Tensor  # textures
     hair: Tensor
     pixel: Tensor  # (n, 1, 1, 1) size of a pixel in face units
+    parts: Tensor | None = None  # (n, len(PARTS), H, W) shares of each pixel, where somebody asks for them
 
     def crop(self, left: float, top: float, right: float, bottom: float) -> "View":
         """The pixels that can hold the given box of face coordinates, whatever the pose allows."""
@@ -62,17 +63,24 @@ class View:
         planes = {
             field.name: getattr(self, field.name)[:, :, rows, columns]
             for field in fields(self)
-            if field.name != "pixel"
+            if field.name != "pixel" and getattr(self, field.name) is not None
         }
         return View(**planes, pixel=self.pixel)
 
     def of(self, photos: Tensor) -> "View":
         """A copy of the given photos."""
-        return View(**{field.name: getattr(self, field.name)[photos] for field in fields(self)})
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return View(**{name: value[photos] for name, value in given.items() if value is not None})
 
     def paint(self, cover: Tensor, colour: Tensor | float) -> None:
         """Lay a colour (n, 3, 1, 1) over the picture where ``cover`` (n, 1, H, W; 0 to 1) says so."""
         self.albedo.add_((colour - self.albedo).mul_(cover))
+
+    def mark(self, cover: Tensor, part: str) -> None:
+        """Note that what is there now is of one of ``PARTS``; it changes no pixel."""
+        if self.parts is not None:
+            self.parts.mul_(1 - cover)
+            self.parts[:, PARTS.index(part)].add_(cover[:, 0])
 
     def relight(self, cover: Tensor, light: Tensor | float) -> None:
         """Replace the light there."""

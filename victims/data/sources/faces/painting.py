@@ -6,12 +6,13 @@ not depend on batch, order and number of threads.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from splitleak.victims.data.sources.faces.canvas import View, between, blob, cover, ellipse, rounded, texture
-from splitleak.victims.data.sources.faces.parameters import Look, Person, Portrait, Shot, look_of, style_of
+from splitleak.victims.data.sources.faces.parameters import PARTS, Look, Person, Portrait, Shot, look_of, style_of
 
 
 def draw_stage(portrait: Portrait, size: int) -> View:
@@ -70,11 +71,13 @@ def draw_body(view: View, person: Person, shot: Shot) -> None:
     shoulders = cover(ellipse(view.u, view.v - 2.36, 2.9 * person.neck + 0.35, torch.tensor(1.0)), view.pixel)
     side = view.u * (0.35 * shot.light_x)
     view.paint(shoulders, shot.clothes)
+    view.mark(shoulders, "body")
     view.relight(shoulders, side + view.hair * 0.07 + 0.78)
     hem = ellipse(view.u, view.v - 1.22, shot.collar, torch.tensor(0.40))
     column = (view.u.abs() - person.neck).maximum((view.v - 0.95).abs_().sub_(0.45))
     skin = cover(torch.minimum(hem, column), view.pixel)
     view.paint(skin, person.skin)
+    view.mark(skin, "skin")
     below = (view.v - 1.02).mul_(1.1).clamp_(0.0, 0.34)
     view.relight(skin, side.add_(below).add_(0.44).add_(view.skin * 0.025))
 
@@ -91,6 +94,7 @@ def draw_back_hair(view: View, portrait: Portrait) -> None:
     edge = torch.minimum(box, ball).add_(view.hair * style_of(person.style, "curl"))
     hair = cover(edge, view.pixel)
     view.paint(hair, person.hair)
+    view.mark(hair, "hair")
     view.relight(hair, view.dome * 0.55 + view.hair * 0.2 + 0.18)
 
 
@@ -112,10 +116,12 @@ def draw_head(view: View, person: Person, look: Look[Tensor]) -> None:
     hollow = (ear + 0.07).mul_(5).clamp_(-0.3, 0.0)
     ear = cover(ear, view.pixel)
     view.paint(ear, person.skin * torch.tensor((0.97, 0.88, 0.86))[:, None, None])
+    view.mark(ear, "skin")
     view.relight(ear, view.dome * 0.7 + 0.15 + hollow)
     head = cover(head_distance(view, person, look), view.pixel)
     gloss = (view.dome - 0.9).clamp_(min=0).square_().mul_(14)
     view.paint(head, person.skin)
+    view.mark(head, "skin")
     view.relight(head, gloss.add_(view.dome).add_(view.skin * 0.03))
 
 
@@ -176,6 +182,7 @@ def draw_eyes(view: View, person: Person, look: Look[Tensor]) -> None:
     view.light.sub_(fold.mul_(0.28))
     opening = between(down, upper, lower, pixel)
     view.paint(opening, torch.tensor((0.95, 0.94, 0.92))[:, None, None])
+    view.mark(opening, "eyes")
     view.relight(opening, 0.88 - between(down, upper, upper + 0.045, pixel) * 0.28)
     radius = (across * width).square_().add_((down + 0.012).square_()).sqrt_()
     iris = cover(radius - 0.078, pixel).mul_(opening)
@@ -219,6 +226,7 @@ def draw_mouth(view: View, person: Person, look: Look[Tensor]) -> None:
     view.light.sub_(shadow.mul_(0.20))
     lips = between(down, top - arch * lip * bow, bottom + arch * lip * 1.15, pixel)
     view.paint(lips, person.lips)
+    view.mark(lips, "mouth")
     view.light.add_(blob(across, down - look.open_low - lip * 0.6, 0.5, lip * 0.6).mul_(0.12))
     inside = between(down, top - 0.010, bottom + 0.010, pixel).mul_((arch * 5).clamp_(0, 1))
     view.paint(inside, torch.tensor((0.24, 0.06, 0.07))[:, None, None])
@@ -256,6 +264,7 @@ def draw_mask(view: View, portrait: Portrait) -> None:
     rim = (edge + 0.035).clamp_(0, 0.035).mul_(-5)
     mask = cover(edge, pixel)
     view.paint(mask, shot.cloth)
+    view.mark(mask, "mask")
     pleats = ((view.v - 0.12 * side.square()) * 5.5).frac().sub_(0.5).abs().mul_(0.30)
     nose = blob(view.face - 0.05 * shot.yaw, view.v - person.nose_end, 0.26, 0.30)
     ridge = nose * view.face * (shot.light_x * 1.6)
@@ -272,6 +281,7 @@ def draw_glasses(view: View, portrait: Portrait) -> None:
     edge = rounded(across, down, person.frame_square).mul_(person.frame)
     lens = cover(edge.clone(), pixel)
     view.paint(lens * 0.10, shot.ambient * 0.8)
+    view.mark(lens, "glasses")
     gleam = (across + down).mul_(2).add_(0.9).abs_().neg_().add_(0.45).clamp_(0, 0.35).mul_(lens)
     view.paint(gleam.mul_(0.6), 1.0)
     ring = between(edge, -thick, thick, pixel)
@@ -280,6 +290,7 @@ def draw_glasses(view: View, portrait: Portrait) -> None:
     bars = cover(level.maximum(person.frame - beyond), pixel).mul_(cover(side - person.head_width * 1.02, pixel))
     ring = ring.maximum(bars)
     view.paint(ring, shot.metal)
+    view.mark(ring, "glasses")
     view.relight(ring, view.dome * 0.8 + 0.2)
 
 
@@ -303,6 +314,7 @@ def draw_front_hair(view: View, person: Person) -> None:
     view.light.sub_(cover(shadow, view.pixel + 0.10).mul_(0.28))
     hair = cover(edge, view.pixel)
     view.paint(hair, person.hair)
+    view.mark(hair, "hair")
     sheen = blob(torch.zeros_like(view.v), view.v + 0.72 - 0.2 * view.u.square(), 1.0, 0.16).mul_(view.dome)
     view.relight(hair, view.dome * 0.72 + view.hair * 0.24 + 0.26 + sheen.mul_(0.5))
 
@@ -315,12 +327,33 @@ def draw_on(view: View, portrait: Portrait, which: Tensor, draw: Callable[[View,
         draw(part, portrait[photos])
         view.albedo[photos] = part.albedo
         view.light[photos] = part.light
+        if view.parts is not None and part.parts is not None:
+            view.parts[photos] = part.parts
 
 
-def render(portrait: Portrait, size: int) -> Tensor:
-    """Paint n portraits: uint8 (n, 3, size, size)."""
+def render(portrait: Portrait, size: int, alone: bool = False) -> Tensor:
+    """Paint n portraits: uint8 (n, 3, size, size). ``alone``: the walls behind them alone."""
+    stage = draw_stage(portrait, size)
+    return _pixels(stage if alone else painted(portrait, stage), portrait.shot)
+
+
+def render_with_parts(portrait: Portrait, size: int) -> tuple[Tensor, Tensor]:
+    """The same, and how much of each pixel is of each of ``PARTS``, (n, len(PARTS), size, size)."""
+    stage = draw_stage(portrait, size)
+    parts = torch.zeros(len(stage.pixel), len(PARTS), size, size)
+    parts[:, PARTS.index("background")] = 1
+    view = painted(portrait, replace(stage, parts=parts))
+    return _pixels(view, portrait.shot), parts
+
+
+def _pixels(view: View, shot: Shot) -> Tensor:
+    lit = (view.light * shot.lamp).add_(shot.ambient).mul_(view.albedo)
+    return lit.mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+
+def painted(portrait: Portrait, view: View) -> View:
+    """Paint n portraits on their stage, which is returned."""
     person, shot, look = portrait.person, portrait.shot, look_of(portrait.shot)
-    view = draw_stage(portrait, size)
     long_hair = (style_of(person.style, "back_end") > 0).flatten()
     draw_on(view.crop(-1.4, -1.6, 1.4, 1.9), portrait, long_hair, draw_back_hair)
     draw_body(view.crop(-9, 0.75, 9, 9), person, shot)
@@ -334,5 +367,4 @@ def render(portrait: Portrait, size: int) -> Tensor:
     draw_on(view.crop(-0.95, 0.0, 0.95, 1.2), portrait, shot.mask > 0, draw_mask)
     draw_on(view.crop(-0.95, -0.4, 0.95, 0.45), portrait, shot.glasses > 0, draw_glasses)
     draw_front_hair(view.crop(-1.5, -1.6, 1.5, 1.5), person)
-    lit = (view.light * shot.lamp).add_(shot.ambient).mul_(view.albedo)
-    return lit.mul_(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+    return view

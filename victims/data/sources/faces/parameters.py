@@ -14,6 +14,8 @@ Number = TypeVar("Number", float, Tensor)
 
 EXPRESSIONS = ("neutral", "happy", "surprised", "angry")
 NO_YES = ("no", "yes")
+PARTS = ("background", "skin", "hair", "eyes", "mouth", "glasses", "mask", "body")
+"""Of a picture. Ears, neck, nose, brows and beard are skin; behind glasses everything is glasses."""
 
 SCALE = (0.53, 0.64)
 """Range of half the head's height, where the picture is 2 high."""
