@@ -1,7 +1,7 @@
 # `make` installs, runs the quick matrix and prints where the report is; `make test` runs the tests,
 # `make test-slow` those that take minutes;
-# `make results` writes the numbers in RESULTS.md and README.md anew from the archives in results/, and docs/cards.md
-# from the cards beside the plugins.
+# `make results` writes the numbers in RESULTS.md and README.md anew from the archives in results/, and the pages
+# in docs/ that follow from the plugins; `make docs` builds the site in build/site.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,7 +38,7 @@ check: $(INSTALLED)
 
 results: $(INSTALLED)
 	$(BIN)/python -m splitleak.experiments.tools.document RESULTS.md README.md
-	$(BIN)/python -m splitleak.experiments.tools.cards_page docs/cards.md
+	$(BIN)/python -m splitleak.experiments.tools.pages docs
 
 bench: $(INSTALLED)
 	$(BIN)/python -m splitleak.experiments.benchmarks

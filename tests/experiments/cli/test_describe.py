@@ -18,9 +18,10 @@ from splitleak.defenses.base import Defense
 from splitleak.experiments.cli import describe
 from splitleak.experiments.cli.app import app
 from splitleak.experiments.cli.examples import EXAMPLES, FIRST
-from splitleak.experiments.cli.portrait import _metadata, portrait
+from splitleak.experiments.cli.portrait import portrait
 from splitleak.experiments.planning import plugins
 from splitleak.experiments.planning.names import PLANS
+from splitleak.experiments.report.tables.plugin import metadata
 from splitleak.victims.errors import InvalidInputError
 
 PLUGINS = plugins.all_classes()
@@ -40,7 +41,7 @@ def test_every_setting_is_shown_with_its_meaning(name: str) -> None:
     cls, shown = PLUGINS[name], printed(portrait(name))
     hints = get_type_hints(cls, include_extras=True)
     for field in fields(cls):
-        kind, meaning = _metadata(hints[field.name])
+        kind, meaning = metadata(hints[field.name])
         assert meaning, f"{name}.{field.name} has no meaning: annotate it with doc(...)"
         (line,) = [line for line in shown.splitlines() if re.match(rf"{field.name}  .*  \S", line)]
         assert kind in line
