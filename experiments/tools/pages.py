@@ -1,9 +1,12 @@
 """Pages of the documentation that follow from the plugins: one for each, and the tables that list them.
 
-``make results`` writes them anew. A table stands in a page between two marks:
+``make results`` writes them anew. In a page a table stands between two marks, the second of which is
+``<!-- end -->``:
 
-    <!-- plugins: TABLE KIND -->       TABLE is ``list`` or ``cards``, KIND is ``attacks`` or ``defenses``
-    <!-- end -->
+    <!-- plugins: attacks -->           also ``defenses``, ``data``: each with what it does
+    <!-- plugins: attack cards -->      also ``defense cards``: what is claimed of each beside what we measured
+    <!-- plugins: [victim] -->          also a plan's other tables: the settings of each
+    <!-- plugins: flags -->             what makes a number doubtful
 """
 
 import html
@@ -19,7 +22,9 @@ from pathlib import Path
 from splitleak.attacks.base import Attack, knowledge_of
 from splitleak.attacks.knowledge import BlackBox, QueryFree, WhiteBox
 from splitleak.defenses.base import Defense
+from splitleak.experiments.judge.flags import FLAGS
 from splitleak.experiments.planning import plugins
+from splitleak.experiments.planning.tables import AttackerTable, DefenderTable, JudgeTable, PartsTable, VictimTable
 from splitleak.experiments.report.tables.cards import SOURCE, card_facts, card_table
 from splitleak.experiments.report.tables.plugin import HEADINGS, REQUIRED, paragraphs, plugin_facts, setting_rows
 from splitleak.experiments.report.tables.table import ABSENT
@@ -27,14 +32,14 @@ from splitleak.experiments.tools.document import rewrite
 from splitleak.victims.errors import unknown
 from splitleak.victims.settings import Settings
 
-MARK = re.compile(r"(<!-- plugins: (?P<table>\w+) (?P<kind>\w+) -->)(?P<old>.*?)(?P<end><!-- end -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- plugins: (?P<asked>[^\n]+?) -->)(?P<old>.*?)(?P<end><!-- end -->)", re.DOTALL)
 KINDS: Mapping[str, Callable[[], Mapping[str, type[Settings]]]] = {
     "attacks": plugins.attack_classes,
     "defenses": plugins.defense_classes,
 }
 """Of each folder of pages the plugins that it shows."""
 KNOWS: Mapping[type[QueryFree], str] = {QueryFree: "no queries", BlackBox: "black box", WhiteBox: "white box"}
-ONE = {"attacks": "attack", "defenses": "defence"}
+ONE = {"attacks": "attack", "defenses": "defense"}
 
 
 def pages(docs: Path) -> dict[Path, Callable[[], str]]:
@@ -54,18 +59,29 @@ def pages(docs: Path) -> dict[Path, Callable[[], str]]:
 
 
 def _filled(page: Path, docs: Path) -> str:
+    known = dict(_tables("" if page.parent != docs else "{kind}/"))
+
     def table(match: re.Match[str]) -> str:
-        for what, asked, known in (("table", match["table"], TABLES), ("kind", match["kind"], KINDS)):
-            if asked not in known:
-                raise unknown(f"{what} of plugins:", asked, known)
-        folder = f"{match['kind']}/" if page.parent == docs else ""
-        return f"{match[1]}\n\n{TABLES[match['table']](match['kind'], folder)}\n{match['end']}"
+        if match["asked"] not in known:
+            raise unknown("table of a page:", match["asked"], known)
+        return f"{match[1]}\n\n{known[match['asked']]().strip()}\n\n{match['end']}"
 
     return MARK.sub(table, page.read_text(encoding="utf-8"))
 
 
-def _cards(kind: str, folder: str) -> str:
-    table = card_table(ONE[kind], KINDS[kind]())
+def _tables(folder: str) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Every table that a page may show. ``folder``: of the plugins' pages of a ``kind``, as seen from that page."""
+    for kind, classes in KINDS.items():
+        yield kind, partial(_listing, kind, folder.format(kind=kind))
+        yield f"{ONE[kind]} cards", partial(_cards, kind, classes, folder.format(kind=kind))
+    yield "data", _data
+    yield "flags", _flags
+    for table in (VictimTable, PartsTable, DefenderTable, AttackerTable, JudgeTable):
+        yield f"[{table.name}]", partial(_settings, table)
+
+
+def _cards(kind: str, classes: Callable[[], Mapping[str, type[Settings]]], folder: str) -> str:
+    table = card_table("attack" if kind == "attacks" else "defence", classes())
     lines = tuple((_link(line[0], folder), *line[1:]) for line in table.lines)
     return replace(table, lines=lines).markdown()
 
@@ -76,12 +92,12 @@ def _link(name: str, folder: str) -> str:
 
 def _listing(kind: str, folder: str) -> str:
     """What each plugin does in its own first words, and what its adversary knows or which setting is its strength."""
-    heading = {"attacks": "it knows", "defenses": "strength"}[kind]
-    rows = [
-        _row(_link(name, folder), _fact(plugin), _prose(paragraphs(plugin)[0]))
+    head = {"attacks": ("attack", "it knows"), "defenses": ("defence", "strength")}[kind]
+    lines = [
+        (_link(name, folder), _fact(plugin), _prose(paragraphs(plugin)[0]))
         for name, plugin in sorted(KINDS[kind]().items())
     ]
-    return "\n".join([_row(ONE[kind], heading, "what it does"), _row("---", "---", "---"), *rows, ""])
+    return _table((*head, "what it does"), lines)
 
 
 def _fact(plugin: type[Settings]) -> str:
@@ -91,8 +107,14 @@ def _fact(plugin: type[Settings]) -> str:
     return f"`{plugin.strength}`" if plugin.strength else ABSENT
 
 
-TABLES: Mapping[str, Callable[[str, str], str]] = {"list": _listing, "cards": _cards}
-"""Each takes a kind, and the folder of its pages as seen from the page that shows the table."""
+def _data() -> str:
+    sources = sorted(plugins.source_classes().items())
+    return _table(("data", "what it is"), [(f"`{name}`", _prose(paragraphs(source)[0])) for name, source in sources])
+
+
+def _flags() -> str:
+    flags = [(f"`{flag.name}`", _prose(flag.means), _prose(flag.remedy)) for flag in FLAGS.values()]
+    return _table(("flag", "what it means", "what would lift it"), flags)
 
 
 def plugin_page(plugin: type[Settings]) -> str:
@@ -120,10 +142,9 @@ def _prose(text: str) -> str:
     return "".join(f"`{part}`" if i % 2 else html.escape(part, quote=False) for i, part in enumerate(parts))
 
 
-def _row(*cells: str) -> str:
-    """Of a table, where a bar would end a cell."""
-    escaped = (cell.replace("|", "\\|") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
+def _table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [headings, ["---"] * len(headings), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in ([cell.replace("|", "\\|") for cell in row] for row in rows))
 
 
 def _bullets(facts: Iterable[tuple[str, str]]) -> Iterator[str]:
@@ -155,8 +176,7 @@ def _settings(plugin: type[Settings]) -> str:
     rows = setting_rows(plugin)
     if not rows:
         return "It has no settings."
-    lines = [_row(f"`{name}`", *map(_prose, said)) for name, *said in rows]
-    return "\n".join([_row(*HEADINGS), _row(*["---"] * len(HEADINGS)), *lines])
+    return _table(HEADINGS, [(f"`{name}`", *map(_prose, said)) for name, *said in rows])
 
 
 def main(arguments: Sequence[str]) -> int:

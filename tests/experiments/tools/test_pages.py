@@ -57,7 +57,7 @@ def test_what_a_page_shows_of_a_plan_is_read_as_this_plugin(name: str) -> None:
 
 
 def test_they_are_written_where_it_is_asked_for(tmp_path: Path) -> None:
-    (tmp_path / "cards.md").write_text("Before.\n<!-- plugins: cards attacks -->old<!-- end -->\nAfter.\n")
+    (tmp_path / "cards.md").write_text("Before.\n<!-- plugins: attack cards -->old<!-- end -->\nAfter.\n")
     (tmp_path / "defenses").mkdir()
     (tmp_path / "defenses" / "gone.md").write_text("a plugin that was")
     assert main([str(tmp_path)]) == 0
@@ -70,7 +70,7 @@ def test_they_are_written_where_it_is_asked_for(tmp_path: Path) -> None:
     assert not (tmp_path / "defenses" / "gone.md").exists()
 
 
-@pytest.mark.parametrize(("asked", "hint"), [("lits attacks", "'lits'.*list"), ("list atacks", "'atacks'.*attacks")])
+@pytest.mark.parametrize(("asked", "hint"), [("atacks", "'atacks'.*attacks"), ("[victims]", "[victim]")])
 def test_a_mark_that_asks_for_nothing_known_is_one_line(
     asked: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
