@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 # mypy finds the packages of splitleak by their folders' names
 LINKS := build/types/splitleak
 
-.PHONY: all quick test test-slow check results bench clean
+.PHONY: all quick test test-slow check results docs bench clean
 .DEFAULT_GOAL := all
 
 all: quick
@@ -39,6 +39,10 @@ check: $(INSTALLED)
 results: $(INSTALLED)
 	$(BIN)/python -m splitleak.experiments.tools.document RESULTS.md README.md
 	$(BIN)/python -m splitleak.experiments.tools.pages docs
+
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
 	$(BIN)/python -m splitleak.experiments.benchmarks
