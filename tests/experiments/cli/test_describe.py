@@ -26,7 +26,6 @@ from splitleak.victims.errors import InvalidInputError
 
 PLUGINS = plugins.all_classes()
 BUILT_IN = [*FIRST, *(example for examples in EXAMPLES.values() for example in examples)]
-README = Path(__file__).parents[3] / "README.md"
 
 
 def printed(what: RenderableType, width: int = 400) -> str:
@@ -136,13 +135,6 @@ def parses(command: str) -> None:
 @pytest.mark.parametrize("command", [command for command, _ in BUILT_IN])
 def test_an_example_is_a_command_that_is_understood(command: str) -> None:
     parses(command)
-
-
-def test_the_readmes_commands_are_understood() -> None:
-    commands = [line for line in README.read_text().splitlines() if line.startswith("splitleak ")]
-    assert len(commands) > 10
-    for command in commands:
-        parses(command)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
