@@ -234,6 +234,12 @@ def test_the_list_of_built_in_plans_is_whole() -> None:
     assert named == {path.stem for path in PLANS.glob("*.toml")}
 
 
+def test_what_is_cited_is_this_version() -> None:
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (PROJECT / "CITATION.cff").read_text()
+    assert f"\n## {version}" in (PROJECT / "CHANGELOG.md").read_text()
+
+
 # The notebook
 
 
