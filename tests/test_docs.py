@@ -44,6 +44,7 @@ NOT_RUN = {
     "splitleak run mine.toml --executor ray": CLUSTER,
     "splitleak run mine.toml --cache-limit 50GB": MINUTES,
     "splitleak run quick --tensorboard": MINUTES,
+    "splitleak report runs/mine --style paper": "draws every figure twice; tests/experiments/report/test_figures.py",
     "splitleak export runs/quick --tracking-uri mlruns": "takes a database; tests/experiments/tools/test_export.py",
     "splitleak profile mobilenet_v3_large --size 160": MINUTES,
     "splitleak profile resnet50 --weights IMAGENET1K_V2 --data photos.zip --cuts layer1 layer2 layer3": NEEDS,
