@@ -142,6 +142,13 @@ def test_the_readme_is_short() -> None:
     assert len(README.read_text().splitlines()) <= LINES
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_stand_in_blocks_where_they_are_found(page: Path) -> None:
+    assert {block.language for block in blocks_of(page)} <= {"sh", "toml", "python", "text"}
+    for block in blocks_of(page):
+        assert block.language == "sh" or not re.search(r"^(splitleak|make|pip) ", block.text, re.MULTILINE)
+
+
 def test_the_list_of_what_is_not_run_holds_nothing_else() -> None:
     written = {command for page in PAGES for command in commands_of(page)}
     assert set(NOT_RUN) - written == set()
