@@ -1,7 +1,7 @@
 # `make` installs, runs the quick matrix and prints where the report is; `make test` runs the tests,
 # `make test-slow` those that take minutes;
-# `make results` writes the numbers in RESULTS.md and README.md anew from the archives in results/, and docs/cards.md
-# from the cards beside the plugins.
+# `make results` writes the numbers in RESULTS.md and README.md anew from the archives in results/, and the pages
+# in docs/ that follow from the plugins; `make docs` builds the site in build/site.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 # mypy finds the packages of splitleak by their folders' names
 LINKS := build/types/splitleak
 
-.PHONY: all quick test test-slow check results bench clean
+.PHONY: all quick test test-slow check results docs bench clean
 .DEFAULT_GOAL := all
 
 all: quick
@@ -38,7 +38,11 @@ check: $(INSTALLED)
 
 results: $(INSTALLED)
 	$(BIN)/python -m splitleak.experiments.tools.document RESULTS.md README.md
-	$(BIN)/python -m splitleak.experiments.tools.cards_page docs/cards.md
+	$(BIN)/python -m splitleak.experiments.tools.pages docs
+
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
 	$(BIN)/python -m splitleak.experiments.benchmarks

@@ -35,15 +35,15 @@ B = TypeVar("B", bound=BlackBox)
 class Decoder(Reconstruction[BlackBox]):
     """Train a network to invert the protected edge part.
 
-    ``residual`` is ours: each feature in units of its own spread, trained in pixel space on the squared error and a
-    share of 1 - SSIM, AdamW with a one-cycle learning rate.
-    The others are the seed study's, with its recipe: normalised targets, a ReLU at the end, Adam, StepLR.
-    Every pass sees fresh draws of the channel; the weights with the least validation error are kept.
+    ``residual`` is ours. It sees each feature in units of its own spread and lowers the squared error of the pixels
+    and a share of 1 - SSIM, by AdamW with a one-cycle learning rate. The other architectures are the seed study's and
+    keep its recipe: normalised targets, a ReLU at the end, Adam, StepLR. Every pass sees fresh draws of the channel.
+    The weights with the least validation error are kept.
 
-    Squared error rewards the mean of all photos that the release allows, which is nobody's. So ``objective`` says
-    what the adversary is after: "structure" gives 1 - SSIM more weight. "perceptual" and "identity" paint a photo
-    over the answer of "pixels", see ``Repainting``, and lose squared error by it; what they should keep of the true
-    photo an embedder tells that the adversary trains on its own photos.
+    Squared error rewards the blurred mean of all photos that a release allows. ``objective`` says what the adversary
+    wants instead. "structure" gives 1 - SSIM more weight. "perceptual" and "identity" paint a photo over the answer
+    of "pixels" and lose squared error by it (see ``Repainting``). An embedder, which the adversary trains on its own
+    photos, tells them what they should keep of the true photo.
     """
 
     paper: ClassVar[str] = (

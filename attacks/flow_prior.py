@@ -30,7 +30,7 @@ ROWS = 20
 
 @dataclass(frozen=True)
 class FlowPrior(ByDecoder[WhiteBox]):
-    """Plug-and-play flow matching: the picture is moved towards the release, lost in noise, and painted anew.
+    """Move a picture towards the release, lose it in noise and paint it anew, in turns (plug-and-play flow matching).
 
     A small flow learns once, for all defences, what the adversary's photos look like. Times t run from ``begin`` to
     1. At each, x moves against the gradient of the feature loss; x_t = t x + (1 - t) e mixes it with fresh noise e;

@@ -25,7 +25,7 @@ WIDTH, LARGEST, LEAK = 128, 4, 0.2
 
 @dataclass(frozen=True)
 class Fora(ShadowAttack):
-    """Feature-oriented reconstruction.
+    """Train an encoder whose features are distributed as the received ones are (feature-oriented reconstruction).
 
     The encoder's features are compared without the channel's draws, the decoder then learns through them. With both
     behind the noise the shadow of a toy was worse in three of three starts: .80 to .95 of the mean image's error in

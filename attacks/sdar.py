@@ -26,7 +26,7 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class Sdar(LabelDriven):
-    """Simulator decoding with adversarial regularisation.
+    """Train an encoder and a decoder against critics (simulator decoding with adversarial regularisation).
 
     An encoder of the adversary's own, the simulator f, and a decoder d learn side by side. With the tail g frozen, f
     lowers the cross-entropy of g(f(x)) on labelled photos, and how well a critic tells f(x) from received features. d

@@ -7,11 +7,12 @@ from typing import Literal
 from rich.markup import escape
 from rich.table import Table
 
-from splitleak.experiments.cli.portrait import paragraphs, prose
+from splitleak.experiments.cli.portrait import prose
 from splitleak.experiments.judge.flags import FLAGS
 from splitleak.experiments.planning import plugins
 from splitleak.experiments.planning.study import read_study
 from splitleak.experiments.report.tables.cards import OURS, PUBLISHED, card_table
+from splitleak.experiments.report.tables.plugin import paragraphs
 from splitleak.victims import models
 from splitleak.victims.cuts import WAYS, Cut
 from splitleak.victims.errors import unknown

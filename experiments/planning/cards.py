@@ -162,7 +162,7 @@ def _read(plugin: type[Settings], file: Path) -> Card:
 
 def _check_efforts(plugin: type[Settings], card: Card, file: Path) -> None:
     if card.effort and not issubclass(plugin, Attack):
-        raise InvalidInputError(f"{file}: [effort] is for attacks; {plugin.name} is none")
+        raise InvalidInputError(f"{file}: [effort] is for attacks, and {plugin.name} is a defence")
     known = [field.name for field in fields(plugin)]
     for effort, budget in card.effort.items():
         place = f"{file}: effort.{effort}"

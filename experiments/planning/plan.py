@@ -198,7 +198,7 @@ def parse_plan(tables: Mapping[str, Any], text: str, folder: Path, name: str) ->
     victim = VictimTable.from_mapping(table_of(tables, "victim"))
     if victim.task is None and any(entry.match for entry in defenses):
         raise InvalidInputError(
-            f"'{MATCH}' asks what may be lost of a task: set victim.task, such as task = \"mask\""
+            f"'{MATCH}' says how much accuracy may be lost, so it needs a task: set victim.task, such as \"mask\""
         )
     return Plan(
         name=name,

@@ -227,8 +227,8 @@ def _result(cell: Cell, folder: Path, outcome: Outcome) -> Record:
     result = cell.result(folder)
     if result is None:
         raise InvalidInputError(
-            f"{cell.title}: what was stored is another state's; two states of the code or the data share "
-            f"{folder}: give each its own --out"
+            f"{cell.title}: another process stored this cell, with other code or other data, in {folder}; "
+            "give each process its own --out"
         )
     return result
 

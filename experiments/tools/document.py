@@ -230,7 +230,7 @@ def _stem(file: Path) -> str:
     return file.name.removesuffix(SUFFIX)
 
 
-def rewrite(paths: Sequence[str], text: Callable[[Path], str]) -> int:
+def rewrite(paths: Iterable[str | Path], text: Callable[[Path], str]) -> int:
     """Write to each path what ``text`` makes of it; the exit code, with one line on stderr where it is not 0."""
     try:
         for path in map(Path, paths):

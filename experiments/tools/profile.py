@@ -65,7 +65,7 @@ class ProfileRequest(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.every and self.cuts:
-            raise InvalidInputError("profile.every = True: it takes every cut, so name none")
+            raise InvalidInputError("--every measures every cut; leave --cuts out")
 
     @cached_property
     def folder(self) -> str:

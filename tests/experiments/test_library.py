@@ -2,7 +2,6 @@
 
 import doctest
 import json
-import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -88,11 +87,3 @@ def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     nowhere = type("Nowhere", (ChannelSubset,), {"__module__": "notebook"})
     with pytest.raises(InvalidInputError, match="Nowhere is defined in no file"):
         Experiment(tmp_path, **TABLES).protect(nowhere())
-
-
-def test_the_lines_of_the_readme_run() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.DOTALL)
-    (lines,) = [block for block in blocks if "splitleak.experiments.library" in block]
-    made: dict[str, Any] = {}
-    exec(lines, made)
-    assert made["attacked"].answers.shape == (24, 3, 32, 32)

@@ -54,7 +54,7 @@ class Speed:
         rows = torch.linspace(0, count - 1, CALIBRATED_ON).long().tolist()
         photos, decode = _timed(lambda: source.read(rows, size).images, device, warm=False)
         if not len(photos):
-            raise InvalidInputError(f"none of {len(rows)} photos could be read; give photos that can")
+            raise InvalidInputError(f"none of {len(rows)} photos could be read; name other photos")
         stored = photos.repeat(1 + LEARNED_ON // len(photos), 1, 1, 1)[:LEARNED_ON]
         images = to_float(stored[:CALIBRATED_ON].to(device))
         with torch.no_grad():

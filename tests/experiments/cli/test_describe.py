@@ -18,14 +18,14 @@ from splitleak.defenses.base import Defense
 from splitleak.experiments.cli import describe
 from splitleak.experiments.cli.app import app
 from splitleak.experiments.cli.examples import EXAMPLES, FIRST
-from splitleak.experiments.cli.portrait import _metadata, portrait
+from splitleak.experiments.cli.portrait import portrait
 from splitleak.experiments.planning import plugins
 from splitleak.experiments.planning.names import PLANS
+from splitleak.experiments.report.tables.plugin import metadata
 from splitleak.victims.errors import InvalidInputError
 
 PLUGINS = plugins.all_classes()
 BUILT_IN = [*FIRST, *(example for examples in EXAMPLES.values() for example in examples)]
-README = Path(__file__).parents[3] / "README.md"
 
 
 def printed(what: RenderableType, width: int = 400) -> str:
@@ -40,7 +40,7 @@ def test_every_setting_is_shown_with_its_meaning(name: str) -> None:
     cls, shown = PLUGINS[name], printed(portrait(name))
     hints = get_type_hints(cls, include_extras=True)
     for field in fields(cls):
-        kind, meaning = _metadata(hints[field.name])
+        kind, meaning = metadata(hints[field.name])
         assert meaning, f"{name}.{field.name} has no meaning: annotate it with doc(...)"
         (line,) = [line for line in shown.splitlines() if re.match(rf"{field.name}  .*  \S", line)]
         assert kind in line
@@ -135,13 +135,6 @@ def parses(command: str) -> None:
 @pytest.mark.parametrize("command", [command for command, _ in BUILT_IN])
 def test_an_example_is_a_command_that_is_understood(command: str) -> None:
     parses(command)
-
-
-def test_the_readmes_commands_are_understood() -> None:
-    commands = [line for line in README.read_text().splitlines() if line.startswith("splitleak ")]
-    assert len(commands) > 10
-    for command in commands:
-        parses(command)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

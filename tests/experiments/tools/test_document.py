@@ -192,23 +192,22 @@ def test_what_the_judge_of_today_supersedes_is_marked() -> None:
         assert "count photos as independent" in " ".join((PROJECT / "README.md").read_text().split())
 
 
-def test_what_the_readme_claims_names_its_data_people_trainings_and_budget() -> None:
+def test_what_the_readme_claims_names_its_data_photos_and_trainings() -> None:
+    """Each row of the table, and above it what the attackers and intervals of the older rows leave out."""
     text = (PROJECT / "README.md").read_text()
-    found = text[text.index("## What it found") : text.index("## Where to split")]
-    about, *claims = re.split(r"\n(?=- \*\*)", found)
+    found = text[text.index("## What it found") : text.index("## Write a defence")]
+    about, _, table = found.partition("\n| |")
     about = " ".join(about.split())
-    for said in (
-        r"One training each",
-        r"\d+ photos of people",
-        r"of LFW \d+ people",
-        r"attackers have [\d,]+ photos",
-    ):
-        assert re.search(said, about), said
-    assert "where published ones have" in about
-    assert "weaker than today's" in about  # what was measured later, of which the older numbers are told
-    for claim in claims:
-        if ASKED.search(claim):
-            assert re.search(r"\b(LFW|CelebA|masks|faces)\b", ASKED.sub("", claim)), claim[:60]
+    rows = [line.replace(r"\|", "").split("|")[1:-1] for line in table.splitlines() if re.match(r"\| \d", line)]
+    old = re.search(r"attackers of rows 1 to (\d) are \*\*weaker than today's\*\*", about)
+    assert old is not None
+    assert f"Those of rows 1 to {old[1]} count photos as independent" in about
+    assert re.search(r"attackers have [\d,]+ photos, where the seed study's have [\d,]+", about)
+    for number, claim, sure in rows:
+        assert re.search(r"(LFW|Masks|Drawn faces), \d+ px; \d trainings?\b.*\d+ photos", sure), number
+        asked = {mark["run"] for mark in ASKED.finditer(claim)}
+        assert asked, number
+        assert (asked == {"quick"}) == (int(number) > int(old[1])), "the runs of today's attackers and judge"
 
 
 @pytest.mark.parametrize("name", ["RESULTS.md", "README.md"])
