@@ -19,6 +19,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.files import load_module
+from splitleak.victims.networks import architectures
 from splitleak.victims.weights import AUXILIARY_HEADS, State, in_weights_file, load_weights, read_weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -47,16 +48,16 @@ class Network:
 
 
 def names() -> list[str]:
-    """All torchvision classification networks (``timm:NAME`` adds those of timm)."""
-    return list(torchvision.models.list_models(module=torchvision.models))
+    """Those of ``victims/networks``, and all torchvision classification networks (``timm:NAME`` adds timm's)."""
+    return [*architectures(), *torchvision.models.list_models(module=torchvision.models)]
 
 
 def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) -> Network:
     """Build a classification network in eval mode.
 
     Args:
-        model: a torchvision name, ``timm:NAME`` (needs the extra ``timm``), or ``path/to/file.py:function``, where
-            the function returns the network: a module that takes photos normalised with ImageNet's statistics, or a
+        model: a name of ``victims/networks`` or of torchvision, ``timm:NAME`` (needs the extra ``timm``), or
+            ``path/to/file.py:function``, where the function returns the network: a module that takes photos normalised with ImageNet's statistics, or a
             ``Network`` that says otherwise. It is given ``classes`` and ``size`` if it takes these parameters.
         classes: number of outputs.
         size: side of the square input, in pixels; transformers fix their positions to it.
@@ -72,6 +73,8 @@ def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) ->
         network = _from_file(model, classes, size)
     elif model.startswith(TIMM):
         network = _from_timm(model, classes, size)
+    elif model in architectures():
+        network = _from_paper(model, classes, size)
     else:
         network = _from_torchvision(model, classes, size)
     for module in network.module.modules():
@@ -172,6 +175,13 @@ def _arguments(function: Callable[..., object], model: str, offered: Mapping[str
     return {name: value for name, value in offered.items() if name in parameters}
 
 
+def _from_paper(model: str, classes: int, size: int) -> Network:
+    architecture = architectures()[model]
+    if size < architecture.least:
+        raise InvalidInputError(f"{model} cannot take {size} px images: at least {architecture.least}")
+    return Network(architecture.make(classes, size).eval(), architecture.mean, architecture.std)
+
+
 def _from_torchvision(model: str, classes: int, size: int) -> Network:
     if model not in names():
         raise unknown("network", model, names())
@@ -214,7 +224,7 @@ def _resizing(model: str, module: nn.Module, size: int) -> Callable[[State], Sta
 
 
 def _torchvision_state(model: str, weights: str) -> State:
-    if model.startswith(TIMM) or in_file(model):
+    if model.startswith(TIMM) or in_file(model) or model in architectures():
         raise InvalidInputError(f"weights = '{weights}' of {model}: give 'scratch' or the path of a weights file")
     offered = torchvision.models.get_model_weights(model)
     if weights != "DEFAULT" and weights not in offered.__members__:

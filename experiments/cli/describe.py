@@ -15,6 +15,7 @@ from splitleak.experiments.report.tables.cards import OURS, PUBLISHED, card_tabl
 from splitleak.victims import models
 from splitleak.victims.cuts import WAYS, Cut
 from splitleak.victims.errors import unknown
+from splitleak.victims.networks import architectures
 from splitleak.victims.settings import Settings
 
 Kind = Literal["attacks", "defenses", "data", "victims", "plans", "cards"]
@@ -49,7 +50,8 @@ def _cards() -> Table:
 def _rows(kind: Kind, plans: Path) -> list[tuple[str, str]]:
     if kind == "victims":
         return [
-            *((name, "torchvision") for name in models.names()),
+            *((name, of.summary) for name, of in architectures().items()),
+            *((name, "torchvision") for name in models.names() if name not in architectures()),
             ("timm:NAME", "any network of timm, an extra"),
             ("file.py:function", "your own: what the function returns"),
         ]
