@@ -57,8 +57,9 @@ def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) ->
 
     Args:
         model: a name of ``victims/networks`` or of torchvision, ``timm:NAME`` (needs the extra ``timm``), or
-            ``path/to/file.py:function``, where the function returns the network: a module that takes photos normalised with ImageNet's statistics, or a
-            ``Network`` that says otherwise. It is given ``classes`` and ``size`` if it takes these parameters.
+            ``path/to/file.py:function``, where the function returns the network: a module that takes photos
+            normalised with ImageNet's statistics, or a ``Network`` that says otherwise. It is given ``classes`` and
+            ``size`` if it takes these parameters.
         classes: number of outputs.
         size: side of the square input, in pixels; transformers fix their positions to it.
         weights: ``scratch`` (of a network in a file: as its function made them), a torchvision weights name such as

@@ -47,9 +47,7 @@ def test_a_paper_calls_its_cuts_as_the_network_does(model: str, cut: str, shape:
         ),
     ],
 )
-def test_layers_have_the_published_widths(
-    model: str, convolutions: list[tuple[int, int]], dense: list[int]
-) -> None:
+def test_layers_have_the_published_widths(model: str, convolutions: list[tuple[int, int]], dense: list[int]) -> None:
     layers = list(models.make_network(model, classes=10, size=32).module.modules())
     found = [(one.in_channels, one.out_channels) for one in layers if isinstance(one, nn.Conv2d)]
     assert found == convolutions

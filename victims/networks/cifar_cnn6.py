@@ -12,7 +12,7 @@ HIDDEN = 512
 
 
 def make(classes: int, size: int) -> nn.Module:
-    """Layers conv11, ReLU11, conv12, ReLU12, pool1, conv21 ... pool3, then two dense ones; the first ends in a sigmoid."""
+    """Layers conv11, ReLU11, conv12, ReLU12, pool1, conv21 ... pool3, then two dense ones, a sigmoid between them."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for stage, (given, *widths) in enumerate(WIDTHS, 1):
         for position, width in enumerate(widths, 1):
