@@ -7,8 +7,9 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from splitleak.experiments.cli.options import Out, RunFolder, console, say
+from splitleak.experiments.report.board import write_board
 from splitleak.experiments.report.tables.compare import Comparison, terminal_table
-from splitleak.experiments.results.archive import SUFFIX, restore_archive, write_archive
+from splitleak.experiments.results.archive import SUFFIX, Archived, read_runs, restore_archive, write_archive
 from splitleak.experiments.results.csv import write_rows
 from splitleak.experiments.results.load import load_results
 from splitleak.experiments.results.member import MEMBERS, member_runs
@@ -54,6 +55,30 @@ def restore(file: Path, /, *, out: Out = Path("runs")) -> int:
     """Make folders of the runs that an archive holds, to be reported and compared; pictures are not in it."""
     for folder in restore_archive(file, out):
         say(str(folder))
+    return 0
+
+
+def board(
+    *runs: Annotated[Path, Parameter(help="run or study folders, or record files (RUN.json.xz)")],
+    out: Annotated[Path, Parameter(help="the page to write; it needs no other file")] = Path("board.html"),
+) -> int:
+    """Write one page with every defence setting of several runs under the strongest attack that met it.
+
+    A click on a heading sorts. What lies in a damaged or stale cell takes no part.
+    """
+    if not runs:
+        raise InvalidInputError("no run given: splitleak board runs/quick results/*.json.xz")
+    found: dict[str, Archived] = {}
+    for path in runs:
+        for name, run in read_runs(path).items():
+            if name in found:
+                raise InvalidInputError(f"two runs are called '{name}', the second in {path}; give one of them")
+            found[name] = run
+    try:
+        table = write_board(found, out)
+    except OSError as error:
+        raise InvalidInputError(f"--out {out} cannot be written: {error.strerror}; name a file") from error
+    say(f"board: {out.resolve()}, {len(table.lines)} defence settings of {len(found)} runs")
     return 0
 
 

@@ -36,6 +36,10 @@ EXAMPLES: Mapping[str, Examples] = {
         ("splitleak compare runs/quick runs/changed", "which cells changed"),
         ("splitleak compare runs/quick runs/changed --csv changes.csv", "every comparison, in a file"),
     ],
+    "board": [
+        ("splitleak board results/*.json.xz", "board.html: every defence setting of all record files"),
+        ("splitleak board runs/quick runs/mine --out mine.html", "of two runs"),
+    ],
     "list": [
         ("splitleak list defenses", "names, and what each is"),
         ("splitleak list data", "data sets"),

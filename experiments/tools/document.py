@@ -27,7 +27,6 @@ from matplotlib.figure import Figure
 
 from splitleak.experiments.planning.plan import parse_plan
 from splitleak.experiments.planning.study import cut_of
-from splitleak.experiments.planning.tables import VictimTable
 from splitleak.experiments.report.figures import cost_figure, depth_figure, save, tradeoff
 from splitleak.experiments.report.overview import overview_tables
 from splitleak.experiments.report.tables import matrix
@@ -214,14 +213,11 @@ def _made(command: str, archive: Archive, archived: Sequence[Archived]) -> str:
 
 def _setting(run: Archived) -> str:
     """On which data, and with what budget, such as ``lfw.zip at 96 px; attackers have 1,000 photos``."""
-    tables = tomllib.loads(run.plan)
-    data = tables.get("victim", {}).get("data", VictimTable().data)
-    name = data if isinstance(data, str) else Path(data.get("path", data["name"])).name
     cell = run.results.finished[0]
     spent = cell.budget
     most = "at most " if spent.patience else ""
     return (
-        f"{name} at {cell.victim.size} px; attackers have {spent.photos:,} photos, defences {most}{spent.epochs} "
+        f"{run.data} at {cell.victim.size} px; attackers have {spent.photos:,} photos, defences {most}{spent.epochs} "
         f"epoch{'' if spent.epochs == 1 else 's'}"
     )
 
