@@ -78,9 +78,8 @@ def _utility(results: Results, row: DefenceRow) -> tuple[str, str]:
         return ABSENT, ABSENT
     guessed = " (at chance)" if results.at_chance(row) else ""
     scaled = Interval(*(100 * value for value in row.utility))
-    return f"{scaled.mean:.1f} [{scaled.low:.1f}, {scaled.high:.1f}]{guessed}", matrix.points(
-        results.utility_lost(row)
-    )
+    share = f"{scaled.mean:.1f} [{scaled.low:.1f}, {scaled.high:.1f}]{guessed}"
+    return share, matrix.points(results.utility_lost(row))
 
 
 def _named(strongest: Group) -> str:

@@ -40,9 +40,9 @@ def problems(results: Results) -> Iterator[str]:
     counts = {"failed": len(results.failed), "not there": len(results.missing), "stale": len(results.stale)}
     for what, count in counts.items():
         if count:
-            yield f"{count} cell{' is' if count == 1 else 's are'} {what}"
+            yield f"cells {what}: {count}"
     if unmade := sum(not (record.key and record.made) for record in results.finished):
-        yield f"{unmade} cells do not say with what code and libraries they were made"
+        yield f"cells that do not say with what they were made: {unmade}"
     yield from _missing_controls(results)
     for flag, means in VOID.items():
         if places := [
