@@ -7,8 +7,10 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from splitleak.experiments.cli.options import Out, RunFolder, console, say
+from splitleak.experiments.planning.published import published_figures
 from splitleak.experiments.report.board import write_board
 from splitleak.experiments.report.tables.compare import Comparison, terminal_table
+from splitleak.experiments.report.tables.published import published_table
 from splitleak.experiments.results.archive import SUFFIX, Archived, read_runs, restore_archive, write_archive
 from splitleak.experiments.results.csv import write_rows
 from splitleak.experiments.results.load import load_results
@@ -79,6 +81,19 @@ def board(
     except OSError as error:
         raise InvalidInputError(f"--out {out} cannot be written: {error.strerror}; name a file") from error
     say(f"board: {out.resolve()}, {len(table.lines)} defence settings of {len(found)} runs")
+    return 0
+
+
+def published(
+    plan: Annotated[str, Parameter(help="a plan with published figures, such as cifar_he")],
+    run: Annotated[Path, Parameter(help="its run's or study's folder, or its record file")],
+    /,
+) -> int:
+    """Set what others published beside what a run measured: n, budget, interval, and whether it was reproduced.
+
+    Prints a table in Markdown.
+    """
+    say(published_table(published_figures(plan), read_runs(run)).markdown())
     return 0
 
 
