@@ -111,11 +111,6 @@ def test_every_figure_is_of_one_cell_that_its_plan_has(name: str) -> None:
     for one in published_figures(name).figures:
         plan = plans[one.run or name]
         for wanted, entries in ((one.attack, plan.attacks), (one.defence, plan.defenses)):
-            found = [
-                entry
-                for entry in entries
-                if all(
-                    {**entry.plugin.to_mapping(), "name": entry.plugin.name}.get(k) == v for k, v in wanted.items()
-                )
-            ]
+            settings = [{**entry.plugin.to_mapping(), "name": entry.plugin.name} for entry in entries]
+            found = [of for of in settings if all(of.get(key) == value for key, value in wanted.items())]
             assert len(found) == 1, (one.setting, wanted)
