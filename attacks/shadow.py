@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from annotated_types import Ge, Gt
@@ -13,10 +13,13 @@ from splitleak.attacks.base import Reconstruction, Reconstructor, Requirement, S
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.edge import PlainEdge
 from splitleak.attacks.knowledge import About, AttackerPart, Memo, QueryFree, WhiteBox
+from splitleak.attacks.rmle import Rmle
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import doc
 from splitleak.victims.tensors import to_float
 
+SEARCH_RATE, SQUARED = 0.1, 2.0
+"""Of a search: Adam's rate, and the exponent of total variation, as in the code of He, Zhang and Lee (ACSAC 2019)."""
 ROUND = 50
 """Steps between two rows of the log, and between two looks at the validation photos."""
 
@@ -133,15 +136,24 @@ class ShadowAttack(Reconstruction[QueryFree]):
 
     width: Annotated[int, Ge(16), doc("of the residual decoder that inverts the shadow")] = 128
     decoder_epochs: Annotated[int | None, Gt(0), doc("of that decoder; default as there")] = None
+    inversion: Annotated[
+        Literal["decoder", "search"],
+        doc("by that decoder, or by a search for each photo as rmle makes, as published"),
+    ] = "decoder"
+    search_steps: Annotated[int, Gt(0), doc("of that search; published: 500")] = 500
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "per_image", self.inversion == "search")
 
     @abstractmethod
     def shadow(self, knows: QueryFree) -> Shadow:
         """The trained shadow, in eval mode and frozen; gradients reach its input."""
 
     def fit(self, knows: QueryFree) -> Reconstructor:
-        """Train or recall the shadow and its decoder."""
+        """Train or recall the shadow and what inverts it."""
         device = self._device(self.shadow(knows), knows)
-        answer = Decoder(width=self.width, epochs=self.decoder_epochs).fit(device)
+        answer = self._inverting.fit(device)
         knows.tally.seconds_recalled += device.seconds_recalled
 
         def reconstruct(release: Tensor) -> Tensor:
@@ -149,9 +161,15 @@ class ShadowAttack(Reconstruction[QueryFree]):
 
         return reconstruct
 
+    @property
+    def _inverting(self) -> Decoder | Rmle:
+        if self.inversion == "search":
+            return Rmle(steps=self.search_steps, learning_rate=SEARCH_RATE, beta=SQUARED)
+        return Decoder(width=self.width, epochs=self.decoder_epochs)
+
     def what(self, knows: QueryFree) -> str:
         """Names the shadow by all that shapes it, for ``knows.remember``."""
-        inverting = ("width", "decoder_epochs")
+        inverting = ("width", "decoder_epochs", "inversion", "search_steps")
         settings = {key: value for key, value in self.to_mapping().items() if key not in inverting}
         return f"{self.name} {settings} from {len(knows.intercepted)} releases"
 

@@ -14,11 +14,24 @@ from torch import Tensor, nn
 
 from splitleak.defenses.base import Calibration, Channel, Defense, Perturbation, labels_of
 from splitleak.defenses.head import SHOWN_AT_ONCE, inputs_of, last_linear, moved_copies
+from splitleak.victims.moving import AUGMENTATIONS, Augmentation
 from splitleak.victims.seeding import seeded
 from splitleak.victims.splitting.twin import twin
 from splitleak.victims.tasks.base import Loss
 from splitleak.victims.tensors import to_bytes, to_float
-from splitleak.victims.training import Batch, History, Log, Recipe, Shuffled, Training, adamw, train, until_it_stalls
+from splitleak.victims.training import (
+    OPTIMIZERS,
+    WEIGHT_DECAY,
+    Batch,
+    History,
+    Log,
+    OptimizerName,
+    Recipe,
+    Shuffled,
+    Training,
+    train,
+    until_it_stalls,
+)
 
 HELD_OUT_BATCH = 256
 
@@ -60,6 +73,16 @@ class SplitModel(nn.Module):
 
 
 @dataclass(frozen=True)
+class Manner:
+    """How a network learns, beside how long. ``half``: see ``Recipe``; ``augment``: see ``AUGMENTATIONS``."""
+
+    optimizer: OptimizerName = "adamw"
+    weight_decay: float = WEIGHT_DECAY
+    augment: Augmentation = "none"
+    half: bool = False
+
+
+@dataclass(frozen=True)
 class Budget:
     """Of one training. ``patience``: see ``Recipe``; ``epochs`` is then a ceiling."""
 
@@ -67,13 +90,13 @@ class Budget:
     batch_size: int
     learning_rate: float
     patience: int = 0
+    manner: Manner = Manner()
 
     @property
     def recipe(self) -> Recipe:
         """One-cycle over exactly ``epochs``, or until validation stalls."""
-        if self.patience:
-            return until_it_stalls(self.learning_rate, self.epochs, self.patience)
-        return adamw(self.learning_rate, self.epochs)
+        made = OPTIMIZERS[self.manner.optimizer](self.learning_rate, self.epochs, self.manner.weight_decay)
+        return replace(until_it_stalls(made, self.patience), half=self.manner.half)
 
 
 @dataclass(frozen=True)
@@ -153,7 +176,7 @@ def fit(
     training = prepare(Training(trainee, recipe.optimizer(parameters), batches, also=also), budget.epochs)
     if training.spent:
         recipe = replace(recipe, schedule=None, patience=0)
-    loss = _WholeLoss(frozen, objective, task_loss)
+    loss = _WholeLoss(frozen, objective, task_loss, budget.manner.augment)
     select = not training.spent and (objective is None or bool(budget.patience))
     validation = partial(loss.held_out, part=validation_part, batch_size=budget.batch_size)
     history = train(training, recipe, loss, validation, log, select=select, moving=objective is not None)
@@ -206,18 +229,27 @@ def fit_head(
 
 @dataclass(frozen=True)
 class _WholeLoss:
-    """The task's and what a defence adds, of a ``_Trainee``. ``frozen``: batches hold features, not photos."""
+    """The task's and what a defence adds, of a ``_Trainee``.
+
+    ``frozen``: batches hold features, not photos, which are left as they are. ``augment``: what is done to a photo
+    afresh each time that the network learns from it.
+    """
 
     frozen: bool
     objective: nn.Module | None
     task_loss: Loss
+    augment: Augmentation = "none"
 
     def __call__(self, network: nn.Module, batch: Batch) -> Tensor:
         inputs, labels, images = batch
-        features, release, logits = network(inputs.float() if self.frozen else to_float(inputs))
+        taken = inputs.float() if self.frozen else to_float(inputs)
+        if network.training and not self.frozen:
+            taken = AUGMENTATIONS[self.augment](taken)
+        features, release, logits = network(taken)
         value = self.task_loss(*_each_copy(logits.float(), labels))
         if self.objective is not None:
-            value = value + self.objective(to_float(images), features, release, logits, labels)
+            photos = to_float(images) if self.frozen else taken
+            value = value + self.objective(photos, features, release, logits, labels)
         return value
 
     def held_out(self, network: nn.Module, part: Examples, batch_size: int) -> float:

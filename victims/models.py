@@ -20,6 +20,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from splitleak.victims.dense import DETECTORS, SEGMENTERS, dense_network
 from splitleak.victims.errors import InvalidInputError, unknown
 from splitleak.victims.files import load_module
+from splitleak.victims.networks import architectures
 from splitleak.victims.weights import AUXILIARY_HEADS, State, in_weights_file, load_weights, read_weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -48,17 +49,21 @@ class Network:
 
 
 def names() -> list[str]:
-    """All torchvision networks that classify, segment or detect (``timm:NAME`` adds those of timm)."""
-    return sorted([*torchvision.models.list_models(module=torchvision.models), *SEGMENTERS, *DETECTORS])
+    """Those of ``victims/networks`` and torchvision's, which classify, segment or detect (``timm:NAME`` adds timm's)."""
+    return [
+        *architectures(),
+        *sorted([*torchvision.models.list_models(module=torchvision.models), *SEGMENTERS, *DETECTORS]),
+    ]
 
 
 def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) -> Network:
     """Build a network in eval mode.
 
     Args:
-        model: a torchvision name, ``timm:NAME`` (needs the extra ``timm``), or ``path/to/file.py:function``, where
-            the function returns the network: a module that takes photos normalised with ImageNet's statistics, or a
-            ``Network`` that says otherwise. It is given ``classes`` and ``size`` if it takes these parameters.
+        model: a name of ``victims/networks`` or of torchvision, ``timm:NAME`` (needs the extra ``timm``), or
+            ``path/to/file.py:function``, where the function returns the network: a module that takes photos
+            normalised with ImageNet's statistics, or a ``Network`` that says otherwise. It is given ``classes`` and
+            ``size`` if it takes these parameters.
         classes: number of outputs; of a network that segments or detects (see ``dense``), of what it tells apart.
         size: side of the square input, in pixels; transformers fix their positions to it.
         weights: ``scratch`` (of a network in a file: as its function made them), a torchvision weights name such as
@@ -73,6 +78,8 @@ def make_network(model: str, classes: int, size: int, weights: str = SCRATCH) ->
         network = _from_file(model, classes, size)
     elif model.startswith(TIMM):
         network = _from_timm(model, classes, size)
+    elif model in architectures():
+        network = _from_paper(model, classes, size)
     else:
         network = _from_torchvision(model, classes, size)
     for module in network.module.modules():
@@ -173,6 +180,13 @@ def _arguments(function: Callable[..., object], model: str, offered: Mapping[str
     return {name: value for name, value in offered.items() if name in parameters}
 
 
+def _from_paper(model: str, classes: int, size: int) -> Network:
+    architecture = architectures()[model]
+    if size < architecture.least:
+        raise InvalidInputError(f"{model} cannot take {size} px images: at least {architecture.least}")
+    return Network(architecture.make(classes, size).eval(), architecture.mean, architecture.std)
+
+
 def _from_torchvision(model: str, classes: int, size: int) -> Network:
     if model not in names():
         raise unknown("network", model, names())
@@ -217,7 +231,7 @@ def _resizing(model: str, module: nn.Module, size: int) -> Callable[[State], Sta
 
 
 def _torchvision_state(model: str, weights: str) -> State:
-    if model.startswith(TIMM) or in_file(model):
+    if model.startswith(TIMM) or in_file(model) or model in architectures():
         raise InvalidInputError(f"weights = '{weights}' of {model}: give 'scratch' or the path of a weights file")
     offered = torchvision.models.get_model_weights(model)
     if weights != "DEFAULT" and weights not in offered.__members__:

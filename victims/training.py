@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,32 +36,62 @@ class Recipe:
     """How long and with what to train. ``schedule`` makes a per-STEP scheduler from (optimizer, steps).
 
     ``patience``: how many epochs the validation loss may go without a new record before the rate is lowered, and
-    again before training ends, see ``Plateau``; 0: all ``epochs`` are trained.
+    again before training ends, see ``Plateau``; 0: all ``epochs`` are trained. ``half``: steps are computed in
+    bfloat16 on a CPU too, which pays on one that has instructions for it and rounds on any.
     """
 
     epochs: int
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
     schedule: Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler] | None = None
     patience: int = 0
+    half: bool = False
 
 
-def adamw(learning_rate: float, epochs: int, weight_decay: float = 1e-4) -> Recipe:
+WEIGHT_DECAY, MOMENTUM = 1e-4, 0.9
+
+
+def adamw(learning_rate: float, epochs: int, weight_decay: float = WEIGHT_DECAY) -> Recipe:
     """AdamW with a one-cycle learning rate (Smith & Topin, 2018): our default for everything that trains."""
-    return Recipe(
+    return _one_cycle(
+        learning_rate,
         epochs,
         lambda parameters: torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay),
-        lambda optimizer, steps: torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, learning_rate, total_steps=max(steps, LEAST_STEPS), pct_start=RISE
+    )
+
+
+def sgd(learning_rate: float, epochs: int, weight_decay: float = WEIGHT_DECAY) -> Recipe:
+    """Stochastic gradient descent with momentum and a one-cycle learning rate."""
+    return _one_cycle(
+        learning_rate,
+        epochs,
+        lambda parameters: torch.optim.SGD(
+            parameters, lr=learning_rate, momentum=MOMENTUM, weight_decay=weight_decay
         ),
     )
 
 
-def until_it_stalls(learning_rate: float, ceiling: int, patience: int) -> Recipe:
-    """AdamW until validation has nothing more to give: at a constant rate, then at a tenth of it.
+OptimizerName = Literal["adamw", "sgd"]
+OPTIMIZERS: Mapping[OptimizerName, Callable[[float, int, float], Recipe]] = {"adamw": adamw, "sgd": sgd}
+
+
+def _one_cycle(
+    learning_rate: float, epochs: int, optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+) -> Recipe:
+    return Recipe(
+        epochs,
+        optimizer,
+        lambda made, steps: torch.optim.lr_scheduler.OneCycleLR(
+            made, learning_rate, total_steps=max(steps, LEAST_STEPS), pct_start=RISE
+        ),
+    )
+
+
+def until_it_stalls(recipe: Recipe, patience: int) -> Recipe:
+    """The same until validation has nothing more to give: at a constant rate, then at a tenth of it.
 
     A one-cycle rate is made for a length that is known beforehand.
     """
-    return replace(adamw(learning_rate, ceiling), schedule=None, patience=patience)
+    return replace(recipe, schedule=None, patience=patience) if patience else recipe
 
 
 @dataclass
@@ -136,7 +166,7 @@ def train(
             (log or _silent)(row)
     while not so_far.over:
         epoch = len(so_far.history.rows) + 1
-        row = {"epoch": float(epoch), "train_loss": _epoch(training, stepped, schedule, steps, loss)}
+        row = {"epoch": float(epoch), "train_loss": _epoch(training, stepped, recipe.half, schedule, steps, loss)}
         if not math.isfinite(row["train_loss"]):
             raise FloatingPointError(f"the training loss is {row['train_loss']} in epoch {epoch}")
         if validation:
@@ -156,14 +186,15 @@ def train(
 def _epoch(
     training: Training,
     stepped: nn.Module,
+    half: bool,
     schedule: torch.optim.lr_scheduler.LRScheduler | None,
     steps: int,
     loss: Callable[[nn.Module, Batch], Tensor],
 ) -> float:
     """One pass, its steps through ``stepped``, which shares the model's weights; the mean loss."""
     device = next(training.model.parameters()).device
-    # Half precision pays on CUDA only; bfloat16 needs no loss scaling.
-    autocast = torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda")
+    # Half precision pays on CUDA, and on few CPUs; bfloat16 needs no loss scaling.
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=half or device.type == "cuda")
     training.model.train()
     total, count = torch.zeros((), device=device), 0
     for batch in training.batches:

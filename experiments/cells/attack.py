@@ -48,9 +48,11 @@ class AttackCell(Cell):
         plugin, attacker = self.entry.plugin, self.plan.attacker
         targets = attacker.slow_targets if plugin.per_image else None
         learns = plugin.learns_from_copies and attacker.copies
-        moved = MovedStage(self.protect.victim.data, attacker.copies) if learns else None
+        data, part = self.protect.victim.data, "train" if self.threat.photos == "train" else "auxiliary"
+        moved = MovedStage(data, attacker.copies, part) if learns else None
+        acquired = MovedStage(data, 0, part) if part == "train" else None
         files = tuple(content_of(file) for file in plugin.files())
-        return AttackStage(self.protect, plugin, self.threat, targets, moved, files)
+        return AttackStage(self.protect, plugin, self.threat, targets, moved, files, acquired)
 
     @cached_property
     def seen(self) -> SeenStage | None:

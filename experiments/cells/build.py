@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from splitleak.defenses.base import Defense
-from splitleak.defenses.fitting import Budget
+from splitleak.defenses.fitting import Budget, Manner
 from splitleak.defenses.none import NoDefense
 from splitleak.experiments.cells.attack import AttackCell
 from splitleak.experiments.cells.cell import Cell
@@ -78,11 +78,16 @@ def _victim(plan: Plan, data: DataStage, seed: int, device: str) -> VictimStage:
         weights=victim.weights,
         weights_fingerprint=weights_fingerprint(victim.weights),
         freeze_encoder=victim.freeze_encoder,
-        budget=Budget(victim.epochs, victim.batch_size, victim.learning_rate, victim.patience),
+        budget=Budget(victim.epochs, victim.batch_size, victim.learning_rate, victim.patience, _manner(plan)),
         seed=seed,
         device=device,
         task=plan.task or CLASSIFICATION,
     )
+
+
+def _manner(plan: Plan) -> Manner:
+    victim = plan.victim
+    return Manner(victim.optimizer, victim.weight_decay, victim.augment, victim.precision == "bfloat16")
 
 
 def _budget(plan: Plan, defense: Defense) -> Budget:
@@ -91,4 +96,5 @@ def _budget(plan: Plan, defense: Defense) -> Budget:
         return Budget(plan.defender.anew_epochs, plan.defender.batch_size, TUNING_RATE)
     # a network that learns little at a high rate forgets at one, too
     learning_rate = plan.defender.learning_rate or min(TUNING_RATE, plan.victim.learning_rate)
-    return Budget(plan.defender.epochs, plan.defender.batch_size, learning_rate, plan.defender.patience)
+    defender = plan.defender
+    return Budget(defender.epochs, defender.batch_size, learning_rate, defender.patience, _manner(plan))

@@ -149,6 +149,7 @@ class Cell(ABC):
             "seed": self.seed,
             "adaptive": self.threat.adaptive,
             "sends": self.threat.sends,
+            "photos": self.threat.photos,
             "victim": {
                 "model": victim.model,
                 "cut": victim.cut,

@@ -8,19 +8,22 @@ from splitleak.victims.cuts import content_digest
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import content_of, load_module
 from splitleak.victims.models import CLASSES_WITHOUT_TASK, TIMM, in_file, make_network
+from splitleak.victims.networks import architectures, module_of
 from splitleak.victims.seeding import seeded
 from splitleak.victims.weights import PART, find_weights, in_weights_file
 
 
 @cache
 def model_fingerprint(model: str, size: int) -> str:
-    """Of a network: its name, or of one in a file the code behind it and what its function returns.
+    """Of a network: its name, of a paper's the code too, of one in a file also what its function returns.
 
     Raises:
         InvalidInputError: the function returns another network each time, so no result could be found again.
     """
     if model.startswith(TIMM):
         return f"{model} of timm {library_version('timm')}"
+    if model in architectures():
+        return digest([model, source_digest(module_of(model))])
     if not in_file(model):
         return model
     digests = []

@@ -7,8 +7,11 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from splitleak.experiments.cli.options import Out, RunFolder, console, say
+from splitleak.experiments.planning.published import published_figures
+from splitleak.experiments.report.board import write_board
 from splitleak.experiments.report.tables.compare import Comparison, terminal_table
-from splitleak.experiments.results.archive import SUFFIX, restore_archive, write_archive
+from splitleak.experiments.report.tables.published import published_table
+from splitleak.experiments.results.archive import SUFFIX, Archived, read_runs, restore_archive, write_archive
 from splitleak.experiments.results.csv import write_rows
 from splitleak.experiments.results.load import load_results
 from splitleak.experiments.results.member import MEMBERS, member_runs
@@ -54,6 +57,43 @@ def restore(file: Path, /, *, out: Out = Path("runs")) -> int:
     """Make folders of the runs that an archive holds, to be reported and compared; pictures are not in it."""
     for folder in restore_archive(file, out):
         say(str(folder))
+    return 0
+
+
+def board(
+    *runs: Annotated[Path, Parameter(help="run or study folders, or record files (RUN.json.xz)")],
+    out: Annotated[Path, Parameter(help="the page to write; it needs no other file")] = Path("board.html"),
+) -> int:
+    """Write one page with every defence setting of several runs under the strongest attack that met it.
+
+    A click on a heading sorts. What lies in a damaged or stale cell takes no part.
+    """
+    if not runs:
+        raise InvalidInputError("no run given: splitleak board runs/quick results/*.json.xz")
+    found: dict[str, Archived] = {}
+    for path in runs:
+        for name, run in read_runs(path).items():
+            if name in found:
+                raise InvalidInputError(f"two runs are called '{name}', the second in {path}; give one of them")
+            found[name] = run
+    try:
+        table = write_board(found, out)
+    except OSError as error:
+        raise InvalidInputError(f"--out {out} cannot be written: {error.strerror}; name a file") from error
+    say(f"board: {out.resolve()}, {len(table.lines)} defence settings of {len(found)} runs")
+    return 0
+
+
+def published(
+    plan: Annotated[str, Parameter(help="a plan with published figures, such as cifar_he")],
+    run: Annotated[Path, Parameter(help="its run's or study's folder, or its record file")],
+    /,
+) -> int:
+    """Set what others published beside what a run measured: n, budget, interval, and whether it was reproduced.
+
+    Prints a table in Markdown.
+    """
+    say(published_table(published_figures(plan), read_runs(run)).markdown())
     return 0
 
 

@@ -16,6 +16,7 @@ from splitleak.experiments.report.tables.plugin import paragraphs
 from splitleak.victims import models
 from splitleak.victims.cuts import WAYS, Cut
 from splitleak.victims.errors import unknown
+from splitleak.victims.networks import architectures
 from splitleak.victims.settings import Settings
 
 Kind = Literal["attacks", "defenses", "data", "tasks", "victims", "plans", "cards"]
@@ -50,7 +51,8 @@ def _cards() -> Table:
 def _rows(kind: Kind, plans: Path) -> list[tuple[str, str]]:
     if kind == "victims":
         return [
-            *((name, "torchvision") for name in models.names()),
+            *((name, of.summary) for name, of in architectures().items()),
+            *((name, "torchvision") for name in models.names() if name not in architectures()),
             ("timm:NAME", "any network of timm, an extra"),
             ("file.py:function", "your own: what the function returns"),
         ]

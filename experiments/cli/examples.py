@@ -36,6 +36,14 @@ EXAMPLES: Mapping[str, Examples] = {
         ("splitleak compare runs/quick runs/changed", "which cells changed"),
         ("splitleak compare runs/quick runs/changed --csv changes.csv", "every comparison, in a file"),
     ],
+    "board": [
+        ("splitleak board results/*.json.xz", "board.html: every defence setting of all record files"),
+        ("splitleak board runs/quick runs/mine --out mine.html", "of two runs"),
+    ],
+    "published": [
+        ("splitleak published cifar_he runs/cifar_he", "He et al. 2019, their numbers beside ours"),
+        ("splitleak published cifar_he results/cifar_he.json.xz", "of a record file"),
+    ],
     "list": [
         ("splitleak list defenses", "names, and what each is"),
         ("splitleak list data", "data sets"),
@@ -67,7 +75,10 @@ EXAMPLES: Mapping[str, Examples] = {
         ("splitleak reconstruct runs/quick me.jpg --defenses none --attacks decoder", "one attack"),
         ("splitleak reconstruct runs/quick me.jpg --defenses none --inside", "each stage of its decoders"),
     ],
-    "check": [("splitleak check mine.py", "do its attacks and defences keep their contract?")],
+    "check": [
+        ("splitleak check mine.py", "do its attacks and defences keep their contract?"),
+        ("splitleak check mine.json.xz", "may this record file be submitted?"),
+    ],
     "new": [
         ("splitleak new defense my_noise", "my_noise.py, a defence that works"),
         ("splitleak new attack my_net --output attacks/my_net.py", "an attack, in a file of another name"),

@@ -13,6 +13,8 @@ from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.report.figures import save
 from splitleak.experiments.report.profile import terminal_profile, write_profile
 from splitleak.experiments.report.reconstructed import opened_decoders, reconstructed_figure
+from splitleak.experiments.results.archive import SUFFIX
+from splitleak.experiments.results.submission import check_submission
 from splitleak.experiments.store.store import Store
 from splitleak.experiments.tools.audit import Audit, AuditRequest
 from splitleak.experiments.tools.checking import check_file
@@ -139,7 +141,15 @@ def reconstruct(
 
 
 def check(file: Path, /) -> int:
-    """Check the attacks and defences that a Python file defines against their contracts."""
+    """Check the attacks and defences that a Python file defines, or a record file that is to be submitted.
+
+    A record file (RUN.json.xz, as archive writes it) must be whole and sealed, hold all cells of its plan and their
+    controls, and carry no flag that makes a number void.
+    """
+    if file.name.endswith(SUFFIX):
+        for name, run in check_submission(file).items():
+            say(f"{name}: may be submitted; {run.results.resting}")
+        return 0
     return 0 if check_file(file, console) else FAILED_CELLS
 
 

@@ -104,8 +104,10 @@ class Plan:
     def threats(self) -> tuple[Threat, ...]:
         """Every combination of what ``[attacker]`` lists."""
         table = self.attacker
-        axes = itertools.product(dict.fromkeys(table.adaptive), dict.fromkeys(table.sends))
-        return tuple(Threat(adaptive, sends, table.queries) for adaptive, sends in axes)
+        axes = itertools.product(
+            dict.fromkeys(table.adaptive), dict.fromkeys(table.sends), dict.fromkeys(table.photos)
+        )
+        return tuple(Threat(adaptive, sends, table.queries, photos) for adaptive, sends, photos in axes)
 
     def settled(self, found: Mapping[str, Found]) -> "Plan":
         """With strengths that were searched, by the label of the defence."""

@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
 
 from splitleak.experiments.planning.cards import Effort
+from splitleak.experiments.planning.threat import Photos
 from splitleak.victims.data.parts import PHOTOS_PER_PERSON
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.models import SCRATCH
+from splitleak.victims.moving import Augmentation
 from splitleak.victims.settings import Settings, doc
+from splitleak.victims.training import WEIGHT_DECAY, OptimizerName
 
 PATIENCE = 3
 """Epochs: the validation loss of one of a few hundred photos rises now and then by luck, of three in a row seldom."""
@@ -46,6 +49,17 @@ class VictimTable(Settings):
     patience: Annotated[int, Ge(0), doc(PATIENT)] = PATIENCE
     batch_size: Annotated[int, Gt(0), doc("photos per step")] = 32
     learning_rate: Annotated[float, Gt(0), doc("until validation stalls; or the peak of one cycle")] = 2e-3
+    optimizer: Annotated[
+        OptimizerName, doc("of all that trains the network, defended or not; so are the next three")
+    ] = "adamw"
+    weight_decay: Annotated[float, Ge(0), doc("as the optimizer takes it")] = WEIGHT_DECAY
+    augment: Annotated[
+        Augmentation, doc("what is done to a photo each time that the network, not its tail alone, learns from it")
+    ] = "none"
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        doc("of steps on a CPU; bfloat16 is faster where the CPU has instructions for it"),
+    ] = "float32"
 
 
 @dataclass(frozen=True)
@@ -74,7 +88,9 @@ class DefenderTable(Settings):
 
     name: ClassVar[str] = "defender"
 
-    epochs: Annotated[int, Gt(0), doc("passes over the train part, at most")] = 30
+    epochs: Annotated[
+        int, Ge(0), doc("passes over the train part, at most; 0: nothing trains, the cloud's half stays the victim's")
+    ] = 30
     patience: Annotated[int, Ge(0), doc(PATIENT)] = PATIENCE
     anew_epochs: Annotated[
         int, Gt(0), doc("of private training, no more and no fewer: how many steps there are is accounted for")
@@ -97,6 +113,11 @@ class AttackerTable(Settings):
     name: ClassVar[str] = "attacker"
 
     auxiliary: Annotated[int, Ge(1), doc("the attacker's own photos")] = 1000
+    photos: Annotated[
+        list[Photos],
+        MinLen(1),
+        doc("own: these; train: as many of those that the victim learned from, in their place"),
+    ] = field(default_factory=lambda: ["own"])
     mirror: Annotated[bool, doc("the attacker also has each of these photos mirrored")] = False
     copies: Annotated[
         int, Ge(0), doc("moved copies of each of them that it has the device encode too, to learn from; 0: none")

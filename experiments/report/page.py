@@ -146,7 +146,7 @@ def _hits(figure: Figure, results: Results, metric: str) -> list[str]:
 
 
 def template(name: str) -> Template:
-    """A page to be filled, which knows the style and the script of all pages."""
+    """A page to be filled, which knows the style and the scripts of all pages."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -154,7 +154,7 @@ def template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    parts = {"style": "page.css", "script": "page.js"}
+    parts = {"style": "page.css", "sorting": "sort.js", "script": "page.js"}
     environment.globals |= {
         part: Markup((TEMPLATES / file).read_text(encoding="utf-8")) for part, file in parts.items()
     }

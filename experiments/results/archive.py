@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from splitleak.experiments.judge.metrics.identity import TAR
 from splitleak.experiments.judge.scores import EAVESDROPPING, SIMILARITY, TASK_ACCURACY, TASK_UTILITY, USABLE_BITS
+from splitleak.experiments.planning.tables import VictimTable
 from splitleak.experiments.results.load import (
     CELLS,
     Stored,
@@ -18,6 +20,7 @@ from splitleak.experiments.results.load import (
     write_listing,
     write_record,
 )
+from splitleak.experiments.results.member import MEMBERS, member_runs
 from splitleak.experiments.results.metrics import SHOWN_METRICS
 from splitleak.experiments.results.record import Record, last_line, migrate
 from splitleak.experiments.results.results import Results
@@ -42,11 +45,18 @@ PLACES = {"mse": 5, "psnr": 2, "psnr_seed_convention": 2, USABLE_BITS: 0}
 
 @dataclass(frozen=True)
 class Archived:
-    """A run as an archive holds it. ``plan``: the text of its plan."""
+    """A run as an archive holds it. ``plan``: the text of its plan; ``seal``: of the archive, where it is in one."""
 
     name: str
     plan: str
     results: Results
+    seal: str | None = None
+
+    @property
+    def data(self) -> str:
+        """What its photos are called: the file's or folder's name, or the data set's."""
+        data: str | dict[str, Any] = tomllib.loads(self.plan).get("victim", {}).get("data", VictimTable().data)
+        return data if isinstance(data, str) else Path(str(data.get("path", data["name"]))).name
 
 
 def write_archive(runs: Sequence[Path], path: Path) -> int:
@@ -75,16 +85,37 @@ def read_archive(path: Path) -> dict[str, Archived]:
     Raises:
         InvalidInputError: it is no archive, one of a later format, or one that was changed by hand.
     """
-    found = {}
-    for run in _content(path):
+    found, content = {}, _content(path)
+    seal = seal_in(path)
+    for run in content:
         try:
             records = {name: Stored(record, whole=True) for name, record in _records(run).items()}
             keys = _keys(run)
             results = results_of({name: records.get(name) for name in keys}, keys, run["plan"])
         except (KeyError, TypeError, ValueError) as error:
             raise _no_archive(path, error) from error
-        found[run["name"]] = Archived(run["name"], run["plan"], results)
+        found[run["name"]] = Archived(run["name"], run["plan"], results, seal)
     return found
+
+
+def seal_in(path: Path) -> str | None:
+    """The seal of an archive that ``read_archive`` reads; None in one of the first format."""
+    seal: str | None = json.loads(lzma.decompress(path.read_bytes())).get("seal")
+    return seal
+
+
+def read_runs(path: Path) -> dict[str, Archived]:
+    """The runs of an archive, of a study's folder, or of a run's, by their names.
+
+    Raises:
+        InvalidInputError: it is none of these.
+    """
+    if path.is_file():
+        return read_archive(path)
+    folders = member_runs(path) if (path / MEMBERS).is_file() else [path]
+    loaded = {folder.name: load_results(folder) for folder in folders}
+    plans = {folder.name: (folder / "plan.toml").read_text(encoding="utf-8") for folder in folders}
+    return {name: Archived(name, plans[name], results) for name, results in loaded.items()}
 
 
 def restore_archive(path: Path, out: Path) -> list[Path]:

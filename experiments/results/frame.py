@@ -27,6 +27,7 @@ class Row(NamedTuple):
     seed: int | None
     adaptive: bool
     sends: int
+    photos: str
     victim_model: str
     victim_cut: str
     victim_data: str
@@ -120,7 +121,10 @@ def pooled_rows(record: Record, flags: Iterable[str], scores: Mapping[str, Inter
 def _facts(record: Record, flags: str) -> dict[str, Any]:
     defence, attack = record.defence, record.attack
     return {
-        **{name: getattr(record, name) for name in ("id", "key", "status", "plan", "seed", "adaptive", "sends", "n")},
+        **{
+            name: getattr(record, name)
+            for name in ("id", "key", "status", "plan", "seed", "adaptive", "sends", "photos", "n")
+        },
         **{f"victim_{name}": value for name, value in record.victim},
         **{f"budget_{name}": value for name, value in record.budget},
         "defence": defence.name,

@@ -141,9 +141,10 @@ class Group:
         return self.chosen_for("ssim")
 
     @property
-    def threat(self) -> tuple[bool, int]:
-        """Adaptive or not, and releases of each photo."""
-        return self.cells[0].adaptive, self.cells[0].sends
+    def threat(self) -> tuple[bool, int, bool]:
+        """Adaptive or not, releases of each photo, and whether it learned from the victim's training photos."""
+        first = self.cells[0]
+        return first.adaptive, first.sends, first.photos == "train"
 
     def table(self, metric: str, control: str | None = None) -> Array | None:
         """A metric by seed and photo, (seeds, k): of the attack, or of a control of it; None where not measured."""

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from splitleak.experiments.judge.metrics.bounds import Bounds
 from splitleak.experiments.planning.match import Found
-from splitleak.experiments.planning.threat import Threat
+from splitleak.experiments.planning.threat import Photos, Threat
 from splitleak.experiments.stages.probe import Probe
 from splitleak.experiments.store.provenance import Made
 
@@ -178,6 +178,7 @@ class Record(_Part):
     seed: int
     adaptive: bool
     sends: int = 1
+    photos: Photos = "own"
     victim: Victim
     defence: DefenceSetting
     attack: AttackSetting
@@ -229,7 +230,7 @@ class Record(_Part):
     @property
     def column(self) -> str:
         """The attack as the matrix names it."""
-        return Threat(self.adaptive, self.sends).column(self.attack.label)
+        return Threat(self.adaptive, self.sends, photos=self.photos).column(self.attack.label)
 
     def people(self, score: Score) -> tuple[int, ...] | None:
         """The group of each image that a score counts; None where groups were not stored.

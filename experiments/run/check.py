@@ -5,6 +5,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from splitleak.defenses.base import Defense
 from splitleak.experiments.cells.scenes import Scenes
 from splitleak.experiments.judge.metrics.perceptual import check_lpips
 from splitleak.experiments.planning.names import CACHE
@@ -39,12 +40,19 @@ def check_plan(plan: Plan) -> None:
         check_lpips(plan.judge.lpips, victim.size)
     if not plan.parts.train and (victim.task or any(entry.plugin.strength for entry in plan.defenses)):
         raise InvalidInputError("parts.train = 0: the victim's tail and the defences need photos to fit on")
+    check_attacker(plan)
     classes = len(check_task(catalog, plan.label)) if plan.label else CLASSES_WITHOUT_TASK
     network = make_network(plan.model, classes, victim.size, victim.weights)
     halves = split(network, victim.model, victim.cut, victim.size)
     if plan.task:
         plan.task.check(outputs_of(halves), classes, victim.size)
+        if victim.augment != "none" and plan.task.form != "class":
+            raise InvalidInputError(
+                f"victim.augment = '{victim.augment}': photos would move and their labels, {plan.task.name}'s, stay; "
+                "leave it out where the task does not classify"
+            )
     scenes = Scenes(plan)
+    check_untrained(plan, scenes)
     for defense in plan.defenses:
         if not scenes.unused(defense.plugin):
             frozen = victim.freeze_encoder and defense.plugin.retrains != "network"
@@ -52,6 +60,33 @@ def check_plan(plan: Plan) -> None:
     for defense, threat, attack in itertools.product(plan.defenses, plan.threats, plan.attacks):
         if not scenes.inapplicable(defense.plugin, threat, attack.plugin):
             attack.plugin.check(scenes.of(defense.plugin, threat))
+
+
+def check_attacker(plan: Plan) -> None:
+    """Whether there are the photos that the attacker should have.
+
+    Raises:
+        InvalidInputError: it should have more of the victim's training photos than there are.
+    """
+    wanted, there = plan.attacker.auxiliary, plan.parts.train
+    if "train" in plan.attacker.photos and wanted > there:
+        raise InvalidInputError(
+            f"attacker.photos = 'train': attacker.auxiliary = {wanted}, but the victim learns from {there} only"
+        )
+
+
+def check_untrained(plan: Plan, scenes: Scenes) -> None:
+    """Whether each defence works without a training, where the plan allows none.
+
+    Raises:
+        InvalidInputError: one changes training, or has parameters that learn.
+    """
+    for plugin in (entry.plugin for entry in plan.defenses) if not plan.defender.epochs else ():
+        if plugin.inapplicable(scenes.shape, plan.victim.task):
+            continue
+        trains = plugin.retrains == "network" or type(plugin).objective is not Defense.objective
+        if trains or any(True for _ in plugin.channel(scenes.shape).parameters()):
+            raise InvalidInputError(f"defender.epochs = 0: {plugin.name} has something to learn; give it 1 or more")
 
 
 def _what_trains(halves: Halves, size: int, frozen: bool) -> tuple[nn.Module, Tensor]:

@@ -17,6 +17,7 @@ from splitleak.attacks.edge import Edge
 from splitleak.attacks.knowledge import BlackBox, QueryFree, WhiteBox
 from splitleak.experiments.planning.threat import Threat
 from splitleak.experiments.stages.arrays import load_array, save_array, streamed, write_array
+from splitleak.experiments.stages.data import Data
 from splitleak.experiments.stages.inside import Opened
 from splitleak.experiments.stages.memory import StoredMemory
 from splitleak.experiments.stages.moved import MovedStage, Part
@@ -110,7 +111,8 @@ def resident(stored: T, device: torch.device) -> T:
 class AttackStage(Stage):
     """What an attack says about the first ``targets`` photos of the target part (None for all).
 
-    ``moved``: copies of its photos that it may learn from; ``files``: digests of the files that it reads.
+    ``moved``: copies of its photos that it may learn from; ``files``: digests of the files that it reads;
+    ``acquired``: the photos that it has in the place of its own, where it has others.
     """
 
     label: ClassVar[str] = "attack"
@@ -121,6 +123,7 @@ class AttackStage(Stage):
     targets: int | None = None
     moved: MovedStage | None = None
     files: tuple[str, ...] = ()
+    acquired: MovedStage | None = None
 
     def compute(self, folder: Path, store: Store) -> None:
         """Write the answers and the log.
@@ -283,12 +286,9 @@ class AttackStage(Stage):
             history.append(row)
             show(row)
 
-        parts = ("auxiliary", "validation")
         facts: dict[str, Any] = {
-            "images": {part: data.images[part] for part in parts},
-            "labels": {part: data.attributes[part] for part in parts},
+            **self._photos(data),
             "classes": data.names,
-            "identities": data.identities and {part: data.identities[part] for part in parts},
             "task": data.task,
             "intercepted": self.intercepted("target", store)[: self.targets],
             "tail": protected.tail,
@@ -299,7 +299,10 @@ class AttackStage(Stage):
             "log": log,
             "memory": StoredMemory(
                 store,
-                {"images": victim.data.key, "edge": [self.protect.key, asdict(self.threat), copies and copies.key]},
+                {
+                    "images": (self.acquired or victim.data).key,
+                    "edge": [self.protect.key, asdict(self.threat), copies and copies.key],
+                },
                 self.protect.seed,
             ),
         }
@@ -307,13 +310,30 @@ class AttackStage(Stage):
             facts["receive"] = protected.channel.receive
         kind = knowledge_of(type(self.attack))
         if issubclass(kind, BlackBox):
-            facts |= {"send": edge, "resend": edge.resend, "budget": self.threat.budget}
+            places = {"moved": copies, "auxiliary": self.acquired}
+            facts |= {"send": edge, "budget": self.threat.budget}
+            facts["resend"] = lambda part, rows: edge.resend(places.get(part) or part, rows)
         if issubclass(kind, BlackBox) and copies:
             facts["images"]["moved"] = copies.load(store)
-            facts["resend"] = lambda part, rows: edge.resend(copies if part == "moved" else part, rows)
         if issubclass(kind, WhiteBox):
             facts["edge"] = edge
         return as_declared(kind(**facts), self.attack)
+
+    def _photos(self, data: Data) -> dict[str, Any]:
+        """What is known of the adversary's photos, by the names of ``QueryFree``."""
+        places: dict[str, tuple[str, int | None]] = {part: (part, None) for part in ("auxiliary", "validation")}
+        if self.acquired:
+            places["auxiliary"] = self.acquired.part, self.acquired.count
+        known = {
+            place: {name: of[:count] for name, of in data.attributes[part].items()}
+            for place, (part, count) in places.items()
+        }
+        people = data.identities
+        return {
+            "images": {place: data.images[part][:count] for place, (part, count) in places.items()},
+            "labels": known,
+            "identities": people and {place: people[part][:count] for place, (part, count) in places.items()},
+        }
 
 
 def _drawn(folder: Path, draw: int) -> Path:

@@ -1,4 +1,4 @@
-"""Moved copies of the attacker's photos: made once, for all attacks that learn from queries."""
+"""The attacker's photos and moved copies of them: made once, for all attacks that learn from queries."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,16 +18,25 @@ from splitleak.victims.tensors import BATCH, to_bytes, to_float
 
 @dataclass(frozen=True)
 class MovedStage(Stage):
-    """All auxiliary photos, and behind them ``copies`` times all of them moved, see ``moved``."""
+    """The attacker's photos, and behind them ``copies`` times all of them moved, see ``moved``.
+
+    ``part``: whose they are, the attacker's own or the first of the victim's train part, as many.
+    """
 
     label: ClassVar[str] = "moved"
 
     data: DataStage
     copies: int
+    part: str = "auxiliary"
+
+    @property
+    def count(self) -> int | None:
+        """How many photos of the part, the first ones; None for all."""
+        return self.data.sizes.auxiliary if self.part == "train" else None
 
     def compute(self, folder: Path, store: Store) -> None:
         """images.npy, uint8 ((1 + copies) n, 3, h, w)."""
-        images = self.data.load(store).images["auxiliary"]
+        images = self.data.load(store).images[self.part][: self.count]
 
         def chunks() -> Iterator[Tensor]:
             yield from images.split(BATCH)

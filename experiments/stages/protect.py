@@ -132,10 +132,11 @@ class ProtectStage(NetworkStage):
     def _calibration(self, model: SplitModel, data: Data, store: Store) -> Calibration:
         images, labels = data.images["train"], data.labels["train"] if data.labels else None
         # not every network's code can do with no photos at all
-        stored = self._frozen_features("train", store) if len(images) else None
         batches_of = torch.arange(len(images)).split(128) if len(images) else ()
 
         def batches() -> Iterator[CalibrationBatch]:
+            # here and no earlier: a shallow cut's take gigabytes, and not every defence looks at them
+            stored = self._frozen_features("train", store) if len(images) else None
             for rows in batches_of:
                 batch = to_float(images[rows].to(store.device))
                 with torch.no_grad():
@@ -150,9 +151,10 @@ class ProtectStage(NetworkStage):
         self, model: SplitModel, calibration: Calibration, data: Data, store: Store
     ) -> tuple[History, list[Guarantee]]:
         objective = self.defense.objective(calibration, model.channel)
-        if data.labels is None:
+        if data.labels is None or not self.budget.epochs:
             if self.defense.retrains != "tail" or objective is not None:
-                raise InvalidInputError(f"{self.defense.name} changes training, so the victim needs a task")
+                lacks = "the victim needs a task" if data.labels is None else "defender.epochs cannot be 0"
+                raise InvalidInputError(f"{self.defense.name} changes training, so {lacks}")
             return History(), []
         model.requires_grad_(True)
         anew = self.defense.anew() if self.defense.retrains == "anew" else Anew()

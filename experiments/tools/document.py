@@ -6,6 +6,7 @@ A mark is a comment, so that a reader of the rendered page does not see it:
     <!-- results: RUN figure NAME -->       one of its figures, such as ``tradeoff_psnr``
     <!-- results: RUN made -->              how it was made: of which data, on how many photos of whom, in how many
                                             trainings, with what budget and which versions
+    <!-- results: ARCHIVE published -->    what others published of it beside ours, see ``planning.published``
     <!-- results: ARCHIVE victims -->       of an archive of several runs: they side by side; ``made`` as above
     <!-- results: RUN | DEFENCE | ATTACK | METRIC -->      one number, in the middle of a sentence; in a table, where
                                                            a bar begins a column, with \\| for |
@@ -26,13 +27,14 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from splitleak.experiments.planning.plan import parse_plan
+from splitleak.experiments.planning.published import published_figures
 from splitleak.experiments.planning.study import cut_of
-from splitleak.experiments.planning.tables import VictimTable
 from splitleak.experiments.report.figures import cost_figure, depth_figure, save, tradeoff
 from splitleak.experiments.report.overview import overview_tables
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.tables.files import tables
 from splitleak.experiments.report.tables.matched import matched_rows
+from splitleak.experiments.report.tables.published import published_table
 from splitleak.experiments.report.tables.table import ABSENT, TextTable
 from splitleak.experiments.results.archive import SUFFIX, Archived, read_archive
 from splitleak.experiments.results.group import DefenceRow, Group
@@ -43,6 +45,8 @@ from splitleak.experiments.store.provenance import WHERE, facts_of
 from splitleak.victims.errors import InvalidInputError, unknown
 
 ARCHIVES, FIGURES = Path("results"), Path("docs/results")
+PUBLISHED = "published"
+"""What asks for the numbers of others beside ours."""
 LOST, BY_TRAINING = "lost ", " by training"
 """What asks for a number at equal utility, and for one of each seed."""
 MARK = re.compile(r"(<!-- results: (?P<asked>[^\n]*?) -->)(?P<old>.*?)(<!-- end -->)", re.DOTALL)
@@ -96,6 +100,9 @@ class Documents:
         if "|" in asked:
             return self._number(*(part.strip() for part in asked.split("|")))
         name, _, what = asked.partition(" ")
+        if what == PUBLISHED and name in self.archives:
+            table = published_table(published_figures(name), self.archives[name].runs)
+            return f"\n\n{table.markdown()}\n"
         if name in self.archives and name not in self.runs:
             return self._study(self.archives[name], what)
         if name not in self.runs:
@@ -214,14 +221,11 @@ def _made(command: str, archive: Archive, archived: Sequence[Archived]) -> str:
 
 def _setting(run: Archived) -> str:
     """On which data, and with what budget, such as ``lfw.zip at 96 px; attackers have 1,000 photos``."""
-    tables = tomllib.loads(run.plan)
-    data = tables.get("victim", {}).get("data", VictimTable().data)
-    name = data if isinstance(data, str) else Path(data.get("path", data["name"])).name
     cell = run.results.finished[0]
     spent = cell.budget
     most = "at most " if spent.patience else ""
     return (
-        f"{name} at {cell.victim.size} px; attackers have {spent.photos:,} photos, defences {most}{spent.epochs} "
+        f"{run.data} at {cell.victim.size} px; attackers have {spent.photos:,} photos, defences {most}{spent.epochs} "
         f"epoch{'' if spent.epochs == 1 else 's'}"
     )
 

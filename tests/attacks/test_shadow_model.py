@@ -209,3 +209,18 @@ def test_its_decoder_is_not_taken_for_the_devices() -> None:
         black_box, _ = toy_knowledge(Decoder())
         Decoder(width=16, epochs=1).fit(replace(black_box, memory=memory))  # type: ignore[arg-type]
     assert len(memory.kept) == before + 1
+
+
+def test_a_shadow_can_be_searched_as_published_photo_by_photo() -> None:
+    attack = ShadowModel(epochs=2, inversion="search", search_steps=30)
+    assert attack.per_image
+    assert not ShadowModel().per_image
+    knows = knowledge()
+    memory = knows.memory = Memory()
+    releases = knows.intercepted[:3]
+    with seeded("search"):
+        answers = attack.fit(knows)(releases)
+    assert answers.shape == (3, *knows.image_shape)
+    assert not any("decoder" in name for name in memory.kept)
+    with seeded("search"):
+        assert not torch.equal(attack.fit(knows)(releases + 1), answers)

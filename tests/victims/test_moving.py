@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from splitleak.victims import moving
-from splitleak.victims.moving import moved
+from splitleak.victims.moving import AUGMENTATIONS, cropped, flipped, moved, turned
 from splitleak.victims.seeding import seeded
 
 STILL = {"SCALE": 0.0, "TURN": 0.0, "SHIFT": 0.0, "GAIN": 0.0, "OFFSET": 0.0}
@@ -83,3 +83,54 @@ def test_copies_are_images_that_differ_and_are_drawn_again_from_a_seed() -> None
     assert first.min() >= 0
     assert first.max() <= 1
     assert math.isfinite(float(first.sum()))
+
+
+def test_a_crop_shifts_by_whole_pixels_and_fills_with_black() -> None:
+    images = torch.rand(300, 3, 16, 16) + 0.1
+    with seeded("crop"):
+        seen = cropped(images)
+    shifts = set()
+    for photo, crop in zip(images, seen, strict=True):
+        found = [
+            (down, across, mirrored)
+            for down in range(-2, 3)
+            for across in range(-2, 3)
+            for mirrored in (False, True)
+            if torch.equal(crop, shifted(photo.flip(2) if mirrored else photo, down, across))
+        ]
+        assert len(found) == 1
+        shifts |= set(found)
+    assert len(shifts) == 5 * 5 * 2
+
+
+def shifted(photo: Tensor, down: int, across: int) -> Tensor:
+    """The slow way: every pixel by itself."""
+    other = torch.zeros_like(photo)
+    _, height, width = photo.shape
+    for row in range(height):
+        for column in range(width):
+            if 0 <= row + down < height and 0 <= column + across < width:
+                other[:, row, column] = photo[:, row + down, column + across]
+    return other
+
+
+def test_a_flip_mirrors_half_and_a_turn_reaches_as_far_as_it_says() -> None:
+    images = torch.rand(200, 3, 8, 8)
+    with seeded("flip"):
+        seen = flipped(images)
+    mirrored = (seen == images.flip(3)).all(3).all(2).all(1)
+    assert ((seen == images).all(3).all(2).all(1) ^ mirrored).all()
+    assert 70 < mirrored.sum() < 130
+    with seeded("turn"):
+        offsets = places(turned(dots(300, SIDE // 2, SIDE // 2)))
+    assert 0.85 * 0.1 * SIDE < float(offsets.abs().max()) < 0.1 * SIDE * 1.4
+
+
+def test_augmentations_keep_the_shape_and_the_range() -> None:
+    images = torch.rand(4, 3, 32, 24)
+    for name, change in AUGMENTATIONS.items():
+        seen = change(images)
+        assert seen.shape == images.shape, name
+        assert seen.min() >= 0, name
+        assert seen.max() <= 1 + 1e-6, name
+    assert torch.equal(AUGMENTATIONS["none"](images), images)

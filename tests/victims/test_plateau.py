@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from splitleak.victims.checkpoints import resumable
 from splitleak.victims.plateau import LOWERED, Plateau
-from splitleak.victims.training import History, Shuffled, Training, train, until_it_stalls
+from splitleak.victims.training import History, Shuffled, Training, adamw, train, until_it_stalls
 
 
 def ended(losses: list[float], epochs: int, patience: int = 2, moving: bool = False) -> Plateau:
@@ -62,7 +62,7 @@ def counted(
     losses: list[float], epochs: int, moving: bool = False, interrupted_in: float = 0
 ) -> tuple[Weight, History]:
     model, remaining = Weight(), iter(losses)
-    recipe = until_it_stalls(1.0, epochs, patience=2)
+    recipe = until_it_stalls(adamw(1.0, epochs), patience=2)
     optimizer = torch.optim.SGD(model.parameters(), 1.0)
     training = Training(model, optimizer, Shuffled((torch.zeros(1),), 1), also={})
 
