@@ -74,6 +74,17 @@ def test_numbers_need_a_task_in_a_file(tmp_path: Path) -> None:
         _ = plan.task
 
 
+def test_photos_do_not_move_where_their_labels_would_stay(tmp_path: Path) -> None:
+    head = {"model": SSD, "data": "face_scenes", "task": "heads"}
+    plan = planned(tmp_path, NONE + MEAN, **head)
+    check_plan(plan)
+    moved = plan.text.replace("size = 64", 'size = 64\naugment = "flip"')
+    with pytest.raises(
+        InvalidInputError, match="augment = 'flip': photos would move and their labels, detection's, stay"
+    ):
+        check_plan(parse_plan(tomllib.loads(moved), moved, tmp_path, "plan"))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
