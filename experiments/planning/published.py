@@ -35,13 +35,17 @@ class Figure(_Part):
 
 
 class PublishedFigures(_Part):
-    """Of one source. ``photos``: over how many each value is a mean, None where that is not known."""
+    """Of one source. ``photos``: over how many each value is a mean, None where that is not known.
+
+    ``incomparable``: by metric, why the source's is another than ours.
+    """
 
     plan: str
     source: Source
     protocol: str
     budget: str
     photos: int | None = Field(default=None, gt=0)
+    incomparable: dict[str, str] = {}
     figures: list[Figure] = Field(min_length=1)
 
 

@@ -45,7 +45,7 @@ def _lines(figure: Figure, figures: PublishedFigures, runs: Mapping[str, Archive
             f"{within.low:.4g} to {within.high:.4g}" if within else ABSENT,
             f"{group.photos} x {len(group.finished)}" if group and ours else ABSENT,
             _budget(group) if group and ours else ABSENT,
-            verdict(value, within, figure.incomparable),
+            verdict(value, within, figure.incomparable or figures.incomparable.get(metric)),
         )
 
 

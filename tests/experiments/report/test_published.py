@@ -85,6 +85,16 @@ def test_the_table_sets_them_side_by_side(tmp_path: Path) -> None:
     assert "much" in table.caption
 
 
+def test_a_metric_that_is_another_one_is_held_against_none(tmp_path: Path) -> None:
+    write_run(tmp_path / "small")
+    head = HEAD.replace("photos = 10\n", 'photos = 10\nincomparable = { ssim = "its window differs" }\n')
+    figures = published_figures(
+        "small", write(tmp_path / "published", head + figure("decoder", "psnr = 21.5, ssim = 0.1"))
+    )
+    verdicts = [line[-1] for line in published_table(figures, read_runs(tmp_path / "small")).lines]
+    assert verdicts == ["reproduced", f"{INCOMPARABLE} its window differs"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
