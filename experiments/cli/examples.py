@@ -67,6 +67,10 @@ EXAMPLES: Mapping[str, Examples] = {
         ("splitleak reconstruct runs/quick me.jpg --defenses none --attacks decoder", "one attack"),
         ("splitleak reconstruct runs/quick me.jpg --defenses none --inside", "each stage of its decoders"),
     ],
+    "deploy": [
+        ("splitleak deploy runs/quick --defense none --out phone", "both halves, undefended"),
+        ("splitleak deploy runs/quick --defense 'gaussian_noise sigma=2.0' --out phone", "a setting by its label"),
+    ],
     "check": [("splitleak check mine.py", "do its attacks and defences keep their contract?")],
     "new": [
         ("splitleak new defense my_noise", "my_noise.py, a defence that works"),
