@@ -30,7 +30,15 @@ name = "quantisation"
 bits = 3
 [[defenses]]
 name = "chain"
-parts = [{name = "channel_subset", keep = 0.5}, {name = "laplace_noise", scale = 0.3}, {name = "quantisation", bits = 5}]
+[[defenses.parts]]
+name = "channel_subset"
+keep = 0.5
+[[defenses.parts]]
+name = "laplace_noise"
+scale = 0.3
+[[defenses.parts]]
+name = "quantisation"
+bits = 5
 [[defenses]]
 name = "multi_server"
 """

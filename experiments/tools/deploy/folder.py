@@ -94,7 +94,9 @@ class Deployment:
             files[program.name] = f"by torch.export; {_drawing(half)}"
             converted.unlink(missing_ok=True)
             try:
-                files[converted.name] = f"ONNX; {_drawing(half)}; onnxruntime is {write_onnx(half, converted, checked)}"
+                files[converted.name] = (
+                    f"ONNX; {_drawing(half)}; onnxruntime is {write_onnx(half, converted, checked)}"
+                )
             except NotExportableError as error:
                 left_out[converted.name] = str(error)
             for file in (program, converted):
@@ -105,7 +107,7 @@ class Deployment:
         return [((to_float(one.photo[None]), *one.draws), one.release[None]) for one in self.vectors]
 
     def _answered(self) -> list[tuple[tuple[Tensor, ...], Tensor]]:
-        """What the cloud's program makes of releases; one that draws is given zeros, so it is compared with itself."""
+        """What the cloud's program makes of releases; one that draws is compared with itself."""
         run = self.cloud.exported.module()
         given = [(one.release[None].contiguous(), *self.cloud.inputs[1:]) for one in self.vectors]
         with torch.no_grad():

@@ -144,7 +144,9 @@ def _draw(node: fx.Node) -> Draw:
     kind = DRAWN.get(name)
     high = settings[0] if kind == "integers" and len(settings) == 1 else None
     if kind is None or (settings and high is None):
-        raise NotExportableError(f"it draws by {name} with {settings or 'no settings'}, which cannot be drawn outside")
+        raise NotExportableError(
+            f"it draws by {name} with {settings or 'no settings'}, which cannot be drawn outside"
+        )
     return Draw(kind, tuple(value.shape), tuple(value.stride()), high)
 
 

@@ -53,7 +53,9 @@ def _compared(path: Path, checked: list[tuple[tuple[Tensor, ...], Tensor]]) -> s
         difference, share = apart(np.asarray(found), wanted.numpy())
         farthest, beyond = max(farthest, difference), max(beyond, share)
     if beyond > ROUNDED:
-        raise NotExportableError(f"onnxruntime is off by {farthest:.2g} of the largest value, in {beyond:.1%} of them")
+        raise NotExportableError(
+            f"onnxruntime is off by {farthest:.2g} of the largest value, in {beyond:.1%} of them"
+        )
     if beyond:
         return f"within {CLOSE:g} but for {beyond:.2%} of the values, which fall on the other side of a rounding"
     return f"within {farthest:.1g} of the largest value"

@@ -189,7 +189,7 @@ def _places(places: Array, count: int) -> Array:
 
 
 class Wire:
-    """One release, float32 without the batch, to the bytes that travel and back; ``described``: in the description."""
+    """One release, float32 without the batch, to bytes and back; ``described``: as in the description."""
 
     def __init__(self, described: Mapping[str, Any]) -> None:
         coding = CODINGS[described["coding"]["kind"]](described["shape"], described["coding"])
@@ -330,7 +330,9 @@ def check(folder: str | Path) -> list[str]:
             off, _ = apart(cloud.answer(packed), vectors["answer"][number])
             if off > CLOSE:
                 raise ValueError(f"vector {number}: the answer is off by {off:.2g}")
-            lines.append(f"vector {number}: edge within {farthest:.1g}, {len(packed)} bytes the same, answer {off:.1g}")
+            lines.append(
+                f"vector {number}: edge within {farthest:.1g}, {len(packed)} bytes the same, answer {off:.1g}"
+            )
     return lines
 
 

@@ -14,8 +14,8 @@ KINDS: Mapping[str, str] = {
         "value, rounded; the cloud's program turns it into a feature."
     ),
     "sparse": (
-        "Two tensors. `values`, F32: the values that are not zero, row by row. `places`: where they are, counted from "
-        "0 row by row, I16 where the release has at most 32,768 values and I32 where it has more; or U8, one bit for "
+        "Two tensors. `values`, F32: the values that are not zero, row by row. `places`: where they are, counted "
+        "from 0 row by row, I16 where the release has at most 32,768 values and I32 where it has more; or U8, one bit for "
         "each value, the first in the lowest bit of the first byte, zeros at the end. The shorter of the two is sent."
     ),
     "channels": (
@@ -67,8 +67,8 @@ used again, or that somebody else can guess, protect nothing.
 
 `vectors.npz` holds {len(vectors)} drawn pictures, no photo: `photo` (uint8), `draw_I_J` (the random numbers J of
 picture I), `release`, `packed_I` (the bytes) and `answer`. Bytes must be the same. Releases and answers are those of
-the machine that deployed; elsewhere arithmetic may move them by 1e-4 of the largest value, and one value in a thousand
-to the other side of a rounding. `python runtime.py` checks all of it.
+the machine that deployed; elsewhere arithmetic may move them by 1e-4 of the largest value, and one value in a
+thousand to the other side of a rounding. `python runtime.py` checks all of it.
 
 Sizes: {", ".join(f"{size:,}" for size in sizes)} bytes. The first {min(SHOWN, len(first))} bytes of picture 0:
 

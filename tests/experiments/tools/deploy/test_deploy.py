@@ -46,12 +46,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def fresh(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python there, with no way to this project."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("label", FIVE)
+QUICK = (CHAIN, QUANTISED)
+"""The others are left to the slow tests: each deployment takes seconds."""
+
+
+@pytest.mark.parametrize(
+    "label", [label if label in QUICK else pytest.param(label, marks=pytest.mark.slow) for label in FIVE]
+)
 def test_a_fresh_process_has_the_same_answers_and_bytes(run: Path, label: str, tmp_path: Path) -> None:
     said: list[str] = []
     folder = tmp_path / "device"
