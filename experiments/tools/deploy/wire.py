@@ -15,8 +15,8 @@ KINDS: Mapping[str, str] = {
     ),
     "sparse": (
         "Two tensors. `values`, F32: the values that are not zero, row by row. `places`: where they are, counted "
-        "from 0 row by row, I16 where the release has at most 32,768 values and I32 where it has more; or U8, one bit for "
-        "each value, the first in the lowest bit of the first byte, zeros at the end. The shorter of the two is sent."
+        "from 0 row by row, I16 where the release has at most 32,768 values and I32 where it has more; or U8, one "
+        "bit for each value, the first in the lowest bit of the first byte, zeros at the end. The shorter is sent."
     ),
     "channels": (
         "Two tensors. `channels`, I16: the numbers of the channels (axis {axis}) that are not zero throughout, "

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from contextlib import suppress
 from splitleak.experiments.tools.deploy.runtime import Array, WireError
 from splitleak.experiments.tools.live.frames import ANSWER, LIMIT, REFUSAL, RELEASE, Frame, FrameError, read_frame
 from splitleak.experiments.tools.live.link import Link
+from splitleak.experiments.tools.live.server import Server
 
 Answer = Callable[[bytes], Array]
 Say = Callable[[str], None]
@@ -19,23 +19,21 @@ LINGER, CHUNK = 1.0, 2**16
 """Seconds for which a refused connection stays open, so that the refusal is read; bytes thrown away at a time."""
 
 
-class CloudServer:
+class CloudServer(Server):
     """``answer``: a packed release -> one number for each class, or WireError. It runs in one thread, in turn.
 
     A bad payload is refused and the connection goes on; after a bad frame nothing on it can be read any more.
     """
 
     def __init__(self, answer: Answer, say: Say, link: Link | None = None, limit: int = LIMIT) -> None:
+        super().__init__()
         self.answer, self.say, self.limit = answer, say, limit
         self.link = link or Link()
         self.answered = self.refused = 0
         self._worker = ThreadPoolExecutor(1)
 
-    async def start(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> asyncio.Server:
-        """Take connections."""
-        return await asyncio.start_server(self._connected, sock=listening, ssl=tls)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer until it ends."""
         peer = ":".join(map(str, writer.get_extra_info("peername")[:2]))
         try:
             while (frame := await read_frame(reader, self.limit)) is not None:

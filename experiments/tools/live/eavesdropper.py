@@ -61,7 +61,7 @@ class Eavesdropper:
         """
         wire, shown = listen.listening(), page.listening()
         interceptor = Interceptor(cloud, self.saw, self.say, alter)
-        async with await interceptor.start(wire), asyncio.TaskGroup() as tasks:
+        async with interceptor.at(wire), asyncio.TaskGroup() as tasks:
             tasks.create_task(serve(self.page, shown))
             tasks.create_task(self.rebuild())
             self.say(f"listening at {place_of(wire)}, passing on to {cloud}; page: http://{place_of(shown)}/")

@@ -1,13 +1,13 @@
 """Between edge and cloud: passes everything on, looks at what passes, and alters it where it is told to."""
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Callable
 from typing import Literal
 
 from splitleak.experiments.tools.live.frames import RELEASE, Frame, Passing
 from splitleak.experiments.tools.live.link import Place
+from splitleak.experiments.tools.live.server import Server
 
 Alter = Literal["flip", "forge"]
 """What is done to each release: a bit of its last byte is flipped, the checksum left as it was or made anew."""
@@ -15,20 +15,16 @@ CHUNK = 2**16
 Say = Callable[[str], None]
 
 
-class Interceptor:
+class Interceptor(Server):
     """A transparent proxy. ``saw`` is told of each frame that passes, and of the size of what cannot be read."""
 
     def __init__(
         self, cloud: Place, saw: Callable[[Frame | int], None], say: Say, alter: Alter | None = None
     ) -> None:
+        super().__init__()
         self.cloud, self.saw, self.say, self.alter = cloud, saw, say, alter
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, listening: socket.socket) -> asyncio.Server:
-        """Take connections."""
-        return await asyncio.start_server(self._connected, sock=listening)
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection to the cloud for each that arrives; where either end goes, the other one goes too."""
         try:
             onward, further = await asyncio.open_connection(self.cloud.host, self.cloud.port)
@@ -36,11 +32,7 @@ class Interceptor:
             self.say(f"the cloud at {self.cloud} cannot be reached: {error.strerror or error}")
             writer.close()
             return
-        there = asyncio.create_task(self._pump(reader, further))
-        back = asyncio.create_task(self._pump(onward, writer))
-        self._tasks |= {there, back}
-        await asyncio.wait({there, back})
-        self._tasks -= {there, back}
+        await asyncio.gather(self._pump(reader, further), self._pump(onward, writer))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         passing, told = Passing(), False

@@ -44,9 +44,9 @@ async def cloud_program(folder: Path, listen: Place, link: Link, secrets: Secret
     tls = serving(secrets.certificate, secrets.key)
     cloud, listening = loaded(Cloud, folder), listen.listening()
     server = CloudServer(cloud.answer, say, link)
-    async with await server.start(listening, tls) as listener:
+    async with server.at(listening, tls):
         say(f"answering at {place_of(listening)}{' by TLS' if tls else ''}: {cloud.described['defence']}")
-        await listener.serve_forever()
+        await asyncio.Event().wait()
 
 
 async def edge_program(

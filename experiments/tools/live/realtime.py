@@ -67,7 +67,7 @@ async def _timed(label: str, edge: Edge, cloud: Cloud, speed: float, conditions:
     link = partial(Link, speed, conditions.delay)
     said: list[str] = []
     listening = Place(LOOPBACK, 0).listening()
-    async with await CloudServer(cloud.answer, said.append, link()).start(listening):
+    async with CloudServer(cloud.answer, said.append, link()).at(listening):
         client = EdgeClient(edge.send, place_of(listening), said.append, link())
         photos = list(photos_of(None, edge.described["photo"][-1], WARM_UPS + conditions.count))
         answered, began = [], 0.0
