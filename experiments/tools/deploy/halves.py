@@ -140,9 +140,9 @@ def lifted(graph: fx.Graph) -> list[Draw]:
 def _draw(node: fx.Node) -> Draw:
     assert isinstance(node.target, torch._ops.OpOverload)
     name, value = node.target._schema.name, node.meta["val"]
-    settings = [given for given in node.args if not isinstance(given, fx.Node | list | tuple)]
+    settings: list[Any] = [given for given in node.args if not isinstance(given, fx.Node | list | tuple)]
     kind = DRAWN.get(name)
-    high = settings[0] if kind == "integers" and len(settings) == 1 else None
+    high: int | None = settings[0] if kind == "integers" and len(settings) == 1 else None
     if kind is None or (settings and high is None):
         raise NotExportableError(
             f"it draws by {name} with {settings or 'no settings'}, which cannot be drawn outside"
