@@ -136,10 +136,11 @@ def interceptor(
     """Pass on what an edge and a cloud say to each other, rebuild the photos, and show them on a page."""
     check_installed()
     setting = Setting.of(run_folder, defense, device_of(device).type)
-    places = [Place.of(one) for one in (listen, cloud, page)]
+    onward = Place.of(cloud)
+    wire, shown = (Place.of(one).listening() for one in (listen, page))  # before anything is fitted
     with Display(console, 1) as display:
         adversary = Adversary.of(setting, attack, Store(setting.cache, device_of(device), display.stage))
-    run_until_stopped(Eavesdropper(adversary, say).run(*places, alter))
+    run_until_stopped(Eavesdropper(adversary, say).run(wire, shown, onward, alter))
     return 0
 
 

@@ -44,7 +44,7 @@ class Timed:
 
     def part(self, name: str) -> float:
         """The median of one."""
-        return statistics.median(getattr(self, name))
+        return float(statistics.median(getattr(self, name)))
 
 
 def realtime_table(timed: Sequence[Timed], rows: Mapping[str, DefenceRow], delay: float) -> TextTable:

@@ -136,7 +136,7 @@ def _release(label: str, model: SplitModel, vectors: list[Vector]) -> dict[str, 
         InvalidInputError: no kind of coding says how the channel packs, or not as it does.
     """
     coding = model.channel.coding()
-    described = {"shape": list(vectors[0].release.shape), "coding": coding}
+    described: dict[str, object] = {"shape": list(vectors[0].release.shape), "coding": coding}
     if coding is None or coding["kind"] not in runtime.CODINGS:
         raise InvalidInputError(
             f"{label} cannot be deployed: its channel packs in a way of its own; let its method coding say which of "

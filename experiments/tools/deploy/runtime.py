@@ -265,7 +265,7 @@ class Program:
 
         given = drawn(self.draws, self.generator) if draws is None else [torch.from_numpy(one) for one in draws]
         with torch.no_grad():
-            answer = self.module(torch.from_numpy(np.ascontiguousarray(values))[None], *given)
+            answer = self.module(torch.from_numpy(np.array(values, order="C"))[None], *given)
         result: Array = answer[0].contiguous().numpy()
         return result
 

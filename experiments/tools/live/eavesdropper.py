@@ -1,6 +1,7 @@
 """What stands between edge and cloud as a whole: the proxy, the attack that rebuilds what passes, and the page."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 from splitleak.experiments.tools.deploy.runtime import WireError
@@ -53,15 +54,10 @@ class Eavesdropper:
             self.page.count(rebuilt=1)
             self.page.show(frame.number, {"wire": self.adversary.maps(release), "rebuilt": rebuilt})
 
-    async def run(self, listen: Place, cloud: Place, page: Place, alter: Alter | None = None) -> None:
-        """Until the task is cancelled.
-
-        Raises:
-            InvalidInputError: it cannot listen there.
-        """
-        wire, shown = listen.listening(), page.listening()
+    async def run(self, wire: socket.socket, page: socket.socket, cloud: Place, alter: Alter | None = None) -> None:
+        """Until the task is cancelled. ``wire`` and ``page``: sockets that listen."""
         interceptor = Interceptor(cloud, self.saw, self.say, alter)
         async with interceptor.at(wire), asyncio.TaskGroup() as tasks:
-            tasks.create_task(serve(self.page, shown))
+            tasks.create_task(serve(self.page, page))
             tasks.create_task(self.rebuild())
-            self.say(f"listening at {place_of(wire)}, passing on to {cloud}; page: http://{place_of(shown)}/")
+            self.say(f"listening at {place_of(wire)}, passing on to {cloud}; page: http://{place_of(page)}/")

@@ -52,11 +52,6 @@ def send(one: runtime.Array) -> bytes:
     return WIRE.pack(one.astype(np.float32) / 2)
 
 
-def free() -> Place:
-    with Place("127.0.0.1", 0).listening() as listening:
-        return place_of(listening)
-
-
 def watched(count: int, use: Callable[[str, list[dict[str, Any]]], None]) -> None:
     """Send photos past an eavesdropper; ``use`` is called with the page's address and the events of a browser."""
 
@@ -64,12 +59,12 @@ def watched(count: int, use: Callable[[str, list[dict[str, Any]]], None]) -> Non
         said: list[str] = []
         eavesdropper = Eavesdropper(Inverter(), said.append)  # type: ignore[arg-type]
         listening = Place("127.0.0.1", 0).listening()
-        between, page = free(), free()
-        address = f"http://{page}"
+        wire, page = (Place("127.0.0.1", 0).listening() for _ in range(2))
+        address = f"http://{place_of(page)}"
         async with CloudServer(lambda packed: np.ones(2, np.float32), said.append).at(listening):
-            running = asyncio.create_task(eavesdropper.run(between, place_of(listening), page))
+            running = asyncio.create_task(eavesdropper.run(wire, page, place_of(listening)))
             await asyncio.sleep(0.5)
-            client = EdgeClient(send, between, said.append)
+            client = EdgeClient(send, place_of(wire), said.append)
             async for one in client.answers(map(photo, range(count))):
                 assert await asyncio.to_thread(_report, address, one, ["cat", "dog"])
                 await asyncio.sleep(0.02)
