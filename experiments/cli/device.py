@@ -1,5 +1,6 @@
 """Commands that take a defence from a run to a device, and show what passes between it and the cloud."""
 
+import signal
 import tempfile
 from contextlib import ExitStack
 from functools import partial
@@ -77,6 +78,7 @@ def demonstrate(
     chosen(setting, attack)
     Link(megabits, delay)
     wire, cloud = free_places(2)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the three end with this process, however it is ended
     speed = [*(["--megabits", str(megabits)] if megabits else []), "--delay", str(delay)]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="splitleak")))

@@ -1,6 +1,7 @@
 """What a defence makes of a slow line: the way of a photo in its parts, beside what is left and what leaks."""
 
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,8 @@ from splitleak.experiments.results.group import DefenceRow
 
 METRIC = "psnr"
 PARTS = {"edge": PALETTE[0], "wire": PALETTE[1], "cloud": PALETTE[2]}
-ROW, ABOVE, NAMES = 0.3, 0.75, 1.75
-"""Inches: of a bar, above and below all of them, for the names."""
+ROW, ABOVE, NAMES, LETTERS = 0.4, 0.75, 1.75, 32
+"""Inches: of a bar, above and below all of them, for the names; letters of a name on a line."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,10 @@ def realtime_figure(timed: Sequence[Timed], style: Style = SCREEN) -> Figure:
             for place, end, one in zip(places, left, found.values(), strict=True):
                 text = f"{one.rate:.0f}/s" if one.rate >= 10 else f"{one.rate:.1f}/s"
                 axes.text(end, place, f" {text}", va="center", fontsize=style.small_size, color=INK)
-            axes.set_xlim(0, 1.3 * max(left))
+            axes.set_xlim(0, 1.4 * max(left))  # room for the photos a second
             axes.set_title(f"{speed:g} Mbit/s", loc="left", fontsize=style.type_size)
             axes.set_xlabel("milliseconds")
-        panels[0].set_yticks(range(len(defences)), defences)
+        panels[0].set_yticks(range(len(defences)), ["\n".join(textwrap.wrap(name, LETTERS)) for name in defences])
         panels[0].invert_yaxis()
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
     return figure

@@ -120,6 +120,7 @@ class Deployment:
             "defence": self.setting.label,
             "photo": list(self.vectors[0].photo.shape),
             "release": self.release,
+            "task": self.setting.run.plan.victim.task,
             "classes": list(self.classes),
             "edge": self.edge.described,
             "cloud": self.cloud.described,

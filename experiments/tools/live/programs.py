@@ -6,7 +6,7 @@ import signal
 import statistics
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ async def edge_program(
     shown = show
     async for one in client.answers(photos(edge.described["photo"][-1])):
         found.append(one)
-        if shown and not await asyncio.to_thread(_report, shown, one, edge.described["classes"]):
+        if shown and not await asyncio.to_thread(_report, shown, one, edge.described):
             say(f"the page at {shown} does not take what is told; it is told no more")
             shown = None
         await asyncio.sleep(pause)
@@ -95,10 +95,10 @@ def summary(answered: list[Answered]) -> str:
     return f"{len(answered)} photos answered, {again} of them sent again; medians in milliseconds: {times}"
 
 
-def _report(page: str, one: Answered, classes: list[str]) -> bool:
+def _report(page: str, one: Answered, described: Mapping[str, Any]) -> bool:
     """Whether the page took it."""
     times = {name: getattr(one, name) for name in TIMES}
-    content = camera_report(one.number, torch.from_numpy(one.photo.copy()), times, _worded(one.answer, classes))
+    content = camera_report(one.number, torch.from_numpy(one.photo.copy()), times, _worded(one.answer, described))
     request = urllib.request.Request(f"{page.rstrip('/')}/camera", content, {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=REPORT_SECONDS):
@@ -107,11 +107,13 @@ def _report(page: str, one: Answered, classes: list[str]) -> bool:
         return False
 
 
-def _worded(logits: Array, classes: list[str]) -> str:
+def _worded(logits: Array, described: Mapping[str, Any]) -> str:
+    """Such as ``mask: yes, 98%``."""
+    classes = described["classes"]
     if len(classes) != len(logits):
         return f"class {int(logits.argmax())}"
     shares = np.exp(logits - logits.max())
-    return f"{classes[int(logits.argmax())]}, {shares.max() / shares.sum():.0%}"
+    return f"{described['task']}: {classes[int(logits.argmax())]}, {shares.max() / shares.sum():.0%}"
 
 
 def run_until_stopped(program: Coroutine[Any, Any, object]) -> None:

@@ -66,7 +66,7 @@ def watched(count: int, use: Callable[[str, list[dict[str, Any]]], None]) -> Non
             await asyncio.sleep(0.5)
             client = EdgeClient(send, place_of(wire), said.append)
             async for one in client.answers(map(photo, range(count))):
-                assert await asyncio.to_thread(_report, address, one, ["cat", "dog"])
+                assert await asyncio.to_thread(_report, address, one, {"task": "pet", "classes": ["cat", "dog"]})
                 await asyncio.sleep(0.02)
             events = await asyncio.to_thread(read_events, address, count)
             await asyncio.to_thread(use, address, events)
@@ -95,7 +95,7 @@ def test_a_photo_goes_its_three_ways_to_the_page() -> None:
             assert {"camera", "wire", "rebuilt", "bytes", "milliseconds", "answer", "psnr"} <= set(one)
             assert one["psnr"] > 40  # the inverse is exact but for rounding
             assert set(one["milliseconds"]) == {"edge", "wire", "cloud"}
-            assert one["answer"] == "cat, 50%"
+            assert one["answer"] == "pet: cat, 50%"
         totals = events[-1]["totals"]
         assert (totals["passed"], totals["rebuilt"] + totals["skipped"], totals["unread"]) == (15, 15, 0)
         with urllib.request.urlopen(address, timeout=10) as answered:
