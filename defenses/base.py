@@ -162,6 +162,13 @@ class Channel(nn.Module):
         """Restore exactly what ``pack`` was given."""
         return load(packed)["release"]
 
+    def coding(self) -> dict[str, Any] | None:
+        """How ``pack`` writes, for programs that have none of this code: its ``kind`` and what belongs to that.
+
+        None where ``pack`` is a defence's own and no kind says what it does.
+        """
+        return {"kind": "dense"} if type(self).pack is Channel.pack else None
+
     def guarantee(self) -> Guarantee | None:
         """What is proved about one send, None where nothing is."""
         return None

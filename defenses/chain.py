@@ -251,6 +251,9 @@ class _ChannelChain(Channel):
     def unpack(self, packed: bytes) -> Tensor:
         return self.last.unpack(packed)
 
+    def coding(self) -> dict[str, Any] | None:
+        return self.last.coding()
+
     def guarantee(self) -> Guarantee | None:
         stated = [guarantee for channel in self.each if (guarantee := channel.guarantee())]
         if not stated:

@@ -1,7 +1,7 @@
 """Prune each image's own most revealing channels, as learned against a decoder."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -178,3 +178,6 @@ class _PruningChannel(Channel):
         channels = torch.zeros(moved, dtype=values.dtype)
         channels[parts["channels"].long()] = values
         return channels.movedim(0, self.axis)
+
+    def coding(self) -> dict[str, Any]:
+        return {"kind": "channels", "axis": self.axis}

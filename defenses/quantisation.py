@@ -1,7 +1,7 @@
 """Send few bits per feature."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -94,6 +94,9 @@ class _QuantisedChannel(Channel):
         bits = np.unpackbits(load(packed)["levels"].numpy())[: count * self.bits].reshape(count, self.bits)
         numbers = bits @ (1 << np.arange(self.bits)[::-1])
         return torch.from_numpy(numbers).to(torch.float32).view(self.shape)
+
+    def coding(self) -> dict[str, Any]:
+        return {"kind": "levels", "bits": self.bits}
 
 
 def _values(calibration: Calibration, axis: int) -> Tensor:

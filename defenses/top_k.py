@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Gt, Le
@@ -77,3 +77,7 @@ class _LargestChannel(Channel):
         flat = torch.zeros(math.prod(self.shape), dtype=values.dtype)
         flat[places.to(torch.int64)] = values
         return flat.view(self.shape)
+
+    def coding(self) -> dict[str, Any]:
+        """Values that are not zero, and their places."""
+        return {"kind": "sparse"}

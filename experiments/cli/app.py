@@ -7,7 +7,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 from rich.markup import escape
 
-from splitleak.experiments.cli import archives, look, run, tools
+from splitleak.experiments.cli import archives, device, look, run, tools
 from splitleak.experiments.cli.examples import add_examples
 from splitleak.experiments.run.interrupt import interruptible
 from splitleak.experiments.store.integrity import DiskFullError
@@ -38,6 +38,8 @@ app.command(look.cuts)
 app.command(tools.profile)
 app.command(tools.audit)
 app.command(tools.reconstruct)
+app.command(device.deploy)
+app.command(device.live)
 app.command(tools.check)
 app.command(tools.new)
 add_examples(app)

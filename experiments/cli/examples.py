@@ -75,6 +75,15 @@ EXAMPLES: Mapping[str, Examples] = {
         ("splitleak reconstruct runs/quick me.jpg --defenses none --attacks decoder", "one attack"),
         ("splitleak reconstruct runs/quick me.jpg --defenses none --inside", "each stage of its decoders"),
     ],
+    "deploy": [
+        ("splitleak deploy runs/quick --defense none --out phone", "both halves, undefended"),
+        ("splitleak deploy runs/quick --defense 'gaussian_noise sigma=2.0' --out phone", "a setting by its label"),
+    ],
+    "live": [
+        ("splitleak live runs/quick --defense none", "all three here, and a page at http://127.0.0.1:8765/"),
+        ("splitleak live runs/quick --defense none --tls", "encrypted: the interceptor sees sizes"),
+        ("splitleak live realtime runs/quick", "photos a second at 1, 10 and 100 Mbit/s"),
+    ],
     "check": [
         ("splitleak check mine.py", "do its attacks and defences keep their contract?"),
         ("splitleak check mine.json.xz", "may this record file be submitted?"),

@@ -82,6 +82,16 @@ def seal_of(run: Path, identifier: str, content: Mapping[str, Any]) -> str:
     return digest([content, [file_digest(file) for file in files if file.is_file()]])
 
 
+def run_seal(run: Path) -> str:
+    """Of all that a run has measured: of its cells' files, which hold their own seals, in the plan's order.
+
+    Raises:
+        InvalidInputError: there is no run, or its list cannot be read.
+    """
+    files = {identifier: record_file(run, identifier) for identifier in cell_ids(run)}
+    return digest([[name, file_digest(file) if file.is_file() else None] for name, file in files.items()])
+
+
 def read_record(run: Path, identifier: str) -> Stored | None:
     """A cell's record, of any version; None where there is none.
 

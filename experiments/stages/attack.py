@@ -262,6 +262,11 @@ class AttackStage(Stage):
         ((answer, release),) = self._refitted(image, store)
         return Opened.of(release, _stages(answer, release))
 
+    def refitted(self, store: Store) -> Callable[[Tensor], Tensor]:
+        """Fit it once more, to the same: what is intercepted of photos, (n, ...) -> its answers."""
+        with seeded("attack", self.protect.seed, self.attack.name):
+            return self.attack.fitted(self._knowledge(store, []))
+
     def _refitted(self, images: Tensor, store: Store) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor]]:
         """The attack, fitted to the same, with what it intercepts of each photo; both draw as for the only one."""
         knows = self._knowledge(store, [])

@@ -12,16 +12,14 @@ from torch import Tensor
 from splitleak.attacks.base import Reconstruction
 from splitleak.experiments.cells.attack import AttackCell
 from splitleak.experiments.judge.metrics.pictures import psnr, score
-from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.report.reconstructed import Rebuilt
 from splitleak.experiments.report.tables.matrix import number
-from splitleak.experiments.results.load import CELLS
-from splitleak.experiments.run.run import Run
 from splitleak.experiments.stages.arrays import load_array, save_array
 from splitleak.experiments.stages.attack import AttackStage
 from splitleak.experiments.stages.inside import Opened
 from splitleak.experiments.store.key import digest, source_digest
 from splitleak.experiments.store.store import Store
+from splitleak.experiments.tools.finished import run_at
 from splitleak.victims.data.decode import read_photo
 from splitleak.victims.data.parts import content_hashes
 from splitleak.victims.errors import InvalidInputError, unknown
@@ -51,10 +49,9 @@ class Question:
             InvalidInputError: no run there, no such defence or attack in it, none that rebuilds photos, no photo, an
                 unreadable one.
         """
-        if not (run / CELLS).is_file():
-            raise InvalidInputError(f"no run at {run.absolute()}: no {CELLS} there; give a folder like runs/quick")
-        plan = read_plan(run / "plan.toml", run.name)
-        cells = [cell for cell in Run.of(plan, run.parent, device).cells if isinstance(cell, AttackCell)]
+        found = run_at(run, device)
+        plan = found.plan
+        cells = [cell for cell in found.cells if isinstance(cell, AttackCell)]
         cells = [
             cell for cell in cells if cell.seed == plan.seeds[0] and isinstance(cell.entry.plugin, Reconstruction)
         ]

@@ -1,0 +1,151 @@
+"""The edge: sends one photo after another, and waits where the cloud is away: no photo is lost, none drawn twice."""
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from splitleak.experiments.tools.deploy.runtime import Array
+from splitleak.experiments.tools.live.frames import ANSWER, LIMIT, REFUSAL, RELEASE, Frame, FrameError, read_frame
+from splitleak.experiments.tools.live.link import Link, Place
+from splitleak.victims.errors import InvalidInputError
+
+AT_FIRST, AT_MOST = 0.1, 2.0
+"""Seconds between two attempts to reach the cloud."""
+REFUSALS = 3
+"""Of one photo in a row, after which the edge gives up: sending it again will not help."""
+Say = Callable[[str], None]
+GONE = (OSError, FrameError, TimeoutError, asyncio.IncompleteReadError)
+"""What a lost connection looks like; errors of TLS are OSErrors too."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A photo that was answered. ``size``: bytes of its frame; times in milliseconds, ``wire`` both ways together."""
+
+    number: int
+    photo: Array
+    size: int
+    answer: Array
+    edge: float
+    wire: float
+    cloud: float
+    sent: int
+
+    @property
+    def total(self) -> float:
+        """From the photo to the answer."""
+        return self.edge + self.wire + self.cloud
+
+
+class EdgeClient:
+    """``send``: a photo, uint8 (3, h, w) -> the bytes that travel.
+
+    What was sent once is sent again as it was, not drawn anew: two releases of one photo would tell more about it.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Array], bytes],
+        cloud: Place,
+        say: Say,
+        link: Link | None = None,
+        tls: ssl.SSLContext | None = None,
+        patience: float = 30.0,
+    ) -> None:
+        self.send, self.cloud, self.say, self.tls, self.patience = send, cloud, say, tls, patience
+        self.link = link or Link()
+        self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def answers(self, photos: Iterable[Array]) -> AsyncIterator[Answered]:
+        """One for each photo, in order.
+
+        Raises:
+            InvalidInputError: the cloud refuses a photo again and again.
+        """
+        try:
+            for number, photo in enumerate(photos, 1):
+                began = time.perf_counter()
+                payload = await asyncio.to_thread(self.send, photo)
+                edge = 1000 * (time.perf_counter() - began)
+                if len(payload) > LIMIT:
+                    raise InvalidInputError(f"a release of {len(payload):,} bytes; at most {LIMIT:,} travel")
+                frame = Frame(RELEASE, number, payload).encode()
+                told, milliseconds, attempts = await self._delivered(number, frame)
+                cloud = float(told["milliseconds"])
+                answer = np.array(told["answer"], np.float32)
+                yield Answered(number, photo, len(frame), answer, edge, milliseconds - cloud, cloud, attempts)
+        finally:
+            self._close()
+
+    async def _delivered(self, number: int, frame: bytes) -> tuple[dict[str, Any], float, int]:
+        """What the cloud says of a frame, the milliseconds of the round trip that worked, and how many were made."""
+        away, pause, refusals, attempts = 0.0, AT_FIRST, 0, 0
+        while True:
+            try:
+                reader, writer = await self._connected()
+                if away:
+                    waited = time.perf_counter() - away
+                    self.say(f"{self.cloud} is back after {waited:.1f} s; photo {number} is sent again")
+                    away, pause = 0.0, AT_FIRST
+                began, attempts = time.perf_counter(), attempts + 1
+                await self.link.send(writer, frame)
+                reply = await asyncio.wait_for(read_frame(reader), self.patience)
+                milliseconds = 1000 * (time.perf_counter() - began)
+                if reply is None:
+                    raise ConnectionError("the connection was closed")
+                if reply.kind == ANSWER and reply.number == number:
+                    return _told(reply), milliseconds, attempts
+                refusals += 1
+                why = (
+                    reply.payload.decode(errors="replace") if reply.kind == REFUSAL else "an answer to something else"
+                )
+                self.say(f"photo {number} was refused: {why}")
+                self._close()
+                if refusals == REFUSALS:
+                    raise InvalidInputError(f"photo {number} was refused {REFUSALS} times, the last time: {why}")
+            except ssl.SSLCertVerificationError as error:
+                raise InvalidInputError(
+                    f"{self.cloud} shows another certificate than the trusted one: {error.verify_message}"
+                ) from error
+            except GONE as error:
+                self._close()
+                if not away:
+                    away = time.perf_counter()
+                    self.say(f"no answer from {self.cloud} ({_why(error)}); photo {number} waits")
+                await asyncio.sleep(pause)
+                pause = min(AT_MOST, 2 * pause)
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._connection is None:
+            opening = asyncio.open_connection(self.cloud.host, self.cloud.port, ssl=self.tls)
+            self._connection = await asyncio.wait_for(opening, self.patience)
+        return self._connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection[1].close()
+            self._connection = None
+
+
+def _told(reply: Frame) -> dict[str, Any]:
+    """What an answer says.
+
+    Raises:
+        FrameError: it is none.
+    """
+    try:
+        told: dict[str, Any] = json.loads(reply.payload)
+        float(told["milliseconds"]), np.array(told["answer"], np.float32)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise FrameError(f"the answer to {reply.number} cannot be read") from None
+    return told
+
+
+def _why(error: Exception) -> str:
+    return str(error) or ("it took too long" if isinstance(error, TimeoutError) else type(error).__name__)

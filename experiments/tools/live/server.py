@@ -1,0 +1,37 @@
+"""A process that takes connections, and lets go of all of them when it ends."""
+
+import asyncio
+import socket
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Server(ABC):
+    """Each connection is a task of its own."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @abstractmethod
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Do what one connection is for, and close it."""
+
+    @asynccontextmanager
+    async def at(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
+        """Take connections within the block."""
+        server = await asyncio.start_server(self._accepted, sock=listening, ssl=tls)
+        try:
+            yield
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A coroutine in this place would be a task that asyncio reports as a failure when it is cancelled."""
+        task = asyncio.ensure_future(self.connected(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
