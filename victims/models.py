@@ -49,7 +49,7 @@ class Network:
 
 
 def names() -> list[str]:
-    """Those of ``victims/networks`` and torchvision's, which classify, segment or detect (``timm:NAME`` adds timm's)."""
+    """Of ``victims/networks``, and torchvision's that classify, segment or detect (``timm:NAME`` adds timm's)."""
     return [
         *architectures(),
         *sorted([*torchvision.models.list_models(module=torchvision.models), *SEGMENTERS, *DETECTORS]),
