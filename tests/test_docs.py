@@ -29,12 +29,18 @@ NEEDS = "needs weights, a network or photos that the reader brings; tests run it
 CLUSTER = "starts a cluster; tests/experiments/run/test_ray.py does"
 WHOLE = {"victim": {"task": "mask"}, "defenses": [{"name": "none"}], "attacks": [{"name": "mean_image"}]}
 """What a piece of a plan leaves out."""
+DEPLOYS = "writes programs for a minute; tests/experiments/tools/deploy does"
+LIVE = "starts processes that talk by TCP; tests/experiments/tools/live does"
+ELSEWHERE = "is of other programs, or for another computer"
 OWN_NETWORK = "--model my_net.py:make_model --weights mine.safetensors --cut middle --data photos.zip --budget 30"
+BENCHMARK = "reads a run of hours; tests/experiments/report/test_published.py and test_board.py read small ones"
+BETWEEN = "--listen 0.0.0.0:7002 --cloud 192.0.2.10:7001 --page 0.0.0.0:8765"
+SELF_SIGNED = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=cloud -days 30"
 NOT_RUN = {
     "make": MINUTES,
     "make test": "is what runs this",
     ". .venv/bin/activate": INSTALLS,
-    "pip install '.[timm,identity,cluster,tensorboard,mlflow]'": INSTALLS,
+    "pip install '.[timm,identity,detection,cluster,tensorboard,mlflow]'": INSTALLS,
     "splitleak --install-completion": "asks which shell it is typed in; test_describe.py names one",
     "splitleak run mine.toml": MINUTES,
     "splitleak run mine.toml --retry failed": MINUTES,
@@ -50,6 +56,33 @@ NOT_RUN = {
     "splitleak profile resnet50 --weights IMAGENET1K_V2 --data photos.zip --cuts layer1 layer2 layer3": NEEDS,
     "splitleak audit --model resnet18 --weights mine.pth --cut layer2 --data photos --size 96 --budget 6": NEEDS,
     f"splitleak audit {OWN_NETWORK}": NEEDS,
+    "pip install 'splitleak[deploy]'": INSTALLS,
+    "splitleak run quick": MINUTES,
+    "splitleak deploy runs/quick --defense 'gaussian_noise sigma=2.0' --out phone": DEPLOYS,
+    "python phone/runtime.py": DEPLOYS,
+    "pip install 'splitleak[live]'": INSTALLS,
+    "splitleak live runs/quick --defense none": LIVE,
+    "splitleak deploy runs/quick --defense none --out halves": DEPLOYS,
+    "scp -r halves 192.0.2.10:": ELSEWHERE,
+    "scp -r halves 192.0.2.20:": ELSEWHERE,
+    "splitleak live cloud halves --listen 0.0.0.0:7001": LIVE,
+    "splitleak live edge halves --cloud 192.0.2.10:7001 --photos pictures --count 300": LIVE,
+    f"splitleak live interceptor runs/quick --defense none {BETWEEN}": LIVE,
+    "splitleak live edge halves --cloud INTERCEPTOR:7002 --show http://INTERCEPTOR:8765": LIVE,
+    f"openssl req -x509 {SELF_SIGNED} -out certificate.pem -keyout key.pem": ELSEWHERE,
+    "splitleak live cloud halves --listen 0.0.0.0:7001 --certificate certificate.pem --key key.pem": LIVE,
+    "splitleak live edge halves --cloud 192.0.2.10:7001 --trust certificate.pem": LIVE,
+    "splitleak live realtime runs/quick": LIVE,
+    "splitleak live realtime runs/quick --megabits 5 --delay 20 --count 100": LIVE,
+    "export SPLITLEAK_DATA=~/data SPLITLEAK_WEIGHTS=~/weights OMP_NUM_THREADS=1": ELSEWHERE,
+    "splitleak run cifar_he --executor processes --workers 2": MINUTES,
+    "splitleak run cifar_cem --executor processes --workers 2": MINUTES,
+    "splitleak run cifar_seed --executor processes --workers 2": MINUTES,
+    "splitleak published cifar_he runs/cifar_he": BENCHMARK,
+    "splitleak published cifar_cem runs/cifar_cem": BENCHMARK,
+    "splitleak archive runs/cifar_he": BENCHMARK,
+    "splitleak check cifar_he.json.xz": BENCHMARK,
+    "splitleak board cifar_he.json.xz cifar_cem.json.xz --out board.html": BENCHMARK,
 }
 """Commands that no test types as they stand, each with the reason."""
 
