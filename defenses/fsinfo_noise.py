@@ -1,13 +1,15 @@
 """Gaussian noise as large as the encoder's own gain asks for."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Gt, Lt
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from splitleak.defenses.base import Calibration, Channel, Defense, Guarantee
 from splitleak.victims.settings import doc
@@ -95,24 +97,35 @@ def log_gain(encoder: nn.Module, images: Tensor, steps: int) -> Tensor:
 
 def _normal_map(encoder: nn.Module, images: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
     """v -> JJ'v or J'Jv of each photo, (n, size) -> (n, size), and the size."""
+    inputs = images.detach().clone().requires_grad_()
     with torch.enable_grad():
-        inputs = images.detach().clone().requires_grad_()
         outputs = encoder(inputs)
-        # the gradient of a vector-Jacobian product with respect to the vector is a Jacobian-vector product
-        vector = torch.zeros_like(outputs, requires_grad=True)
-        (pulled,) = torch.autograd.grad(outputs, inputs, vector, create_graph=True)
 
     def pull(values: Tensor) -> Tensor:
         (found,) = torch.autograd.grad(outputs, inputs, values.view_as(outputs), retain_graph=True)
         return found.flatten(1)
 
     def push(values: Tensor) -> Tensor:
-        (found,) = torch.autograd.grad(pulled, vector, values.view_as(inputs), retain_graph=True)
+        # forward mode: of some layers, hard sigmoid for one, there is no second derivative to get this from
+        with _plain_attention(), torch.no_grad():
+            _, found = torch.func.jvp(encoder, (images,), (values.view_as(images),))
         return found.flatten(1)
 
     if outputs[0].numel() < inputs[0].numel():
         return (lambda values: push(pull(values))), outputs[0].numel()
     return (lambda values: pull(push(values))), inputs[0].numel()
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention is computed step by step: its fused kernels have no derivative in forward mode."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _lanczos(normal: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from splitleak.defenses.base import Channel
 from splitleak.defenses.checks import toy_calibration, toy_channel
-from splitleak.defenses.fsinfo_noise import FsInfoNoise, log_gain
+from splitleak.defenses.fsinfo_noise import ZERO, FsInfoNoise, log_gain
+from splitleak.victims.cuts import split
+from splitleak.victims.models import make_network
 from splitleak.victims.seeding import seeded
 
 
@@ -74,3 +76,54 @@ def test_from_no_defence_to_the_floor() -> None:
     weak, strong = (toy_channel(FsInfoNoise(information), calibration) for information in (12.0, -12.0))
     assert torch.allclose(weak[0].send(weak[1]), weak[1], atol=1e-3 * float(weak[1].std()))
     assert std_of(strong[0]) > 100 * float(strong[1].std())
+
+
+class Attending(nn.Module):
+    """Images (n, 3, 4, 4) -> four tokens of 16 values, which look at one another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 2, stride=2)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.patches(images).flatten(2).mT
+        return self.attention(tokens, tokens, tokens, need_weights=False)[0]
+
+
+LAYERS: dict[str, nn.Module] = {
+    **{type(layer).__name__: layer for layer in (nn.Hardswish(inplace=True), nn.Hardsigmoid(), nn.GELU(), nn.SiLU())},
+    **{type(layer).__name__: layer for layer in (nn.ReLU6(inplace=True), nn.Mish(), nn.Hardtanh(), nn.ELU())},
+    "pooled": nn.Sequential(nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)),
+    "normalised": nn.Sequential(nn.BatchNorm2d(3), nn.GroupNorm(3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", [*LAYERS, "attention"])
+def test_layers_of_all_kinds_have_the_gain_of_their_jacobian(name: str) -> None:
+    with seeded("network", name):
+        network = Attending() if name == "attention" else nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), LAYERS[name])
+        images = torch.rand(1, 3, 4, 4)
+    network.eval().requires_grad_(False)
+    matrix = torch.autograd.functional.jacobian(network, images).flatten(1)
+    values = torch.linalg.svdvals(matrix.reshape(-1, images.numel()))
+    values = values[values > ZERO * values[0]]
+    with seeded("probes"):
+        found = log_gain(network, images.repeat(300, 1, 1, 1), steps=48)
+    assert float(found.mean()) == pytest.approx(float(values.log().mean()), abs=4 * float(found.std()) / 17)
+
+
+@pytest.mark.parametrize(
+    ("model", "cut"),
+    [
+        ("mobilenet_v3_large", "C4"),
+        ("efficientnet_b0", "features.3"),
+        ("convnext_tiny", "features.1"),
+        ("timm:vit_tiny_patch16_224", "blocks.1"),
+    ],
+)
+def test_networks_that_are_cut_have_a_gain(model: str, cut: str) -> None:
+    encoder = split(make_network(model, 2, 32), model, cut, 32).encoder.eval()
+    with seeded("probes"):
+        found = log_gain(encoder, torch.rand(2, 3, 32, 32), steps=4)
+    assert found.isfinite().all()
