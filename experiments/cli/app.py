@@ -7,7 +7,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 from rich.markup import escape
 
-from splitleak.experiments.cli import archives, look, run, tools
+from splitleak.experiments.cli import archives, look, report, run, tools
 from splitleak.experiments.cli.examples import add_examples
 from splitleak.experiments.run.interrupt import interruptible
 from splitleak.experiments.store.integrity import DiskFullError
@@ -24,7 +24,7 @@ app = App(
 )
 app.register_install_completion_command(help="Install completion of commands and options for bash, zsh or fish.")
 app.command(run.run)
-app.command(run.report)
+app.command(report.report)
 app.command(archives.export)
 app.command(archives.archive)
 app.command(archives.restore)

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.text import Text
 
-from splitleak.experiments.cli.options import Out, RunFolder, console, say
+from splitleak.experiments.cli.options import Out, RunFolder, put, say, warn
 from splitleak.experiments.report.tables.compare import Comparison, terminal_table
 from splitleak.experiments.results.archive import SUFFIX, restore_archive, write_archive
 from splitleak.experiments.results.csv import write_rows
@@ -30,7 +29,7 @@ def export(
     What is there already is not written again, and a cell whose result has changed replaces the one of before.
     """
     written, kept = export_to_mlflow(run_folder, tracking_uri)
-    console.print(f"{written} cells written to {to}, {kept} already there", highlight=False)
+    say(f"{written} cells written to {to}, {kept} already there")
     return 0
 
 
@@ -44,13 +43,18 @@ def archive(
     runs = member_runs(run_folder) if (run_folder / MEMBERS).is_file() else [run_folder]
     path = file or Path(f"{run_folder.name}{SUFFIX}")
     left_out = write_archive(runs, path)
-    console.print(f"{len(runs)} run{'s' * (len(runs) > 1)} in {path}, {path.stat().st_size:,} bytes", highlight=False)
+    say(f"{len(runs)} run{'s' * (len(runs) > 1)} in {path}, {path.stat().st_size:,} bytes")
     if left_out:
-        console.print(f"{left_out} cells are stale or not as they were written, and left out", style="bold yellow")
+        warn([f"{left_out} cells are stale or not as they were written, and left out"])
     return 0
 
 
-def restore(file: Path, /, *, out: Out = Path("runs")) -> int:
+def restore(
+    file: Annotated[Path, Parameter(help="an archive that splitleak archive wrote: NAME.json.xz")],
+    /,
+    *,
+    out: Out = Path("runs"),
+) -> int:
     """Make folders of the runs that an archive holds, to be reported and compared; pictures are not in it."""
     for folder in restore_archive(file, out):
         say(str(folder))
@@ -58,8 +62,8 @@ def restore(file: Path, /, *, out: Out = Path("runs")) -> int:
 
 
 def compare(
-    first: Path,
-    second: Path,
+    first: Annotated[Path, Parameter(help="the folder of a run")],
+    second: Annotated[Path, Parameter(help="the folder of another, or of the same one later")],
     /,
     *,
     csv: Annotated[Path | None, Parameter(help="write every comparison to this file")] = None,
@@ -72,12 +76,11 @@ def compare(
     if csv:
         _write_comparison(comparison, csv)
     say(f"first: {first}, second: {second}")
-    for line in comparison.warnings:
-        console.print(Text(line, style="bold yellow"), soft_wrap=True)
+    warn(comparison.warnings)
     if comparison.changed:
-        console.print(terminal_table(comparison))
+        put(terminal_table(comparison))
     for line in comparison.summary:
-        console.print(Text(line), soft_wrap=True)
+        put(line)
     return 0
 
 

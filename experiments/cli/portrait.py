@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from annotated_types import BaseMetadata, DocInfo
 from rich.console import Group
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from splitleak.attacks.base import HELD, WORDS, Attack, AttributeInference, Linkage, Reconstruction, knowledge_of
 from splitleak.attacks.knowledge import QueryFree
@@ -20,6 +19,7 @@ from splitleak.defenses.base import Channel, Defense, Retrains
 from splitleak.defenses.checks import toy_calibration, toy_channel
 from splitleak.experiments.planning import plugins
 from splitleak.experiments.report.tables.cards import SOURCE, card_facts
+from splitleak.experiments.report.terminal import Column, Sheet
 from splitleak.victims.data.base import Source
 from splitleak.victims.errors import unknown
 from splitleak.victims.seeding import seeded
@@ -55,14 +55,14 @@ def portrait(name: str) -> Group:
     card = [] if issubclass(cls, Source) else [fact for fact in card_facts(cls) if fact[0] != SOURCE]
     stated = ("", _grid(card)) if card else ()
     facts = _grid(_facts(cls))
-    return Group(f"[bold]{name}[/bold]  {prose(first)}", *_spaced(more), "", facts, *stated, "", _settings_table(cls))
+    headline = Text.assemble((name, "bold"), "  ", prose(first))
+    return Group(headline, *_spaced(more), "", facts, *stated, "", _settings_table(cls))
 
 
-def _grid(facts: Iterable[tuple[str, str]]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    for what, said in facts:
-        grid.add_row(f"[bold]{what}[/bold]", prose(said))
-    return grid
+def _grid(facts: Iterable[tuple[str, str]]) -> Sheet:
+    return Sheet(
+        [Column(""), Column("", prose=True)], [(Text(what, style="bold"), prose(said)) for what, said in facts]
+    )
 
 
 def paragraphs(cls: type[Settings]) -> list[str]:
@@ -70,14 +70,15 @@ def paragraphs(cls: type[Settings]) -> list[str]:
     return [" ".join(paragraph.split()) for paragraph in (inspect.getdoc(cls) or "").split("\n\n")]
 
 
-def _spaced(paragraphs: list[str]) -> Iterator[str]:
+def _spaced(paragraphs: list[str]) -> Iterator[str | Text]:
     for paragraph in paragraphs:
         yield from ("", prose(paragraph))
 
 
-def prose(text: str) -> str:
-    """A docstring's text for rich: what it quotes is a name."""
-    return re.sub(r"``(.+?)``", r"[cyan]\1[/cyan]", escape(text))
+def prose(text: str) -> Text:
+    """A docstring's text for rich: what it quotes is a name, and brackets are brackets."""
+    plain_and_quoted = re.split(r"``(.+?)``", text)
+    return Text.assemble(*((part, "cyan" if index % 2 else "") for index, part in enumerate(plain_and_quoted)))
 
 
 def _facts(cls: type[Settings]) -> list[tuple[str, str]]:
@@ -145,15 +146,18 @@ def _guarantee(defense: Defense) -> str:
     return f"epsilon = {stated.epsilon:g}, delta = {stated.delta:g} for each send, at the defaults"
 
 
-def _settings_table(cls: type[Settings]) -> Table | str:
+def _settings_table(cls: type[Settings]) -> Sheet | str:
     if not fields(cls):
         return "no settings"
-    table = Table("setting", "type and range", "default", "meaning", box=None, pad_edge=False)
     hints = get_type_hints(cls, include_extras=True)
-    for field in fields(cls):
-        bounds, meaning = _metadata(hints[field.name])
-        table.add_row(field.name, escape(bounds), _default(field), prose(meaning))
-    return table
+    described = [(field, *_metadata(hints[field.name])) for field in fields(cls)]
+    columns = [
+        Column("setting"),
+        Column("type and range", prose=True),
+        Column("default"),
+        Column("meaning", prose=True),
+    ]
+    return Sheet(columns, [(field.name, kind, _default(field), prose(meaning)) for field, kind, meaning in described])
 
 
 def _metadata(hint: Any) -> tuple[str, str]:

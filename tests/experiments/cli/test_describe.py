@@ -31,7 +31,7 @@ README = Path(__file__).parents[3] / "README.md"
 def printed(what: RenderableType, width: int = 400) -> str:
     """Without the spaces that end lines."""
     out = io.StringIO()
-    Console(file=out, width=width).print(what)
+    Console(file=out, width=width).print(what, soft_wrap=True)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
@@ -112,6 +112,18 @@ def test_what_an_adversary_holds_grows_with_its_kind() -> None:
 def commands() -> list[str]:
     """All, --help and --version excepted."""
     return [name for name in app if name not in {*app.help_flags, *app.version_flags}]
+
+
+def test_every_positional_argument_has_its_line_of_help() -> None:
+    positional = [
+        (command, argument.name, argument.parameter.help)
+        for command in commands()
+        if app[command].default_command
+        for argument in app[command].assemble_argument_collection(parse_docstring=True)
+        if argument.field_info.is_positional
+    ]
+    assert len(positional) >= len(commands()) - 2  # audit and completion have none
+    assert [(command, name) for command, name, said in positional if not said] == []
 
 
 def test_every_command_has_examples_at_the_end_of_its_help() -> None:
