@@ -28,8 +28,9 @@ from splitleak.experiments.report.tables import matched, matrix
 from splitleak.experiments.report.tables.attacks import attack_table
 from splitleak.experiments.report.tables.files import write_tables
 from splitleak.experiments.report.tables.found import found_table
+from splitleak.experiments.report.tables.heat import BEST, heat_map, measured
 from splitleak.experiments.report.tables.proved import PROVED_HEADINGS, proved
-from splitleak.experiments.report.verdict import verdict
+from splitleak.experiments.report.verdict import sentences
 from splitleak.experiments.results.csv import write_csv
 from splitleak.experiments.results.load import CELLS, cell_ids, load_results
 from splitleak.experiments.results.metrics import SHOWN_METRICS
@@ -168,11 +169,12 @@ def _render(run: Path, results: Results, curves: Sequence[_Curve], figures: Mapp
     return template("page.html").render(
         results=results,
         title=next((cell.plan for cell in results.cells if cell.plan), run.name),
-        verdict=_emphasised(verdict(results)),
+        sentences=[_emphasised(sentence) for sentence in sentences(results)],
         glance=glance(run, results),
         holdings=_holdings(results),
         matrix=matrix,
-        rows=matrix.matrix_rows(results),
+        heat_maps=[heat_map(results, metric) for metric in measured(results)],
+        best_sign=BEST,
         caption=matrix.caption(results),
         cell_id=cell_id,
         details=details(results),

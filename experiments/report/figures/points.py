@@ -237,7 +237,7 @@ def draw_legend(
     figure: Figure, curves: Sequence[Curve], style: Style, *further: tuple[Line2D, str], grey: str = WORSE
 ) -> None:
     """Below the panels; grey curves share a line, which says what they are."""
-    columns = 2 if figure.get_figwidth() < 6 else 3
+    columns = 2 if figure.get_figwidth() < 6 else 3 if figure.get_figwidth() < 9 else 4
     room = figure.get_figwidth() / columns - 5 * style.small_size / 72  # beside the handle
     others = [curve for curve in curves if curve.colour == GREY]
     named = [(curve.handle, curve.label) for curve in curves if curve.colour != GREY]

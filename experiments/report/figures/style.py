@@ -92,7 +92,7 @@ class Style:
         return self.wide < 5
 
 
-SCREEN = Style("screen", width=5.2, height=5.6, wide=7.2, type_size=9, small_size=8, titled=True, background=PAPER)
+SCREEN = Style("screen", width=10.0, height=5.2, wide=10.0, type_size=9, small_size=8, titled=True, background=PAPER)
 SINGLE = Style("single", width=3.3, height=3.9, wide=3.3, type_size=8, small_size=7)
 DOUBLE = Style("double", width=6.9, height=4.6, wide=6.9, type_size=8, small_size=7)
 PRINTED = (SINGLE, DOUBLE)

@@ -147,17 +147,18 @@ class Brief:
         count = len(self.map.columns)
         whole = self.wide or not options.is_terminal
         shown = count if whole else self._fitting(options.max_width)
-        sheet = self._sheet(shown)
+        sheet = self.sheet(shown)
         yield from [Text(sheet.title, style="bold"), *sheet.lines()] if whole else [sheet]
         for line in self.legend(shown):
             yield Text(line, style="dim")
 
     def _fitting(self, room: int) -> int:
         """How many attacks stand beside one another; all where not even one does, as a list."""
-        sheets = ((count, self._sheet(count)) for count in range(len(self.map.columns), 0, -1))
+        sheets = ((count, self.sheet(count)) for count in range(len(self.map.columns), 0, -1))
         return next((n for n, sheet in sheets if fitted(sheet.columns, sheet.rows, room)), len(self.map.columns))
 
-    def _sheet(self, attacks: int) -> Sheet:
+    def sheet(self, attacks: int) -> Sheet:
+        """The first attacks."""
         name = self.map.utility_name
         costs = [Column(f"{name} (%)", right=True), Column("points lost or won", right=True)] if name else []
         scores = (Column(column, right=True) for column in self.map.columns[:attacks])

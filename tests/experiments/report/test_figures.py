@@ -13,7 +13,7 @@ from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 from written_run import fail_one, write_run
 
-from splitleak.experiments.cli.run import report
+from splitleak.experiments.cli.report import report
 from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.figures import (
     DOUBLE,

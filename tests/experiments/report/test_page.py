@@ -109,9 +109,9 @@ def test_at_a_glance_the_photo_and_what_becomes_of_it(tmp_path: Path) -> None:
     assert best
     assert best.defence.name == "gaussian_noise"  # the one that takes most off the leakage
     assert [picture.name for picture in glance(tmp_path, results)] == [
-        "the photo",
-        "rebuilt, undefended",
-        f"rebuilt behind {best.defence.label}",
+        "the photos",
+        "worst: undefended",
+        f"best: {best.defence.label}",
         "knowing nothing",
     ]
 
@@ -156,5 +156,5 @@ def test_the_script_runs_in_a_browser(page: str, tmp_path: Path) -> None:
     ).stdout
     assert shown.count('<button type="button">') > len(DEFENCES) * len(ATTACKS)  # cells and headings
     assert re.search(r'<label class="choice">', shown)  # no longer hidden
-    assert shown.count('<figure role="img" data-metric') == 2
-    assert re.search(r'data-metric="ssim"[^>]* hidden', shown)
+    assert len(re.findall(r"<figure[^>]* data-metric=", shown)) == 6  # curves, heat maps, costs
+    assert len(re.findall(r'<figure[^>]* data-metric="ssim"[^>]* hidden', shown)) == 3
