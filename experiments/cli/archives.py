@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from splitleak.experiments.cli.options import Out, RunFolder, put, say, warn
+from splitleak.experiments.planning.names import MEMBERS
 from splitleak.experiments.report.tables.compare import Comparison, terminal_table
 from splitleak.experiments.results.archive import SUFFIX, restore_archive, write_archive
 from splitleak.experiments.results.csv import write_rows
 from splitleak.experiments.results.load import load_results
-from splitleak.experiments.results.member import MEMBERS, member_runs
+from splitleak.experiments.results.member import member_runs
 from splitleak.experiments.tools.export import export_to_mlflow
 from splitleak.victims.errors import InvalidInputError
 

@@ -6,15 +6,14 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from splitleak.experiments.cli.options import RunFolder, put, say, warn
+from splitleak.experiments.planning.names import MEMBERS
 from splitleak.experiments.report.figures import write_paper
-from splitleak.experiments.report.overview import headline, terminal_overview, write_overview
 from splitleak.experiments.report.page import reported
 from splitleak.experiments.report.tables.attacks import attack_table
 from splitleak.experiments.report.tables.attacks import terminal_table as terminal_attacks
 from splitleak.experiments.report.tables.heat import Brief, measured
 from splitleak.experiments.report.verdict import sentences
 from splitleak.experiments.results.load import load_results
-from splitleak.experiments.results.member import MEMBERS, member_runs, read_members
 from splitleak.experiments.results.metrics import LEAKAGE_METRICS, SHOWN_METRICS
 from splitleak.experiments.results.results import Results
 from splitleak.victims.errors import InvalidInputError, unknown
@@ -38,15 +37,17 @@ def report(
     """Write a run's tables, figures and page again from its stored results; of a study, those of all its runs."""
     if metric not in SHOWN_METRICS:
         raise unknown("metric", metric, SHOWN_METRICS)
-    study = (run_folder / MEMBERS).is_file()
-    if study:
-        put_study(run_folder, again=True)
+    folders = [run_folder]
+    if (run_folder / MEMBERS).is_file():
+        from splitleak.experiments.cli import study  # knows networks, which takes longer than to report a run
+
+        study.put_study(run_folder, again=True)
+        folders = study.member_runs(run_folder)
     else:
         put_report(run_folder, True, metric, wide)
-    if style == "paper":
-        for folder in member_runs(run_folder) if study else [run_folder]:
-            for file in write_paper(folder, load_results(folder)):
-                say(str(file))
+    for folder in folders if style == "paper" else ():
+        for file in write_paper(folder, load_results(folder)):
+            say(str(file))
     return 0
 
 
@@ -73,15 +74,3 @@ def _put_table(results: Results, metric: str, wide: bool) -> None:
         put(terminal_attacks(attacks))
     elif results.rows:
         put(Brief(results, metric if metric in known else next(iter(known), HEADLINE), wide), whole=wide)
-
-
-def put_study(folder: Path, again: bool) -> None:
-    """Print what the runs of a study found, each with its page."""
-    for run_folder in member_runs(folder):
-        reported(run_folder, again)
-    members = read_members(folder)
-    page = write_overview(folder.name, folder, members)
-    warn(f"{member.label}: {note}" for member in members for note in member.results.notes)
-    put(headline(members))
-    put(terminal_overview(members))
-    say(f"report: {page.resolve()}")

@@ -14,7 +14,8 @@ from cyclopts import Parameter
 from splitleak.experiments.cells.cell import Cell
 from splitleak.experiments.cli.display import Display
 from splitleak.experiments.cli.options import FAILED_CELLS, Device, Out, Retry, console, device_of, put, say, warn
-from splitleak.experiments.cli.report import put_report, put_study
+from splitleak.experiments.cli.report import put_report
+from splitleak.experiments.cli.study import put_study
 from splitleak.experiments.planning.names import CACHE, PLANS
 from splitleak.experiments.planning.study import Study, read_study
 from splitleak.experiments.report.terminal import Column, Sheet

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from splitleak.experiments.report.figures import depth_figure
+from splitleak.experiments.report.figures.depth import depth_figure
 from splitleak.experiments.report.page import PAGE, alone, drawn, template
 from splitleak.experiments.report.tables import matched, matrix
 from splitleak.experiments.report.tables.files import write_all

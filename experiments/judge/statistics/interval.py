@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from splitleak.experiments.judge.rules import EXPOSED, LEVEL
 from splitleak.experiments.judge.statistics.groups import Groups, Sizes, numbered, totals
@@ -14,6 +14,8 @@ from splitleak.experiments.judge.statistics.groups import Groups, Sizes, numbere
 Array = npt.NDArray[np.float64]
 
 RESAMPLES = 2000
+LOOKED_AT = 3 * EXPOSED
+"""The share of the photos, those that leak most, among which the exposed ones are in nearly every resample."""
 CHUNK = 2_000_000
 """Weights that are held at once: 16 MB."""
 
@@ -65,15 +67,19 @@ def most_exposed(values: npt.ArrayLike, groups: npt.ArrayLike | None = None, res
     order = photos.argsort()[::-1]
     ranked, owner = photos[order] - photos.mean(), numbered(groups, len(photos))[order]
 
+    count = int(owner.max()) + 1
+    sizes = totals(np.ones(len(owner)), owner, count)
+
     def tail(weights: Array) -> Array:
         """Of weights (k, groups) of the groups, (k,)."""
-        each = weights[:, owner]
-        whole = EXPOSED * each.sum(1, keepdims=True)
+        whole, first = EXPOSED * (weights @ sizes)[:, None], min(len(owner), 2 + int(LOOKED_AT * len(owner)))
+        each = weights[:, owner[:first]]
+        if (each.sum(1, keepdims=True) < whole).any():  # a heavy person is among the others
+            first, each = len(owner), weights[:, owner]
         inside = np.clip(whole - (each.cumsum(1) - each), 0, each)
-        of: Array = (inside @ ranked) / inside.sum(1)
+        of: Array = (inside @ ranked[:first]) / inside.sum(1)
         return of
 
-    count = int(owner.max()) + 1
     base = float(photos.mean())  # of deviations: equal values stay exactly equal
     mean = exposed(photos)
     drawn = base + np.concatenate([tail(weights) for weights in _group_weights(count, resamples)])
@@ -127,9 +133,15 @@ def resampled(
 def _mean_deviation(table: Array, owner: Groups, count: int) -> Callable[[Array], Array]:
     """From weights (k, groups) to how far the mean is from that of equal weights, (k,)."""
     deviation = table.mean(0) - table.mean()  # equal values stay exactly equal
-    summed, photos = totals(deviation, owner, count), totals(np.ones(len(owner)), owner, count)
+    both = np.stack([totals(deviation, owner, count), totals(np.ones(len(owner)), owner, count)], axis=1)
     wider = _small_sample(owner)
-    return lambda weights: wider * (weights @ summed) / (weights @ photos)
+
+    def drawn(weights: Array) -> Array:
+        moved, photos = (weights @ both).T  # at once: the weights are many
+        of: Array = wider * moved / photos
+        return of
+
+    return drawn
 
 
 def _small_sample(owner: Groups) -> float:
@@ -137,7 +149,7 @@ def _small_sample(owner: Groups) -> float:
     if len(owner) == 1:
         return 1.0
     sizes, quantile = Sizes.of(owner), (1 + LEVEL) / 2
-    student = float(stats.t.ppf(quantile, sizes.freedom) / stats.norm.ppf(quantile))
+    student = float(stdtrit(sizes.freedom, quantile) / ndtri(quantile))
     return student * float(np.sqrt((1 + sizes.shares) / sizes.understated))
 
 
