@@ -11,7 +11,7 @@ import torch
 
 from splitleak.experiments.judge.metrics.identity import PERSONAL, person_means
 from splitleak.experiments.judge.statistics.different import Sample
-from splitleak.experiments.judge.statistics.interval import Array, Interval, interval, most_exposed
+from splitleak.experiments.judge.statistics.interval import Array, Interval, interval, intervals, most_exposed
 from splitleak.experiments.judge.statistics.matched import Setting
 from splitleak.experiments.planning.names import STRONGEST
 from splitleak.experiments.results.metrics import EXPOSED, LEAKAGE_METRICS, SHOWN_METRICS
@@ -109,16 +109,30 @@ class Group:
     @cached_property
     def scores(self) -> Mapping[str, Interval]:
         """Each shown metric over all seeds and images that were measured."""
+        self._pool_together()
         pooled = {metric: self.pooled(metric) for metric in SHOWN_METRICS}
         return {metric: score for metric, score in pooled.items() if score is not None}
 
     @cached_property
     def every_score(self) -> Mapping[str, Interval]:
         """Each metric over all seeds and images, shown or not, and of the suite the oracle's."""
-        found = {metric: self.scores.get(metric) or self.pooled(metric) for metric in self.metrics}
+        self._pool_together()
+        found = {metric: self.pooled(metric) for metric in self.metrics}
         found |= {f"oracle_{metric}": score for metric, score in self.oracle.items()}
         found |= {f"{metric}{EXPOSED}": self.most_exposed(metric) for metric in LEAKAGE_METRICS}
         return {metric: score for metric, score in found.items() if score is not None}
+
+    def _pool_together(self) -> None:
+        """What ``pooled`` would tell of metrics of the same photos, all at once."""
+        alike: dict[tuple[tuple[int, ...], bytes | None], dict[str, Sample]] = {}
+        for metric in self.metrics:
+            if sample := self.sample(metric):
+                who = None if sample.groups is None else np.asarray(sample.groups).tobytes()
+                alike.setdefault((sample.values.shape, who), {})[metric] = sample
+        for samples in alike.values():
+            pooled = intervals(*zip(*samples.values(), strict=True))
+            for metric, score in zip(samples, pooled, strict=True):
+                self._known.setdefault(("pooled", metric, None), score)
 
     def pooled(self, metric: str, first: int | None = None) -> Interval | None:
         """A metric over all seeds and images that were measured, or over each seed's ``first`` images."""

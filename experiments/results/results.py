@@ -258,10 +258,9 @@ class Results:
         return {}
 
     def _relative(self, row: DefenceRow, group: Group) -> Interval | None:
-        reference = self.undefended
+        reference, defended = self.undefended, group.table("psnr")
         if reference is None or row is reference or group.floor or group.column not in reference.groups:
             return None
-        defended = group.table("psnr")
         undefended = _like(defended, reference.groups[group.column].table("psnr"))
         floor = _like(defended, reference.floor.table("psnr") if reference.floor else None)
         if defended is None or undefended is None or floor is None:
