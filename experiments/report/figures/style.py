@@ -9,6 +9,8 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933", "#8C6BB1")
@@ -102,9 +104,26 @@ PRINTED = (SINGLE, DOUBLE)
 def save(figure: Figure, stem: Path, *formats: str, dpi: int = DPI) -> list[Path]:
     """Write the figure as ``stem`` in each format, such as ``png`` and ``svg``; returns the files."""
     files = [stem.with_name(f"{stem.name}.{suffix}") for suffix in formats]
+    before = figure.dpi
     with mpl.rc_context(STYLE):
         for file, suffix in zip(files, formats, strict=True):
-            # The date would make each file differ.
-            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)
-            figure.savefig(file, dpi=dpi, metadata=metadata)
+            figure.set_dpi(dpi)
+            PRINTERS[suffix](figure, file)  # ``savefig`` would draw everything a first time for nothing
+    figure.set_dpi(before)
+    FigureCanvasAgg(figure)
     return files
+
+
+def _print_png(figure: Figure, file: Path) -> None:
+    FigureCanvasAgg(figure).print_png(file)
+
+
+def _print_svg(figure: Figure, file: Path) -> None:
+    FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})  # a date would make each file differ
+
+
+def _print_pdf(figure: Figure, file: Path) -> None:
+    FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None})
+
+
+PRINTERS = {"png": _print_png, "svg": _print_svg, "pdf": _print_pdf}
