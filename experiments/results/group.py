@@ -130,7 +130,8 @@ class Group:
                 who = None if sample.groups is None else np.asarray(sample.groups).tobytes()
                 alike.setdefault((sample.values.shape, who), {})[metric] = sample
         for samples in alike.values():
-            pooled = intervals(*zip(*samples.values(), strict=True))
+            values, groups = zip(*samples.values(), strict=True)
+            pooled = intervals(values, groups)
             for metric, score in zip(samples, pooled, strict=True):
                 self._known.setdefault(("pooled", metric, None), score)
 

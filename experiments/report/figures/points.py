@@ -280,8 +280,10 @@ AROUND = tuple(
 """Where the label of a point may stand: offset in points, and alignment."""
 
 
-def place_labels(axes: Axes, curves: Sequence[Curve], notes: Sequence[Note]) -> None:
+def place_labels(axes: Axes, curves: Sequence[Curve], notes: Sequence[Note], named: bool = False) -> None:
     """Write each coloured point's strength beside it, clear of markers, lines and other labels.
+
+    ``named``: then the name of each curve beside its last point, where there is room; the legend has all.
 
     The figure's layout must have been made: it decides where the points are, and stays as it is from here on. A
     strength for which there is no room is left out; the matrix names every setting.
@@ -302,7 +304,12 @@ def place_labels(axes: Axes, curves: Sequence[Curve], notes: Sequence[Note]) -> 
         for point in curve.points
         if point.text
     ]
-    for note in (*notes, *strengths):
+    names = [
+        point_label(axes, replace(curve.points[-1], text=curve.label), curve.colour)
+        for curve in curves
+        if named and curve.colour != GREY
+    ]
+    for note in (*notes, *strengths, *names):
         everything = np.concatenate([solid, lines])
         if box := note.settle(inside, *((everything, solid) if note.needed else (everything,))):
             solid = np.vstack([solid, box.extents])

@@ -1,7 +1,7 @@
 """What all figures look like, on a screen and in a paper, and how they are written."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,22 +108,15 @@ def save(figure: Figure, stem: Path, *formats: str, dpi: int = DPI) -> list[Path
     with mpl.rc_context(STYLE):
         for file, suffix in zip(files, formats, strict=True):
             figure.set_dpi(dpi)
-            PRINTERS[suffix](figure, file)  # ``savefig`` would draw everything a first time for nothing
+            canvas, options = CANVASES[suffix]
+            getattr(canvas(figure), f"print_{suffix}")(file, **options)  # ``savefig`` would draw everything twice
     figure.set_dpi(before)
     FigureCanvasAgg(figure)
     return files
 
 
-def _print_png(figure: Figure, file: Path) -> None:
-    FigureCanvasAgg(figure).print_png(file)
-
-
-def _print_svg(figure: Figure, file: Path) -> None:
-    FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})  # a date would make each file differ
-
-
-def _print_pdf(figure: Figure, file: Path) -> None:
-    FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None})
-
-
-PRINTERS = {"png": _print_png, "svg": _print_svg, "pdf": _print_pdf}
+CANVASES: Mapping[str, tuple[type[Any], dict[str, Any]]] = {
+    "png": (FigureCanvasAgg, {}),
+    "svg": (FigureCanvasSVG, {"metadata": {"Date": None}}),  # a date would make each file differ
+    "pdf": (FigureCanvasPdf, {"metadata": {"CreationDate": None}}),
+}

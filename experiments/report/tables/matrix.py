@@ -113,6 +113,11 @@ def _around(shown: Format, score: Interval, unit: bool = True) -> str:
     return f"{shown.bare(score.mean)}{half}{shown.unit if unit else ''}"
 
 
+def possible(metric: str, score: Interval) -> Interval:
+    """Its part that the metric can reach: a share ends at 0 and at 100 %."""
+    return _possible(form(metric), score)
+
+
 def _possible(shown: Format, score: Interval) -> Interval:
     """An interval of t passes the ends of what a share can be; what is written does not."""
     if shown.scale != SHARE.scale:
