@@ -108,7 +108,7 @@ def _normal_map(encoder: nn.Module, images: Tensor) -> tuple[Callable[[Tensor], 
     def push(values: Tensor) -> Tensor:
         # forward mode: of some layers, hard sigmoid for one, there is no second derivative to get this from
         with _plain_attention(), torch.no_grad():
-            _, found = torch.func.jvp(encoder, (images,), (values.view_as(images),))
+            found: Tensor = torch.func.jvp(encoder, (images,), (values.view_as(images),))[1]
         return found.flatten(1)
 
     if outputs[0].numel() < inputs[0].numel():

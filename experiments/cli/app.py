@@ -7,8 +7,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 from rich.markup import escape
 
-from splitleak.experiments.cli import archives, device, look, run, tools
-from splitleak.experiments.cli.examples import add_examples
+from splitleak.experiments.cli.examples import EXAMPLES, FIRST, epilogue
 from splitleak.experiments.run.interrupt import interruptible
 from splitleak.experiments.store.integrity import DiskFullError
 from splitleak.victims.allocator import tune_memory
@@ -20,29 +19,27 @@ INVALID_INPUT, DISK_FULL, INTERRUPTED = 2, 3, 130
 app = App(
     name="splitleak",
     help="Measures what intercepted feature maps of split inference leak, and what each defence costs.",
+    help_epilogue=epilogue(FIRST),
     suppress_keyboard_interrupt=False,  # ``main`` says what is kept
 )
 app.register_install_completion_command(help="Install completion of commands and options for bash, zsh or fish.")
-app.command(run.run)
-app.command(run.report)
-app.command(archives.export)
-app.command(archives.archive)
-app.command(archives.restore)
-app.command(archives.compare)
-app.command(archives.board)
-app.command(archives.published)
-app.command(look.list_, name="list")
-app.command(look.show)
-app.command(look.explain)
-app.command(look.cuts)
-app.command(tools.profile)
-app.command(tools.audit)
-app.command(tools.reconstruct)
-app.command(device.deploy)
-app.command(device.live)
-app.command(tools.check)
-app.command(tools.new)
-add_examples(app)
+for module, names in {
+    "run": ("run",),
+    "report": ("report",),
+    "archives": ("export", "archive", "restore", "compare", "board", "published"),
+    "look": ("list_", "show", "explain", "cuts"),
+    "tools": ("profile", "audit", "reconstruct", "check", "new"),
+    "device": ("deploy",),
+}.items():
+    for name in names:  # imported when it is called: a report needs no network
+        command = name.strip("_")
+        place = f"splitleak.experiments.cli.{module}:{name}"
+        app.command(place, name=command, help_epilogue=epilogue(EXAMPLES[command]))
+app.command("splitleak.experiments.cli.device:live", name="live")  # commands of its own, with a help of its own
+app["--install-completion"].help_epilogue = epilogue(EXAMPLES["--install-completion"])
+
+OVERVIEW: tuple[list[str], ...] = ([], ["--help"], ["-h"])
+"""What asks for the list of all commands."""
 
 
 def main() -> None:
@@ -51,6 +48,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without Unicode shows a sign for what it lacks
+    if sys.argv[1:] in OVERVIEW:
+        for command in list(app):
+            app[command]  # imports it: the list tells what each is for
     try:
         with interruptible():
             code = app(exit_on_error=False, print_error=False)

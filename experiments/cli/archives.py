@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.text import Text
 
-from splitleak.experiments.cli.options import Out, RunFolder, console, say
+from splitleak.experiments.cli.options import Out, RunFolder, put, say, warn
+from splitleak.experiments.planning.names import MEMBERS
 from splitleak.experiments.planning.published import published_figures
 from splitleak.experiments.report.board import write_board
 from splitleak.experiments.report.tables.compare import Comparison, terminal_table
@@ -14,7 +14,7 @@ from splitleak.experiments.report.tables.published import published_table
 from splitleak.experiments.results.archive import SUFFIX, Archived, read_runs, restore_archive, write_archive
 from splitleak.experiments.results.csv import write_rows
 from splitleak.experiments.results.load import load_results
-from splitleak.experiments.results.member import MEMBERS, member_runs
+from splitleak.experiments.results.member import member_runs
 from splitleak.experiments.tools.export import export_to_mlflow
 from splitleak.victims.errors import InvalidInputError
 
@@ -33,7 +33,7 @@ def export(
     What is there already is not written again, and a cell whose result has changed replaces the one of before.
     """
     written, kept = export_to_mlflow(run_folder, tracking_uri)
-    console.print(f"{written} cells written to {to}, {kept} already there", highlight=False)
+    say(f"{written} cells written to {to}, {kept} already there")
     return 0
 
 
@@ -47,13 +47,18 @@ def archive(
     runs = member_runs(run_folder) if (run_folder / MEMBERS).is_file() else [run_folder]
     path = file or Path(f"{run_folder.name}{SUFFIX}")
     left_out = write_archive(runs, path)
-    console.print(f"{len(runs)} run{'s' * (len(runs) > 1)} in {path}, {path.stat().st_size:,} bytes", highlight=False)
+    say(f"{len(runs)} run{'s' * (len(runs) > 1)} in {path}, {path.stat().st_size:,} bytes")
     if left_out:
-        console.print(f"{left_out} cells are stale or not as they were written, and left out", style="bold yellow")
+        warn([f"{left_out} cells are stale or not as they were written, and left out"])
     return 0
 
 
-def restore(file: Path, /, *, out: Out = Path("runs")) -> int:
+def restore(
+    file: Annotated[Path, Parameter(help="an archive that splitleak archive wrote: NAME.json.xz")],
+    /,
+    *,
+    out: Out = Path("runs"),
+) -> int:
     """Make folders of the runs that an archive holds, to be reported and compared; pictures are not in it."""
     for folder in restore_archive(file, out):
         say(str(folder))
@@ -98,8 +103,8 @@ def published(
 
 
 def compare(
-    first: Path,
-    second: Path,
+    first: Annotated[Path, Parameter(help="the folder of a run")],
+    second: Annotated[Path, Parameter(help="the folder of another, or of the same one later")],
     /,
     *,
     csv: Annotated[Path | None, Parameter(help="write every comparison to this file")] = None,
@@ -112,12 +117,11 @@ def compare(
     if csv:
         _write_comparison(comparison, csv)
     say(f"first: {first}, second: {second}")
-    for line in comparison.warnings:
-        console.print(Text(line, style="bold yellow"), soft_wrap=True)
+    warn(comparison.warnings)
     if comparison.changed:
-        console.print(terminal_table(comparison))
+        put(terminal_table(comparison))
     for line in comparison.summary:
-        console.print(Text(line), soft_wrap=True)
+        put(line)
     return 0
 
 

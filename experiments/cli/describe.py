@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from splitleak.experiments.cli.portrait import prose
 from splitleak.experiments.judge.flags import FLAGS
@@ -13,6 +12,7 @@ from splitleak.experiments.planning import plugins
 from splitleak.experiments.planning.study import read_study
 from splitleak.experiments.report.tables.cards import OURS, PUBLISHED, card_table
 from splitleak.experiments.report.tables.plugin import paragraphs
+from splitleak.experiments.report.terminal import Column, Sheet
 from splitleak.victims import models
 from splitleak.victims.cuts import WAYS, Cut
 from splitleak.victims.errors import unknown
@@ -22,33 +22,26 @@ from splitleak.victims.settings import Settings
 Kind = Literal["attacks", "defenses", "data", "tasks", "victims", "plans", "cards"]
 
 
-def listing(kind: Kind, plans: Path) -> Table:
+def listing(kind: Kind, plans: Path) -> Sheet:
     """Names and one line each; of cards the numbers."""
     if kind == "cards":
         return _cards()
-    table = Table(box=None, pad_edge=False)
-    table.add_column("name", no_wrap=True)
-    table.add_column("what it is")
-    for name, what in _rows(kind, plans):
-        table.add_row(name, what)
-    return table
+    return Sheet([Column("name"), Column("what it is", prose=True)], _rows(kind, plans))
 
 
-def _cards() -> Table:
+def _cards() -> Sheet:
     """What sources claim beside what we measured, attacks first."""
-    table = Table(box=None, pad_edge=False)
     shown = (PUBLISHED, OURS, "tolerance")
-    table.add_column("name", no_wrap=True)
-    for heading in shown:
-        table.add_column(heading)
-    for text in (card_table("attack", plugins.attack_classes()), card_table("defence", plugins.defense_classes())):
-        for line in text.lines:
-            facts = dict(zip(text.headings, line, strict=True))
-            table.add_row(line[0], *(escape(facts[heading]) for heading in shown))
-    return table
+    tables = (card_table("attack", plugins.attack_classes()), card_table("defence", plugins.defense_classes()))
+    rows = [
+        (line[0], *(dict(zip(text.headings, line, strict=True))[heading] for heading in shown))
+        for text in tables
+        for line in text.lines
+    ]
+    return Sheet([Column("name"), *(Column(heading, prose=True) for heading in shown)], rows)
 
 
-def _rows(kind: Kind, plans: Path) -> list[tuple[str, str]]:
+def _rows(kind: Kind, plans: Path) -> list[tuple[str, str | Text]]:
     if kind == "victims":
         return [
             *((name, of.summary) for name, of in architectures().items()),
@@ -73,19 +66,26 @@ def _first_comment(path: Path) -> str:
     return path.read_text().partition("\n")[0].removeprefix("# ")
 
 
-def cuts_table(model: str, cuts: list[Cut]) -> Table:
+def cuts_table(model: str, cuts: list[Cut]) -> Sheet:
     """Every valid cut of a network."""
-    table = Table("cut", "node", "release", "bytes", "edge multiply-adds", "edge share", box=None, pad_edge=False)
-    for cut in cuts:
-        shape = "x".join(map(str, cut.shape))
-        macs = f"{cut.edge_macs / 1e6:.1f} M"
-        table.add_row(cut.name, cut.node, shape, f"{cut.bytes:,}", macs, f"{cut.edge_share:.1%}")
+    rows = [
+        (
+            cut.name,
+            cut.node,
+            "x".join(map(str, cut.shape)),
+            f"{cut.bytes:,}",
+            f"{cut.edge_macs / 1e6:.1f} M",
+            f"{cut.edge_share:.1%}",
+        )
+        for cut in cuts
+    ]
+    numbers = (Column(name, right=True) for name in ("release", "bytes", "edge multiply-adds", "edge share"))
     way = f", {WAYS[cuts[0].way]}" if cuts else ": nowhere does a single tensor cross"
-    table.title = f"{model}: {len(cuts)} valid cuts{way}"
-    return table
+    title = f"{model}: {len(cuts)} valid cuts{way}"
+    return Sheet([Column("cut"), Column("node"), *numbers], rows, title)
 
 
-def explained(name: str | None) -> Table:
+def explained(name: str | None) -> Sheet:
     """What a validity flag means and what would lift it; all flags without a name.
 
     Raises:
@@ -93,11 +93,6 @@ def explained(name: str | None) -> Table:
     """
     if name is not None and name not in FLAGS:
         raise unknown("flag", name, FLAGS)
-    table = Table(box=None, pad_edge=False, show_lines=True)
-    table.add_column("flag", no_wrap=True)
-    table.add_column("what it means")
-    table.add_column("what would lift it")
-    for flag in FLAGS.values():
-        if name in (None, flag.name):
-            table.add_row(flag.name, flag.means, flag.remedy)
-    return table
+    columns = [Column("flag"), Column("what it means", prose=True), Column("what would lift it", prose=True)]
+    rows = [(flag.name, flag.means, flag.remedy) for flag in FLAGS.values() if name in (None, flag.name)]
+    return Sheet(columns, rows)

@@ -11,6 +11,7 @@ import torch
 from cyclopts import App, Parameter
 
 from splitleak.experiments.cli.display import Display
+from splitleak.experiments.cli.examples import EXAMPLES, epilogue
 from splitleak.experiments.cli.options import FAILED_CELLS, Device, RunFolder, console, device_of, say
 from splitleak.experiments.store.store import Store
 from splitleak.experiments.tools.deploy import Deployment
@@ -37,7 +38,11 @@ Delay = Annotated[float, Parameter(help="milliseconds added to what this side se
 Where = Annotated[str, Parameter(help="host:port; another host than 127.0.0.1 is open to the network")]
 Folder = Annotated[Path, Parameter(help="that splitleak deploy wrote")]
 
-live = App(name="live", help="Show a defence on a live wire: edge, interceptor and cloud, over TCP.")
+live = App(
+    name="live",
+    help="Show a defence on a live wire: edge, interceptor and cloud, over TCP.",
+    help_epilogue=epilogue(EXAMPLES["live"]),
+)
 
 
 def deploy(

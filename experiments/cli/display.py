@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from operator import itemgetter
 from types import TracebackType
@@ -27,6 +27,8 @@ from splitleak.experiments.run.schedule import Task
 SECONDS_BETWEEN_LINES = 10.0
 BAR = 16
 """Columns of the bar: with the numbers behind it, it fits 80."""
+LABEL = len("strongest so far") + 2
+"""Columns of what stands before a line."""
 HEADLINE = "psnr"
 PREPARING = Task("stage", "preparing", "preparing")
 """What this process does while no task runs."""
@@ -129,17 +131,33 @@ class Display(Audience):
         head.add_row(ProgressBar(self.cells, self.done, BAR), self._how_far())
         body = Table.grid(padding=(0, 2))
         body.add_column(no_wrap=True)
+        body.add_column(overflow="fold")
         at_work, leakage = tuple(self.at_work.items()), tuple(self.leakage.items())
-        for row, (task, text) in enumerate(at_work):
-            said = self.where + task.title + ("" if task.title.startswith(text) else f": {text}")
-            # a single one has room for a second line
-            body.add_row("at work" if row == 0 else "", Text(said, overflow="ellipsis", no_wrap=len(at_work) > 1))
-        room = max(1, self.console.height - len(at_work) - 5)
-        for row, (defence, reached) in enumerate(leakage[-room:]):
-            body.add_row("strongest so far" if row == 0 else "", _reached(defence, reached))
+        room = self.console.height - 4
+        said = [
+            self.where + task.title + ("" if task.title.startswith(text) else f": {text}") for task, text in at_work
+        ]
+        shown, room = self._fitting(said, room)
+        for row, line in enumerate(shown):
+            body.add_row("at work" if row == 0 else "", Text(line))
+        reached = [_reached(defence, by) for defence, by in reversed(leakage)]
+        latest, _ = self._fitting(reached, max(1, room - 1))
+        for row, line in enumerate(reversed(latest)):
+            body.add_row("strongest so far" if row == 0 else "", Text(line))
         if self.floor:
             body.add_row("" if leakage else "so far", _reached("the floor", self.floor))
         return Group(head, body)
+
+    def _fitting(self, texts: Sequence[str], room: int) -> tuple[list[str], int]:
+        """The first of them that fit into so many lines, and how many others there are; and the room left."""
+        width, shown = max(1, self.console.width - LABEL), list[str]()
+        for index, text in enumerate(texts):
+            left = room - len(Text(text).wrap(self.console, width))
+            if left < (index + 1 < len(texts)):  # a line for how many others there are
+                return [*shown, f"and {len(texts) - index} more"], room - 1
+            room = left
+            shown.append(text)
+        return shown, room
 
     def _how_far(self) -> str:
         elapsed = time.monotonic() - self.started
@@ -190,9 +208,9 @@ def _outcome(result: Record) -> str:
     return ", ".join(facts)
 
 
-def _reached(against: str, by: tuple[float, str]) -> Text:
+def _reached(against: str, by: tuple[float, str]) -> str:
     score, attack = by
-    return Text(f"{number(HEADLINE, score)}  {against}, by {attack}", overflow="ellipsis", no_wrap=True)
+    return f"{number(HEADLINE, score)}  {against}, by {attack}"
 
 
 def _roughly(seconds: float) -> str:

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from cyclopts import App
-
 Examples = Sequence[tuple[str, str]]
 """Commands, each with what it does."""
 
@@ -100,15 +98,8 @@ EXAMPLES: Mapping[str, Examples] = {
 }
 
 
-def add_examples(app: App) -> None:
-    """Give the application and its commands their examples."""
-    app.help_epilogue = _block(FIRST)
-    for command, examples in EXAMPLES.items():
-        app[command].help_epilogue = _block(examples)
-
-
-def _block(examples: Examples) -> str:
-    """Markdown."""
+def epilogue(examples: Examples) -> str:
+    """What a help ends with, in Markdown."""
     width = max(len(command) for command, _ in examples)
     lines = [f"{command:<{width}}  # {what}" for command, what in examples]
     return "\n".join(["Examples:", "", "```", *lines, "```"])

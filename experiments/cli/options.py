@@ -1,12 +1,13 @@
 """What the commands share: the terminal that they print to, options, and the code of a failure."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 from cyclopts import Parameter
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from splitleak.victims.errors import InvalidInputError
 
@@ -29,7 +30,8 @@ def _can_be_written(_: object, folder: Path) -> None:
         raise ValueError(f"{place} may not be written to; name a folder that may")
 
 
-RunFolder = Annotated[Path, Parameter(name="run")]
+RunFolder = Annotated[Path, Parameter(name="run", help="the folder of a run or a study, such as runs/quick")]
+Model = Annotated[str, Parameter(help="a torchvision network, timm:NAME, or file.py:function that returns yours")]
 Out = Annotated[
     Path, Parameter(help="folder of all runs and of the cache that they share", validator=_can_be_written)
 ]
@@ -37,6 +39,17 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda"], Parameter(help="where networks run; auto takes a GPU if there is one")
 ]
 Retry = Annotated[Literal["failed"] | None, Parameter(help="compute cells again that failed before")]
+
+
+def put(what: RenderableType, whole: bool = False) -> None:
+    """Print a table or a text: into a file or a pipe, or ``whole``, no line is broken, however long it is."""
+    console.print(what, soft_wrap=whole or not console.is_terminal, highlight=False, markup=False)
+
+
+def warn(lines: Iterable[str]) -> None:
+    """What a reader must know before any number."""
+    for line in lines:
+        console.print(line, style="bold yellow", soft_wrap=True, highlight=False, markup=False)
 
 
 def say(line: str) -> None:

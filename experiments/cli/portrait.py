@@ -4,16 +4,19 @@ import re
 from collections.abc import Iterable, Iterator
 
 from rich.console import Group
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from splitleak.experiments.planning import plugins
 from splitleak.experiments.report.tables.cards import SOURCE, card_facts
 from splitleak.experiments.report.tables.plugin import HEADINGS, paragraphs, plugin_facts, setting_rows
+from splitleak.experiments.report.terminal import Column, Sheet
 from splitleak.victims.data.base import Source
 from splitleak.victims.errors import unknown
 from splitleak.victims.settings import Settings
 from splitleak.victims.tasks.base import Task
+
+WRAPPED = ("type and range", "meaning")
+"""Columns of sentences, which may be broken."""
 
 
 def portrait(name: str) -> Group:
@@ -30,31 +33,30 @@ def portrait(name: str) -> Group:
     card = [] if issubclass(cls, Source | Task) else [fact for fact in card_facts(cls) if fact[0] != SOURCE]
     stated = ("", _grid(card)) if card else ()
     facts = _grid(plugin_facts(cls))
-    return Group(f"[bold]{name}[/bold]  {prose(first)}", *_spaced(more), "", facts, *stated, "", _settings_table(cls))
+    headline = Text.assemble((name, "bold"), "  ", prose(first))
+    return Group(headline, *_spaced(more), "", facts, *stated, "", _settings_table(cls))
 
 
-def _grid(facts: Iterable[tuple[str, str]]) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    for what, said in facts:
-        grid.add_row(f"[bold]{what}[/bold]", prose(said))
-    return grid
+def _grid(facts: Iterable[tuple[str, str]]) -> Sheet:
+    return Sheet(
+        [Column(""), Column("", prose=True)], [(Text(what, style="bold"), prose(said)) for what, said in facts]
+    )
 
 
-def _spaced(paragraphs: list[str]) -> Iterator[str]:
+def _spaced(paragraphs: list[str]) -> Iterator[str | Text]:
     for paragraph in paragraphs:
         yield from ("", prose(paragraph))
 
 
-def prose(text: str) -> str:
-    """A docstring's text for rich: what it quotes is a name."""
-    return re.sub(r"``(.+?)``", r"[cyan]\1[/cyan]", escape(text))
+def prose(text: str) -> Text:
+    """A docstring's text for rich: what it quotes is a name, and brackets are brackets."""
+    plain_and_quoted = re.split(r"``(.+?)``", text)
+    return Text.assemble(*((part, "cyan" if index % 2 else "") for index, part in enumerate(plain_and_quoted)))
 
 
-def _settings_table(cls: type[Settings]) -> Table | str:
+def _settings_table(cls: type[Settings]) -> Sheet | str:
     rows = setting_rows(cls)
     if not rows:
         return "no settings"
-    table = Table(*HEADINGS, box=None, pad_edge=False)
-    for name, bounds, default, meaning in rows:
-        table.add_row(name, escape(bounds), default, prose(meaning))
-    return table
+    columns = [Column(heading, prose=heading in WRAPPED) for heading in HEADINGS]
+    return Sheet(columns, [(name, bounds, default, prose(meaning)) for name, bounds, default, meaning in rows])

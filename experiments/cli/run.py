@@ -4,27 +4,22 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.table import Table
 
 from splitleak.experiments.cells.cell import Cell
 from splitleak.experiments.cli.display import Display
-from splitleak.experiments.cli.options import FAILED_CELLS, Device, Out, Retry, RunFolder, console, device_of, say
+from splitleak.experiments.cli.options import FAILED_CELLS, Device, Out, Retry, console, device_of, put, say, warn
+from splitleak.experiments.cli.report import put_report
+from splitleak.experiments.cli.study import put_study
 from splitleak.experiments.planning.names import CACHE, PLANS
 from splitleak.experiments.planning.study import Study, read_study
-from splitleak.experiments.report.figures import write_paper
-from splitleak.experiments.report.overview import terminal_overview, write_overview
-from splitleak.experiments.report.page import current_report, write_report
-from splitleak.experiments.report.tables.attacks import attack_table
-from splitleak.experiments.report.tables.attacks import terminal_table as terminal_attacks
-from splitleak.experiments.report.tables.matrix import terminal_table
-from splitleak.experiments.results.load import load_results
-from splitleak.experiments.results.member import MEMBERS, member_runs, read_members, write_members
+from splitleak.experiments.report.terminal import Column, Sheet
+from splitleak.experiments.results.member import write_members
 from splitleak.experiments.results.record import Record
 from splitleak.experiments.run.check import check_plan
 from splitleak.experiments.run.execute import RunWorkshop, run_cells, work_of
@@ -58,7 +53,7 @@ Tensorboard = Annotated[
 
 
 def run(
-    plan: str,
+    plan: Annotated[str, Parameter(help="a TOML file, or a built-in plan's name; splitleak list plans")],
     /,
     *,
     out: Out = Path("runs"),
@@ -118,25 +113,6 @@ def run(
     return FAILED_CELLS if display.failed else 0
 
 
-def report(
-    run_folder: RunFolder,
-    /,
-    *,
-    style: Annotated[
-        Literal["screen", "paper"],
-        Parameter(help="paper: also every figure for one and two columns, as PDF, SVG and PNG"),
-    ] = "screen",
-) -> int:
-    """Write a run's tables, figures and page again from its stored results; of a study, those of all its runs."""
-    study = (run_folder / MEMBERS).is_file()
-    (_print_study if study else _print_report)(run_folder, again=True)
-    if style == "paper":
-        for folder in member_runs(run_folder) if study else [run_folder]:
-            for file in write_paper(folder, load_results(folder)):
-                say(str(file))
-    return 0
-
-
 def _told(display: Display, curves: Curves | None) -> Callable[[Cell, Record, bool], None]:
     """What to call for each cell that is done."""
 
@@ -150,44 +126,15 @@ def _told(display: Display, curves: Curves | None) -> Callable[[Cell, Record, bo
 
 def _print_end(study: Study, out: Path, display: Display, computed: Counter[str], why: str) -> None:
     """How a run ended, and its report; ``why``: it ended before all cells were done, where some are left."""
-    console.print(display.summary(computed), highlight=False)
+    say(display.summary(computed))
     if left := display.cells - display.done:
-        console.print(f"{why}: {left} cells are left; the same command goes on with them", style="yellow")
+        warn([f"{why}: {left} cells are left; the same command goes on with them"])
     folder = out / study.name
     if study.single:
-        _print_report(folder, again=False)
+        put_report(folder, again=False)
     else:
         write_members(folder, study.text, {label: plan.name for label, plan in study.plans.items()})
-        _print_study(folder, again=False)
-
-
-def _print_report(run_folder: Path, again: bool) -> None:
-    page = (write_report if again else current_report)(run_folder)
-    results = load_results(run_folder)
-    # a single defence against many attacks reads down, not across
-    attacks = attack_table(results) if len(results.rows) == 1 else None
-    console.print(terminal_attacks(attacks) if attacks else terminal_table(results))
-    for row in results.rows:
-        if row.defence.match:
-            say(f"{row.defence.label}: {row.defence.match.text}")
-    _warn(results.notes)
-    say(f"report: {page.resolve()}")
-
-
-def _print_study(folder: Path, again: bool) -> None:
-    for run_folder in member_runs(folder):
-        (write_report if again else current_report)(run_folder)
-    members = read_members(folder)
-    page = write_overview(folder.name, folder, members)
-    console.print(terminal_overview(members))
-    _warn(f"{member.label}: {note}" for member in members for note in member.results.notes)
-    say(f"report: {page.resolve()}")
-
-
-def _warn(notes: Iterable[str]) -> None:
-    """What a reader must know before any number."""
-    for note in notes:
-        console.print(note, style="bold yellow", soft_wrap=True, highlight=False, markup=False)
+        put_study(folder, again=False)
 
 
 def _plan_file(plan: str) -> Path:
@@ -223,15 +170,12 @@ def _executor(name: str, workers: int | None, experiment: Run, store: Store) -> 
 def _print_dry_run(experiment: Run, store: Store) -> None:
     plan, searches = experiment.plan, experiment.searches
     missing = [cell for cell in experiment.cells if cell.result(experiment.folder) is None]
-    table = Table(
-        title=f"{plan.name}: {len(plan.defenses)} defences x {len(plan.attacks)} attacks x seeds {list(plan.seeds)}"
-    )
-    table.add_column("cell")
-    table.add_column("state")
+    title = f"{plan.name}: {len(plan.defenses)} defences x {len(plan.attacks)} attacks x seeds {list(plan.seeds)}"
+    rows = []
     for cell in experiment.cells:
         state = "to compute" if cell in missing else "stored"
-        table.add_row(cell.title, f"{state}, strength to be searched" if cell.defense.label in searches else state)
-    console.print(table)
+        rows.append((cell.title, f"{state}, strength to be searched" if cell.defense.label in searches else state))
+    put(Sheet([Column("cell"), Column("state")], rows, title))
     for entry in plan.defenses:
         if entry.found:
             say(f"{entry.label}: {entry.found.text}")
@@ -246,7 +190,7 @@ def _print_dry_run(experiment: Run, store: Store) -> None:
     ).values()
     counts = Counter(stage.label for stage in pending)
     stages = ", ".join(f"{count} {label}" for label, count in counts.items())
-    console.print(
+    say(
         f"{len(missing)} of {len(experiment.cells)} cells to compute; stages to compute: {stages or 'none'}; "
         f"about {sum(stage.expected_bytes() for stage in pending) / 1e9:.2f} GB of disk"
     )

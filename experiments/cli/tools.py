@@ -7,7 +7,19 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from splitleak.experiments.cli.display import Display
-from splitleak.experiments.cli.options import FAILED_CELLS, Device, Out, Retry, RunFolder, console, device_of, say
+from splitleak.experiments.cli.options import (
+    FAILED_CELLS,
+    Device,
+    Model,
+    Out,
+    Retry,
+    RunFolder,
+    console,
+    device_of,
+    put,
+    say,
+    warn,
+)
 from splitleak.experiments.cli.run import run
 from splitleak.experiments.planning.names import CACHE
 from splitleak.experiments.report.figures import save
@@ -31,7 +43,7 @@ Size = Annotated[int, Parameter(help="side of the images in pixels")]
 
 
 def profile(
-    model: str,
+    model: Model,
     /,
     *,
     weights: Annotated[str, Parameter(help="scratch, a torchvision weights name, or a file")] = SCRATCH,
@@ -61,19 +73,18 @@ def profile(
     profiled = Profile.of(request, out, device_of(device).type)
     with Display(console, profiled.cell_count) as display:
         profiled.run(Store(out / CACHE, device_of(device), display.stage), retry == "failed", display)
-    console.print(display.summary(), highlight=False)
+    say(display.summary())
     measured = profiled.measured()
     write_profile(measured, profiled.folder)
-    console.print(terminal_profile(measured))
-    for note in measured.notes:
-        console.print(note, style="yellow")
+    warn(measured.notes)
+    put(terminal_profile(measured))
     say(f"profile: {(profiled.folder / 'profile.png').resolve()}")
     return FAILED_CELLS if display.failed else 0
 
 
 def audit(
     *,
-    model: Annotated[str, Parameter(help="a torchvision network, timm:NAME, or file.py:function that returns yours")],
+    model: Model,
     cut: Annotated[str, Parameter(help="where it is split; splitleak cuts MODEL lists all places")],
     data: Annotated[str, Parameter(help="the path of a folder of photos, a zip or a CSV file; a data set's name")],
     weights: Annotated[str, Parameter(help="a file; a torchvision name; scratch: as they are made")] = SCRATCH,
@@ -92,7 +103,7 @@ def audit(
     """
     started = time.monotonic()
     request = AuditRequest(model, cut, data, weights, task, size, budget)
-    audited = Audit.of(request, out, device_of(device), console.print)
+    audited = Audit.of(request, out, device_of(device), say)
     for line in audited.lines:
         say(line)
     stored = audited.write(out)
@@ -140,7 +151,10 @@ def reconstruct(
     return 0
 
 
-def check(file: Path, /) -> int:
+def check(
+    file: Annotated[Path, Parameter(help="a Python file of attacks, defences or tasks, or a record file")],
+    /,
+) -> int:
     """Check the attacks and defences that a Python file defines, or a record file that is to be submitted.
 
     A record file (RUN.json.xz, as archive writes it) must be whole and sealed, hold all cells of its plan and their
@@ -154,8 +168,8 @@ def check(file: Path, /) -> int:
 
 
 def new(
-    kind: Literal["attack", "defense", "task"],
-    name: str,
+    kind: Annotated[Literal["attack", "defense", "task"], Parameter(help="what to write")],
+    name: Annotated[str, Parameter(help="what a plan will call it, in lower case: my_noise")],
     /,
     *,
     output: Annotated[Path | None, Parameter(help="the file to write; default: NAME.py here")] = None,

@@ -18,5 +18,12 @@ may be called so."""
 CACHE = "cache"
 """Folder, beside the runs, of the stages' results: runs share them."""
 
+MEMBERS = "study.json"
+"""In the folder of a study: which runs belong to it."""
+
+MAY_LOSE = (0.01, 0.03)
+"""Shares of utility that a defence may cost, where a plan does not say; beyond the last it is no longer comparable
+with those that leave the task intact."""
+
 PLANS = Path(__file__).parents[1] / "plans"
 """Folder of the built-in plans."""

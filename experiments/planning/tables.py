@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 
 from splitleak.experiments.planning.cards import Effort
+from splitleak.experiments.planning.names import MAY_LOSE
 from splitleak.experiments.planning.threat import Photos
 from splitleak.victims.data.parts import PHOTOS_PER_PERSON
 from splitleak.victims.errors import InvalidInputError
@@ -17,9 +18,6 @@ from splitleak.victims.training import WEIGHT_DECAY, OptimizerName
 
 PATIENCE = 3
 """Epochs: the validation loss of one of a few hundred photos rises now and then by luck, of three in a row seldom."""
-MAY_LOSE = (0.01, 0.03)
-"""Shares of utility that a defence may cost, where a plan does not say; beyond the last it is no longer comparable
-with those that leave the task intact."""
 PATIENT = (
     "epochs without a better validation loss after which the rate is lowered, and after as many again training ends; "
     "0: all epochs are trained, with a one-cycle rate"

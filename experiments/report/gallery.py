@@ -16,8 +16,8 @@ from splitleak.experiments.results.results import Results
 PICTURE_BYTES = 3_500_000
 """What the pictures of a gallery may take of a page; they are made smaller until they fit."""
 HEIGHTS, QUALITY = (96, 64, 48, 32), 82
-GLANCED, GLANCE_HEIGHT = 2, 160
-"""Photos shown at the head of the page, and their height in pixels at most."""
+GLANCED, GLANCE_HEIGHT = 8, 128
+"""Photos in a strip at the head of the page, and their height in pixels at most."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +77,26 @@ def uri(image: Image.Image, height: int) -> str:
 
 
 def glance(run: Path, results: Results) -> tuple[Picture, ...]:
-    """The photo, and what the strongest attack makes of it: undefended, behind the best defence, knowing nothing."""
-    if not (run / "targets.png").exists() or results.undefended is None:
+    """The photos, and what the strongest attack makes of them: at worst, behind the best defence, knowing nothing."""
+    reference, best = results.undefended, results.best.row if results.best else None
+    if not (run / "targets.png").exists() or reference is None:
         return ()
-    best, floor = results.best, results.undefended.floor
-    shown = [("rebuilt, undefended", results.undefended, results.undefended.strongest("psnr"))]
-    if best is not None and best.row is not None:
-        shown.append((f"rebuilt behind {best.row.defence.label}", best.row, best.row.strongest("psnr")))
-    if floor is not None:
-        shown.append(("knowing nothing", results.undefended, floor))
-    found = [Picture("the photo", "as the device sees it", _first(run / "targets.png"))]
+    attacked = [(row, group) for row in results.rows if (group := row.strongest("psnr"))]
+    worst = max(attacked, key=lambda pair: pair[1].scores["psnr"].mean, default=(reference, None))[0]
+    shown = [(f"worst: {_called(row, reference)}", row, row.strongest("psnr")) for row in (worst,)]
+    if best is not None and best is not worst:
+        shown.append((f"best: {_called(best, reference)}", best, best.strongest("psnr")))
+    shown.append(("knowing nothing", reference, reference.floor))
+    found = [Picture("the photos", "as the device sees them", _first(run / "targets.png"))]
     for name, row, group in shown:
         file = _file(run, group)
         if group and file:
             found.append(Picture(name, _facts(results, row, group), _first(file)))
     return tuple(found) if len(found) > 1 else ()
+
+
+def _called(row: DefenceRow, reference: DefenceRow) -> str:
+    return "undefended" if row is reference else row.defence.label
 
 
 def _facts(results: Results, row: DefenceRow, group: Group) -> str:

@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-from rich.text import Text
-
-from splitleak.experiments.report.figures import depth_figure
+from splitleak.experiments.report.figures.depth import depth_figure
 from splitleak.experiments.report.page import PAGE, alone, drawn, template
 from splitleak.experiments.report.tables import matched, matrix
 from splitleak.experiments.report.tables.files import write_all
 from splitleak.experiments.report.tables.table import ABSENT, FLAG, TextTable
+from splitleak.experiments.report.terminal import Column, Sheet
 from splitleak.experiments.report.verdict import verdict
 from splitleak.experiments.results.group import Group
 from splitleak.experiments.results.member import Member
@@ -131,23 +129,23 @@ def equal_utility(members: Sequence[Member]) -> TextTable | None:
     return TextTable(widest_first[0].name, ("victim", *headings), tuple(lines), about)
 
 
-def terminal_overview(members: Sequence[Member]) -> Table:
+def terminal_overview(members: Sequence[Member]) -> Sheet:
     """For a terminal, whose lines are short: what is worst of each victim."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("victim", overflow="fold")
-    for heading in ("release", "edge share", *(matrix.heading(name) for name in LEAKAGE_METRICS), "strongest"):
-        table.add_column(heading, justify="right")
+    headings = ("release", "edge share", *(matrix.heading(name) for name in LEAKAGE_METRICS), "strongest")
+    rows = []
     for member in members:
         scores = ((name, member.leakage(name)) for name in LEAKAGE_METRICS)
         strongest = member.strongest(LEAKAGE_METRICS[0])
-        table.add_row(
-            Text(member.label),
-            "x".join(map(str, member.cut.shape)),
-            f"{member.cut.edge_share:.1%}",
-            *(ABSENT if score is None else matrix.plus_minus(name, score, unit=False) for name, score in scores),
-            Text(_by(strongest) if strongest else ABSENT),
+        rows.append(
+            (
+                member.label,
+                "x".join(map(str, member.cut.shape)),
+                f"{member.cut.edge_share:.1%}",
+                *(ABSENT if score is None else matrix.plus_minus(name, score, unit=False) for name, score in scores),
+                _by(strongest) if strongest else ABSENT,
+            )
         )
-    return table
+    return Sheet([Column("victim"), *(Column(heading, right=True) for heading in headings)], rows)
 
 
 def _by(group: Group) -> str:

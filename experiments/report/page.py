@@ -28,8 +28,9 @@ from splitleak.experiments.report.tables import matched, matrix
 from splitleak.experiments.report.tables.attacks import attack_table
 from splitleak.experiments.report.tables.files import write_tables
 from splitleak.experiments.report.tables.found import found_table
+from splitleak.experiments.report.tables.heat import BEST, heat_map, measured
 from splitleak.experiments.report.tables.proved import PROVED_HEADINGS, proved
-from splitleak.experiments.report.verdict import verdict
+from splitleak.experiments.report.verdict import sentences
 from splitleak.experiments.results.csv import write_csv
 from splitleak.experiments.results.load import CELLS, cell_ids, load_results
 from splitleak.experiments.results.metrics import SHOWN_METRICS
@@ -53,19 +54,23 @@ def write_report(run: Path) -> Path:
         InvalidInputError: there is no run, or a cell's file cannot be read.
         ValueError: the cells do not share one victim.
     """
-    cell_ids(run)  # refuses a folder without a run before anything is written there
-    with alone(run):
-        return _write(run)
+    return reported(run, again=True)[0]
 
 
 def current_report(run: Path) -> Path:
     """The page as it is if nothing that it shows has changed since, else a new one; see ``write_report``."""
-    cell_ids(run)
+    return reported(run, again=False)[0]
+
+
+def reported(run: Path, again: bool) -> tuple[Path, Results]:
+    """The page with the results that it shows, written anew where they have changed, or ``again``."""
+    cell_ids(run)  # refuses a folder without a run before anything is written there
     page, made_of = run / PAGE, run / MADE_OF
     with alone(run):
-        if page.is_file() and made_of.is_file() and made_of.read_text() == _made_of(run):
-            return page
-        return _write(run)
+        results = load_results(run)
+        if again or not page.is_file() or not made_of.is_file() or made_of.read_text() != _made_of(run):
+            _write(run, results)
+    return page, results
 
 
 def alone(run: Path) -> BaseFileLock:
@@ -73,8 +78,7 @@ def alone(run: Path) -> BaseFileLock:
     return FileLock(run / f"{MADE_OF}.lock")
 
 
-def _write(run: Path) -> Path:
-    results = load_results(run)
+def _write(run: Path, results: Results) -> None:
     write_csv(results.frame, run / "results.csv")
     write_tables(results, run)
     folder = run / "figures"
@@ -86,10 +90,8 @@ def _write(run: Path) -> Path:
         save(grid_figure(run / "targets.png", grid), folder / f"grid_{grid.name}", "png")
     further = [(name, figure) for name, figure in further_figures(run, results) if figure is not None]
     figures = {name: drawn(figure, folder / name) for name, figure in further}
-    page = run / PAGE
-    page.write_text(_render(run, results, curves, figures), encoding="utf-8")
+    (run / PAGE).write_text(_render(run, results, curves, figures), encoding="utf-8")
     (run / MADE_OF).write_text(_made_of(run))
-    return page
 
 
 def _made_of(run: Path) -> str:
@@ -167,11 +169,12 @@ def _render(run: Path, results: Results, curves: Sequence[_Curve], figures: Mapp
     return template("page.html").render(
         results=results,
         title=next((cell.plan for cell in results.cells if cell.plan), run.name),
-        verdict=_emphasised(verdict(results)),
+        sentences=[_emphasised(sentence) for sentence in sentences(results)],
         glance=glance(run, results),
         holdings=_holdings(results),
         matrix=matrix,
-        rows=matrix.matrix_rows(results),
+        heat_maps=[heat_map(results, metric) for metric in measured(results)],
+        best_sign=BEST,
         caption=matrix.caption(results),
         cell_id=cell_id,
         details=details(results),

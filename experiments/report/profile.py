@@ -13,13 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
-from rich.table import Table
 from rich.text import Text
 
 from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.figures.style import DPI, GREY, INK, MARKERS, PALETTE, PAPER, STYLE, save
 from splitleak.experiments.report.tables.matrix import number, plus_minus
 from splitleak.experiments.report.tables.table import ABSENT
+from splitleak.experiments.report.terminal import Cell, Column, Sheet
 from splitleak.experiments.results.csv import write_rows
 from splitleak.experiments.results.frame import Scalar
 from splitleak.experiments.results.group import Group
@@ -125,7 +125,7 @@ def write_profile(profile: MeasuredProfile, folder: Path) -> None:
     save(profile_figure(profile), folder / "profile", "png", "svg")
 
 
-def terminal_profile(profile: MeasuredProfile) -> Table:
+def terminal_profile(profile: MeasuredProfile) -> Sheet:
     """A row per cut; the strongest attack of each is bold."""
     floor = _floor(profile)
     known = f" The mean image, known without looking: {number('psnr', floor.mean)}." if floor else ""
@@ -133,21 +133,21 @@ def terminal_profile(profile: MeasuredProfile) -> Table:
         f"{profile.sample}. PSNR in dB, mean ± half of the 95 % bootstrap interval over photos; "
         f"SSIM of the strongest attack (bold).{known}"
     )
-    table = Table(caption=Text(caption), box=None, pad_edge=False)
-    table.add_column("cut", overflow="fold")
-    for heading in ("release", "bytes", "edge", *profile.attacks, "SSIM"):
-        table.add_column(Text(heading), justify="right", no_wrap=True)
+    headings = ("release", "bytes", "edge", *profile.attacks, "SSIM")
+    rows: list[tuple[Cell, ...]] = []
     for cut in profile.cuts:
         ssim = cut.score(cut.strongest, "ssim")
-        table.add_row(
-            Text(cut.label),
-            cut.release,
-            bytes_text(cut.cut.bytes),
-            f"{cut.cut.edge_share:.1%}",
-            *(_table_score(cut, attack) for attack in profile.attacks),
-            number("ssim", ssim.mean) if ssim else ABSENT,
+        rows.append(
+            (
+                cut.label,
+                cut.release,
+                bytes_text(cut.cut.bytes),
+                f"{cut.cut.edge_share:.1%}",
+                *(_table_score(cut, attack) for attack in profile.attacks),
+                number("ssim", ssim.mean) if ssim else ABSENT,
+            )
         )
-    return table
+    return Sheet([Column("cut"), *(Column(heading, right=True) for heading in headings)], rows, caption=caption)
 
 
 def _table_score(cut: ProfiledCut, attack: str) -> Text:

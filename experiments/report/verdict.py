@@ -1,6 +1,6 @@
-"""What a run found, in one sentence with its numbers."""
+"""What a run found, in three sentences with their numbers: what leaks, the best defence and its price, how sure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.tables import matrix
@@ -11,16 +11,34 @@ from splitleak.experiments.results.results import Results
 
 
 def verdict(results: Results) -> str:
-    """What the run found, in one sentence with its numbers."""
+    """``sentences`` as one text."""
+    return " ".join(sentences(results))
+
+
+def sentences(results: Results) -> tuple[str, ...]:
+    """What leaks without a defence, which defence is best at what price, and how sure that is.
+
+    Fewer where less was measured.
+    """
     if not results.finished:
-        return "No cell finished: nothing was measured."
+        return ("No cell finished: nothing was measured.",)
     if not results.rebuilt:
-        return f"No photo was rebuilt; {_beyond_pixels(results)}."
+        return (f"No photo was rebuilt; {_beyond_pixels(results)}.", _how_sure(results))
     strongest = results.undefended.strongest("psnr") if results.undefended else None
     if strongest is None:
-        return f"Nothing was measured without a defence to compare with; {_least(results.rows)}."
+        found = _capital(_least(results.rows))
+        return ("Nothing was measured without a defence to compare with.", f"{found}.", _how_sure(results))
+    leaks = f"Undefended, {_rebuilds(results, strongest)}."
+    return (leaks, f"{_capital(_best_defence(results))}.", _how_sure(results))
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _how_sure(results: Results) -> str:
     common = f" {FLAG} Throughout: {', '.join(results.common_flags)}." if results.common_flags else ""
-    return f"Undefended, {_rebuilds(results, strongest)}; {_best_defence(results)}.{common}"
+    return f"How sure: {'; '.join([results.sample, *_equals(results)])}.{common}"
 
 
 def _defended(results: Results) -> list[DefenceRow]:
@@ -66,24 +84,36 @@ def _best_defence(results: Results) -> str:
             f"none of the {settings} leaks clearly less and stays within {points}: the least that does, "
             f"{best.row.defence.label}, cannot be told apart from none{seen}"
         )
-    lost = results.utility_lost(best.row)
     return (
         f"of the {settings}, {best.row.defence.label} leaks least within {points}: "
-        f"{matrix.ranged('psnr', best.place.leakage)} at {matrix.percent(best.row.utility)}"
-        f"{f' ({matrix.points(lost)} points)' if lost else ''}{_left(results, best.row)}"
-        f"{_doubt(results, best.row, best.row.strongest('psnr'))}{_equals(results)}"
+        f"{matrix.ranged('psnr', best.place.leakage)}{_left(results, best.row)}"
+        f"{_doubt(results, best.row, best.row.strongest('psnr'))}; it costs {', '.join(_price(results, best.row))}"
     )
 
 
-def _equals(results: Results) -> str:
+def _price(results: Results, row: DefenceRow) -> Iterator[str]:
+    """What a defence costs: utility in pairs with none, bytes, edge time."""
+    lost, reference = results.utility_lost(row), results.undefended
+    if row.utility:
+        paid = f" ({matrix.points(lost)} points)" if lost else ""
+        yield f"{results.utility_name} {matrix.percent(row.utility)}{paid}"
+    if row.bytes is not None and reference and reference.bytes is not None:
+        yield f"{matrix.thousands(row.bytes)} bytes per photo for {matrix.thousands(reference.bytes)}"
+    if row.edge_ratio is not None:
+        yield f"{matrix.decimals(row.edge_ratio)} times the edge time"
+
+
+def _equals(results: Results) -> Iterator[str]:
     """How many other defences may be as good as the best, and what difference would have been seen."""
+    best = results.best
+    if best is None or best.place.gain is None or best.place.gain.difference.high >= 0:
+        return  # no defence is called the best
     behind = [place.place.behind for place in results.ranking if place.place.behind]
     equal = [one for one in behind if not one.clear]
-    if not equal:
-        return ""
-    most = max(one.seen for one in equal)
-    others = "1 other defence" if len(equal) == 1 else f"{len(equal)} other defences"
-    return f"; {others} cannot be told apart from it (from {matrix.number('psnr', most)} on it could)"
+    if equal:
+        most = max(one.seen for one in equal)
+        others = "1 other defence" if len(equal) == 1 else f"{len(equal)} other defences"
+        yield f"{others} cannot be told apart from it (from {matrix.number('psnr', most)} on it could)"
 
 
 def _left(results: Results, row: DefenceRow) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from splitleak.experiments.judge.metrics.identity import TAR
 from splitleak.experiments.judge.scores import EAVESDROPPING, SIMILARITY, TASK_ACCURACY, TASK_UTILITY, USABLE_BITS
+from splitleak.experiments.planning.names import MEMBERS
 from splitleak.experiments.planning.tables import VictimTable
 from splitleak.experiments.results.load import (
     CELLS,
@@ -20,7 +21,7 @@ from splitleak.experiments.results.load import (
     write_listing,
     write_record,
 )
-from splitleak.experiments.results.member import MEMBERS, member_runs
+from splitleak.experiments.results.member import member_runs
 from splitleak.experiments.results.metrics import SHOWN_METRICS
 from splitleak.experiments.results.record import Record, last_line, migrate
 from splitleak.experiments.results.results import Results

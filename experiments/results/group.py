@@ -4,18 +4,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from splitleak.experiments.judge.metrics.identity import PERSONAL, person_means
 from splitleak.experiments.judge.statistics.different import Sample
-from splitleak.experiments.judge.statistics.interval import Array, Interval, interval, most_exposed
+from splitleak.experiments.judge.statistics.interval import Array, Interval, interval, intervals, most_exposed
 from splitleak.experiments.judge.statistics.matched import Setting
 from splitleak.experiments.planning.names import STRONGEST
 from splitleak.experiments.results.metrics import EXPOSED, LEAKAGE_METRICS, SHOWN_METRICS
 from splitleak.experiments.results.record import DefenceSetting, Record, Score
 
+K = TypeVar("K")
+V = TypeVar("V")
 Scored = Sequence[tuple[Record, Score]]
 """A score of some cells, each with its cell."""
 
@@ -46,6 +49,13 @@ def _sum(counts: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
     return dict(total.most_common())
 
 
+def once(known: dict[K, V], key: K, compute: Callable[[], V]) -> V:
+    """What was computed for the key before, or now."""
+    if key not in known:
+        known[key] = compute()
+    return known[key]
+
+
 def mean_of_known(values: Iterable[float | None]) -> float | None:
     """The mean of what was measured; None where nothing was."""
     known = [value for value in values if value is not None]
@@ -58,10 +68,18 @@ class Group:
 
     cells: tuple[Record, ...]
 
-    @property
+    @cached_property
     def finished(self) -> tuple[Record, ...]:
         """The cells that were measured, in the plan's order of seeds."""
         return tuple(cell for cell in self.cells if cell.ok)
+
+    @cached_property
+    def _known(self) -> dict[tuple[str | int | None, ...], Interval | None]:
+        return {}
+
+    @cached_property
+    def _samples(self) -> dict[tuple[str, str | None], Sample | None]:
+        return {}
 
     @property
     def column(self) -> str:
@@ -91,19 +109,37 @@ class Group:
     @cached_property
     def scores(self) -> Mapping[str, Interval]:
         """Each shown metric over all seeds and images that were measured."""
+        self._pool_together()
         pooled = {metric: self.pooled(metric) for metric in SHOWN_METRICS}
         return {metric: score for metric, score in pooled.items() if score is not None}
 
-    @property
+    @cached_property
     def every_score(self) -> Mapping[str, Interval]:
         """Each metric over all seeds and images, shown or not, and of the suite the oracle's."""
-        found = {metric: self.scores.get(metric) or self.pooled(metric) for metric in self.metrics}
+        self._pool_together()
+        found = {metric: self.pooled(metric) for metric in self.metrics}
         found |= {f"oracle_{metric}": score for metric, score in self.oracle.items()}
         found |= {f"{metric}{EXPOSED}": self.most_exposed(metric) for metric in LEAKAGE_METRICS}
         return {metric: score for metric, score in found.items() if score is not None}
 
+    def _pool_together(self) -> None:
+        """What ``pooled`` would tell of metrics of the same photos, all at once."""
+        alike: dict[tuple[tuple[int, ...], bytes | None], dict[str, Sample]] = {}
+        for metric in self.metrics:
+            if sample := self.sample(metric):
+                who = None if sample.groups is None else np.asarray(sample.groups).tobytes()
+                alike.setdefault((sample.values.shape, who), {})[metric] = sample
+        for samples in alike.values():
+            values, groups = zip(*samples.values(), strict=True)
+            pooled = intervals(values, groups)
+            for metric, score in zip(samples, pooled, strict=True):
+                self._known.setdefault(("pooled", metric, None), score)
+
     def pooled(self, metric: str, first: int | None = None) -> Interval | None:
         """A metric over all seeds and images that were measured, or over each seed's ``first`` images."""
+        return once(self._known, ("pooled", metric, first), lambda: self._pooled(metric, first))
+
+    def _pooled(self, metric: str, first: int | None) -> Interval | None:
         scored = [(cell, cell.metrics[metric]) for cell in self.finished if metric in cell.metrics]
         if first is not None:
             scored = [(cell, score.model_copy(update={"values": score.values[:first]})) for cell, score in scored]
@@ -112,7 +148,7 @@ class Group:
     def most_exposed(self, metric: str) -> Interval | None:
         """The mean over the tenth of the images that leak most, over all seeds; None where not measured."""
         sample = self.sample(metric)
-        return None if sample is None else most_exposed(*sample)
+        return once(self._known, ("exposed", metric), lambda: None if sample is None else most_exposed(*sample))
 
     @cached_property
     def oracle(self) -> Mapping[str, Interval]:
@@ -153,6 +189,9 @@ class Group:
 
     def sample(self, metric: str, control: str | None = None) -> Sample | None:
         """Like ``table``, with the groups of the photos."""
+        return once(self._samples, (metric, control), lambda: self._sample(metric, control))
+
+    def _sample(self, metric: str, control: str | None) -> Sample | None:
         found = [
             (cell, cell.metrics if control is None else cell.controls.get(control, {})) for cell in self.finished
         ]
@@ -236,6 +275,13 @@ class DefenceRow:
         other people, else the first attack that aims at it, else the suite or the first attack; under the threat that
         knows most.
         """
+        return once(self._strongest, metric, lambda: self._found(metric))
+
+    @cached_property
+    def _strongest(self) -> dict[str, Group | None]:
+        return {}
+
+    def _found(self, metric: str) -> Group | None:
         groups = [group for group in self.groups.values() if not group.floor and metric in group.scores]
         suites = [group for group in groups if group.suite]
         if metric in LEAKAGE_METRICS:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from splitleak.experiments.planning.tables import MAY_LOSE
+from splitleak.experiments.planning.names import MAY_LOSE
 from splitleak.experiments.results.record import Record, migrate
 from splitleak.experiments.results.results import Results
 from splitleak.experiments.store.integrity import file_digest, replace_if_other, write_atomically

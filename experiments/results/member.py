@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splitleak.experiments.judge.statistics.interval import Interval
+from splitleak.experiments.planning.names import MEMBERS
 from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.planning.study import cut_of
 from splitleak.experiments.results.group import Group
@@ -15,7 +16,6 @@ from splitleak.experiments.results.results import Results
 from splitleak.experiments.store.integrity import replace_if_other
 from splitleak.victims.cuts import Cut
 
-MEMBERS = "study.json"
 """File in a study's folder: its victims, and the folder of each one's run beside it."""
 
 

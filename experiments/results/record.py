@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from splitleak.experiments.judge.metrics.bounds import Bounds
+from splitleak.experiments.judge.metrics.seen import Probe
 from splitleak.experiments.planning.match import Found
 from splitleak.experiments.planning.threat import Photos, Threat
-from splitleak.experiments.stages.probe import Probe
 from splitleak.experiments.store.provenance import Made
 
 SCHEMA = 2

@@ -13,10 +13,9 @@ from splitleak.experiments.judge.statistics.interval import Array, Interval
 from splitleak.experiments.judge.statistics.matched import needed
 from splitleak.experiments.judge.statistics.pareto import pareto
 from splitleak.experiments.judge.statistics.relative import relative
-from splitleak.experiments.planning.names import STRONGEST, UNDEFENDED
-from splitleak.experiments.planning.tables import MAY_LOSE
+from splitleak.experiments.planning.names import MAY_LOSE, STRONGEST, UNDEFENDED
 from splitleak.experiments.results.frame import Row, pooled_rows, rows_of
-from splitleak.experiments.results.group import DefenceRow, Group
+from splitleak.experiments.results.group import DefenceRow, Group, once
 from splitleak.experiments.results.metrics import LEAKAGE_METRICS, SHOWN_METRICS
 from splitleak.experiments.results.ranked import Family, Ranked, families_of, ranked
 from splitleak.experiments.results.record import DefenceSetting, Record, Victim
@@ -53,7 +52,7 @@ class Results:
         """The network that all cells attack; None where there are no cells."""
         return self.cells[0].victim if self.cells else None
 
-    @property
+    @cached_property
     def finished(self) -> tuple[Record, ...]:
         """The measured cells."""
         return tuple(cell for cell in self.cells if cell.ok)
@@ -83,17 +82,17 @@ class Results:
         """The long table: a row for every fact of every cell, then for every score of a setting over its seeds."""
         return tuple(_long(self))
 
-    @property
+    @cached_property
     def made(self) -> tuple[Made, ...]:
         """With what the cells' stages were computed: one where all were computed alike."""
         return together(made for cell in self.cells for made in cell.made)
 
-    @property
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
         """All seeds of the plan, in its order."""
         return tuple(dict.fromkeys(cell.seed for cell in self.cells))
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """The suite's choice, then the attacks in the order of the plan."""
         ordered = sorted(self.cells, key=lambda cell: cell.attack.name != STRONGEST)
@@ -113,7 +112,7 @@ class Results:
             for columns in found.values()
         )
 
-    @property
+    @cached_property
     def undefended(self) -> DefenceRow | None:
         """The reference, where the plan has one."""
         return next((row for row in self.rows if row.defence.name == UNDEFENDED), None)
@@ -252,10 +251,16 @@ class Results:
 
     def relative(self, row: DefenceRow, group: Group) -> Interval | None:
         """How much of what the same attack gains over the floor without a defence it still gains, by PSNR."""
-        reference = self.undefended
+        return once(self._relatives, (row.defence.label, group.column), lambda: self._relative(row, group))
+
+    @cached_property
+    def _relatives(self) -> dict[tuple[str, str], Interval | None]:
+        return {}
+
+    def _relative(self, row: DefenceRow, group: Group) -> Interval | None:
+        reference, defended = self.undefended, group.table("psnr")
         if reference is None or row is reference or group.floor or group.column not in reference.groups:
             return None
-        defended = group.table("psnr")
         undefended = _like(defended, reference.groups[group.column].table("psnr"))
         floor = _like(defended, reference.floor.table("psnr") if reference.floor else None)
         if defended is None or undefended is None or floor is None:
@@ -284,12 +289,12 @@ class Results:
         """Whether what is left of the utility cannot be told from guessing: such a setting is no choice."""
         return row.utility is not None and self.chance is not None and row.utility.low <= self.chance
 
-    @property
+    @cached_property
     def chance(self) -> float | None:
         """The utility of guessing."""
         return next((cell.utility.chance for cell in self.finished if cell.utility), None)
 
-    @property
+    @cached_property
     def utility_name(self) -> str | None:
         """The metric of the task; None where the victim has none."""
         return next((cell.utility.metric for cell in self.finished if cell.utility), None)

@@ -13,6 +13,7 @@ from torch import Tensor
 from splitleak.attacks.mixture import patterns_added
 from splitleak.defenses.base import Guarantee
 from splitleak.experiments.judge.metrics.epsilon import audited_epsilon
+from splitleak.experiments.judge.metrics.seen import Probe
 from splitleak.experiments.stages.attack import EdgeDevice
 from splitleak.experiments.stages.protect import ProtectStage
 from splitleak.experiments.store.key import Stage
@@ -27,26 +28,6 @@ PLACED = 0.01
 """Share of a release by which it may depend on the photo's place in the batch: sums are rounded in another order."""
 STRETCHES = (10.0, 1000.0)
 """Features are multiplied with these: where a sensitivity is enforced, the larger moves the release no further."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What was seen of a device from outside, on some photos of the validation part.
-
-    ``absent``: what is sent is bit for bit what the undefended device sends. ``frozen``: noise is claimed, but two
-    sends of a photo are the same; or, claimed or not, what is added is the same for all photos, or for all that
-    stand in one place of a batch. ``patterns``: how many there are where a device that draws at random only picks
-    which of a few it adds to the photo's features, see ``patterns_added``; 0 elsewhere. ``unbounded``: an epsilon is
-    claimed for a query, but what is sent moves as far as the features do. ``epsilon_at_least``: what an adversary
-    proves about an epsilon that is claimed for a query, see ``audited_epsilon``; above the claim, the claim is
-    false. None where none is claimed.
-    """
-
-    absent: bool = False
-    frozen: bool = False
-    patterns: int = 0
-    unbounded: bool = False
-    epsilon_at_least: float | None = None
 
 
 @dataclass(frozen=True)

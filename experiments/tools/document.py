@@ -29,7 +29,8 @@ from matplotlib.figure import Figure
 from splitleak.experiments.planning.plan import parse_plan
 from splitleak.experiments.planning.published import published_figures
 from splitleak.experiments.planning.study import cut_of
-from splitleak.experiments.report.figures import cost_figure, depth_figure, save, tradeoff
+from splitleak.experiments.report.figures import cost_figure, save, tradeoff
+from splitleak.experiments.report.figures.depth import depth_figure
 from splitleak.experiments.report.overview import overview_tables
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.tables.files import tables

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import ndtr, stdtrit
-from scipy.stats import false_discovery_control
 
 from splitleak.experiments.judge.rules import FALSE_DISCOVERIES, LEVEL, POWER
 from splitleak.experiments.judge.statistics.groups import Groups, Sizes, numbered, totals
@@ -88,6 +87,8 @@ def beyond_noise(p_values: Sequence[float]) -> tuple[Array, npt.NDArray[np.bool_
     At most 5 % of the changes found are none, on average and however many were compared (Benjamini and Hochberg,
     1995; proved where they are independent, and found to hold where changes share their photos).
     """
+    from scipy.stats import false_discovery_control  # takes long to import, and only a comparison of runs needs it
+
     adjusted: Array = false_discovery_control(p_values) if p_values else np.empty(0)
     return adjusted, adjusted <= FALSE_DISCOVERIES
 

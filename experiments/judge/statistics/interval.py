@@ -1,12 +1,12 @@
 """Intervals by the bootstrap over people and seeds."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from splitleak.experiments.judge.rules import EXPOSED, LEVEL
 from splitleak.experiments.judge.statistics.groups import Groups, Sizes, numbered, totals
@@ -14,6 +14,8 @@ from splitleak.experiments.judge.statistics.groups import Groups, Sizes, numbere
 Array = npt.NDArray[np.float64]
 
 RESAMPLES = 2000
+LOOKED_AT = 3 * EXPOSED
+"""The share of the photos, those that leak most, among which the exposed ones are in nearly every resample."""
 CHUNK = 2_000_000
 """Weights that are held at once: 16 MB."""
 
@@ -37,8 +39,16 @@ def interval(values: npt.ArrayLike, groups: npt.ArrayLike | None = None, resampl
     Raises:
         ValueError: no values, values that are not finite, or photos without a group.
     """
-    table = _table(values)
-    return around(float(table.mean()), resampled([table], [groups], resamples)[0])
+    return intervals([values], [groups], resamples)[0]
+
+
+def intervals(
+    values: Sequence[npt.ArrayLike], groups: Sequence[npt.ArrayLike | None], resamples: int = RESAMPLES
+) -> list[Interval]:
+    """``interval`` of each of several tables of the same seeds, which is quicker than one after the other."""
+    tables = [_table(one) for one in values]
+    drawn = resampled(tables, groups, resamples)
+    return [around(float(table.mean()), means) for table, means in zip(tables, drawn, strict=True)]
 
 
 def around(mean: float, resamples: Array) -> Interval:
@@ -65,15 +75,19 @@ def most_exposed(values: npt.ArrayLike, groups: npt.ArrayLike | None = None, res
     order = photos.argsort()[::-1]
     ranked, owner = photos[order] - photos.mean(), numbered(groups, len(photos))[order]
 
+    count = int(owner.max()) + 1
+    sizes = totals(np.ones(len(owner)), owner, count)
+
     def tail(weights: Array) -> Array:
         """Of weights (k, groups) of the groups, (k,)."""
-        each = weights[:, owner]
-        whole = EXPOSED * each.sum(1, keepdims=True)
+        whole, first = EXPOSED * (weights @ sizes)[:, None], min(len(owner), 2 + int(LOOKED_AT * len(owner)))
+        each = weights[:, owner[:first]]
+        if (each.sum(1, keepdims=True) < whole).any():  # a heavy person is among the others
+            first, each = len(owner), weights[:, owner]
         inside = np.clip(whole - (each.cumsum(1) - each), 0, each)
-        of: Array = (inside @ ranked) / inside.sum(1)
+        of: Array = (inside @ ranked[:first]) / inside.sum(1)
         return of
 
-    count = int(owner.max()) + 1
     base = float(photos.mean())  # of deviations: equal values stay exactly equal
     mean = exposed(photos)
     drawn = base + np.concatenate([tail(weights) for weights in _group_weights(count, resamples)])
@@ -118,18 +132,14 @@ def resampled(
     count = 1 + max(int(owner.max()) for owner in owners)
     seed_weights = _seed_weights(len(tables[0]), resamples)
     moved = [table.mean() + seed_weights @ (table.mean(1) - table.mean()) for table in tables]
-    read = [_mean_deviation(table, owner, count) for table, owner in zip(tables, owners, strict=True)]
-    parts = [np.stack([deviation(weights) for deviation in read]) for weights in _group_weights(count, resamples)]
-    means_drawn: Array = np.concatenate(parts, axis=1) + np.stack(moved)
+    pairs = list(zip(tables, owners, strict=True))
+    summed = np.stack([totals(table.mean(0) - table.mean(), owner, count) for table, owner in pairs], axis=1)
+    photos = np.stack([totals(np.ones(len(owner)), owner, count) for owner in owners], axis=1)
+    both, wider = np.hstack([summed, photos]), np.array([_small_sample(owner) for owner in owners])
+    parts = [np.split((weights @ both).T, 2) for weights in _group_weights(count, resamples)]  # the weights are many
+    drawn = np.concatenate([moves / counted for moves, counted in parts], axis=1)
+    means_drawn: Array = wider[:, None] * drawn + np.stack(moved)
     return means_drawn
-
-
-def _mean_deviation(table: Array, owner: Groups, count: int) -> Callable[[Array], Array]:
-    """From weights (k, groups) to how far the mean is from that of equal weights, (k,)."""
-    deviation = table.mean(0) - table.mean()  # equal values stay exactly equal
-    summed, photos = totals(deviation, owner, count), totals(np.ones(len(owner)), owner, count)
-    wider = _small_sample(owner)
-    return lambda weights: wider * (weights @ summed) / (weights @ photos)
 
 
 def _small_sample(owner: Groups) -> float:
@@ -137,7 +147,7 @@ def _small_sample(owner: Groups) -> float:
     if len(owner) == 1:
         return 1.0
     sizes, quantile = Sizes.of(owner), (1 + LEVEL) / 2
-    student = float(stats.t.ppf(quantile, sizes.freedom) / stats.norm.ppf(quantile))
+    student = float(stdtrit(sizes.freedom, quantile) / ndtri(quantile))
     return student * float(np.sqrt((1 + sizes.shares) / sizes.understated))
 
 

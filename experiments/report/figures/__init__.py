@@ -1,7 +1,6 @@
 """The figures of a run, each a function of its results that returns a matplotlib figure."""
 
 from splitleak.experiments.report.figures.cost import cost_figure
-from splitleak.experiments.report.figures.depth import depth_figure
 from splitleak.experiments.report.figures.files import further_figures, write_paper
 from splitleak.experiments.report.figures.inside import Decoded, inside_figure, opened_figure
 from splitleak.experiments.report.figures.strips import Grid, Strip, grid_figure, grids
@@ -20,7 +19,6 @@ __all__ = [
     "Strip",
     "Style",
     "cost_figure",
-    "depth_figure",
     "further_figures",
     "grid_figure",
     "grids",

@@ -23,7 +23,7 @@ from splitleak.experiments.report.figures.points import (
 )
 from splitleak.experiments.report.figures.style import INK, SCREEN, Style
 from splitleak.experiments.report.figures.tradeoff import leakage_label, show_in_unit
-from splitleak.experiments.report.tables.matrix import number
+from splitleak.experiments.report.tables.matrix import number, possible
 from splitleak.experiments.results.group import DefenceRow
 from splitleak.experiments.results.results import Results
 
@@ -91,7 +91,7 @@ def _point(results: Results, row: DefenceRow, cost: Cost, metric: str) -> Point 
     if strongest is None or spent is None:
         return None
     flagged = bool(results.raised(row.defence, strongest.column))
-    return Point(exactly(spent), strongest.scores[metric], row.defence.strength_text, flagged)
+    return Point(exactly(spent), possible(metric, strongest.scores[metric]), row.defence.strength_text, flagged)
 
 
 def _draw_floor(panels: Sequence[Axes], floor: Interval, metric: str, style: Style) -> list[Note]:

@@ -85,15 +85,22 @@ class Note:
     places: tuple[dict[str, Any], ...]
     needed: bool = False
 
-    def settle(self, inside: Bbox, *avoids: Sequence[Bbox]) -> Bbox | None:
-        """Move to the first place clear of the first ``avoids``, or else of the next; None if none is."""
+    def settle(self, inside: Bbox, *avoids: Array) -> Bbox | None:
+        """Move to the first place clear of the first ``avoids``, or else of the next; None if none is.
+
+        ``avoids``: boxes (n, 4), each from its left and lower end to its right and upper one.
+        """
+        tried = []
+        for place in self.places:
+            self.text.set(**place)
+            tried.append(self.text.get_window_extent())
         for avoid in avoids:
-            for place in self.places:
-                self.text.set(**place)
-                box = self.text.get_window_extent()
-                held = inside.contains(box.x0, box.y0) and inside.contains(box.x1, box.y1)
-                if held and not any(box.overlaps(other) for other in avoid):
-                    return box
+            for place, box in zip(self.places, tried, strict=True):
+                if inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1:
+                    beside = (avoid[:, 0] > box.x1) | (avoid[:, 2] < box.x0)
+                    if (beside | (avoid[:, 1] > box.y1) | (avoid[:, 3] < box.y0)).all():
+                        self.text.set(**place)
+                        return box
         if self.needed:
             self.text.set(**self.places[0])
             return self.text.get_window_extent()
@@ -237,7 +244,7 @@ def draw_legend(
     figure: Figure, curves: Sequence[Curve], style: Style, *further: tuple[Line2D, str], grey: str = WORSE
 ) -> None:
     """Below the panels; grey curves share a line, which says what they are."""
-    columns = 2 if figure.get_figwidth() < 6 else 3
+    columns = 2 if figure.get_figwidth() < 6 else 3 if figure.get_figwidth() < 9 else 4
     room = figure.get_figwidth() / columns - 5 * style.small_size / 72  # beside the handle
     others = [curve for curve in curves if curve.colour == GREY]
     named = [(curve.handle, curve.label) for curve in curves if curve.colour != GREY]
@@ -273,17 +280,23 @@ AROUND = tuple(
 """Where the label of a point may stand: offset in points, and alignment."""
 
 
-def place_labels(axes: Axes, curves: Sequence[Curve], notes: Sequence[Note]) -> None:
+def place_labels(axes: Axes, curves: Sequence[Curve], notes: Sequence[Note], named: bool = False) -> None:
     """Write each coloured point's strength beside it, clear of markers, lines and other labels.
 
-    The figure's layout must have been made: it decides where the points are. A strength for which there is no room is
-    left out; the matrix names every setting.
+    ``named``: then the name of each curve beside its last point, where there is room; the legend has all.
+
+    The figure's layout must have been made: it decides where the points are, and stays as it is from here on. A
+    strength for which there is no room is left out; the matrix names every setting.
     """
+    if axes.figure:
+        axes.get_figure(root=True).set_layout_engine("none")  # type: ignore[union-attr]
     inside = axes.get_window_extent()
-    solid = [
-        _box(axes.transData.transform(point.place), curve.marker_radius) for curve in curves for point in curve.points
+    markers = [
+        _boxes(axes.transData.transform([point.place]), curve.marker_radius)
+        for curve in curves
+        for point in curve.points
     ]
-    lines = _lines(axes)
+    solid, lines = np.concatenate([NOTHING, *markers]), _lines(axes)
     strengths = [
         point_label(axes, point, curve.colour)
         for curve in curves
@@ -291,10 +304,15 @@ def place_labels(axes: Axes, curves: Sequence[Curve], notes: Sequence[Note]) -> 
         for point in curve.points
         if point.text
     ]
-    for note in (*notes, *strengths):
-        avoids = (solid + lines, solid) if note.needed else (solid + lines,)
-        if box := note.settle(inside, *avoids):
-            solid.append(box)
+    names = [
+        point_label(axes, replace(curve.points[-1], text=curve.label), curve.colour)
+        for curve in curves
+        if named and curve.colour != GREY
+    ]
+    for note in (*notes, *strengths, *names):
+        everything = np.concatenate([solid, lines])
+        if box := note.settle(inside, *((everything, solid) if note.needed else (everything,))):
+            solid = np.vstack([solid, box.extents])
 
 
 def point_label(axes: Axes, point: Point, colour: str) -> Note:
@@ -309,20 +327,24 @@ def haloed(text: Text) -> Text:
     return text
 
 
-def _lines(axes: Axes) -> list[Bbox]:
-    """All curves, guides and bars as small boxes, in pixels of the figure."""
+NOTHING: Array = np.empty((0, 4))
+
+
+def _lines(axes: Axes) -> Array:
+    """All curves, guides and bars as small boxes (n, 4), in pixels of the figure."""
     drawn = [line for line in axes.lines if line.get_linestyle() != "None"]
     paths = [line.get_transform().transform(line.get_xydata()) for line in drawn]
     for bars in axes.collections:
         if isinstance(bars, LineCollection):
             paths += [axes.transData.transform(segment) for segment in bars.get_segments()]
-    boxes = []
+    boxes = [NOTHING]
     for path in paths:
         for start, end in pairwise(path):
-            steps = np.linspace(0, 1, 2 + int(np.hypot(*(end - start)) / 5))
-            boxes += [_box(start + step * (end - start), 1.5) for step in steps]
-    return boxes
+            steps = np.linspace(0, 1, 2 + int(np.hypot(*(end - start)) / 5))[:, None]
+            boxes.append(_boxes(start + steps * (end - start), 1.5))
+    return np.concatenate(boxes)
 
 
-def _box(centre: Array, radius: float) -> Bbox:
-    return Bbox([centre - radius, centre + radius])
+def _boxes(centres: Array, radius: float) -> Array:
+    """(n, 4) around centres (n, 2)."""
+    return np.hstack([centres - radius, centres + radius])

@@ -1,7 +1,7 @@
 """What all figures look like, on a screen and in a paper, and how they are written."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,8 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999933", "#8C6BB1")
@@ -92,7 +94,7 @@ class Style:
         return self.wide < 5
 
 
-SCREEN = Style("screen", width=5.2, height=5.6, wide=7.2, type_size=9, small_size=8, titled=True, background=PAPER)
+SCREEN = Style("screen", width=10.0, height=5.2, wide=10.0, type_size=9, small_size=8, titled=True, background=PAPER)
 SINGLE = Style("single", width=3.3, height=3.9, wide=3.3, type_size=8, small_size=7)
 DOUBLE = Style("double", width=6.9, height=4.6, wide=6.9, type_size=8, small_size=7)
 PRINTED = (SINGLE, DOUBLE)
@@ -102,9 +104,19 @@ PRINTED = (SINGLE, DOUBLE)
 def save(figure: Figure, stem: Path, *formats: str, dpi: int = DPI) -> list[Path]:
     """Write the figure as ``stem`` in each format, such as ``png`` and ``svg``; returns the files."""
     files = [stem.with_name(f"{stem.name}.{suffix}") for suffix in formats]
+    before = figure.dpi
     with mpl.rc_context(STYLE):
         for file, suffix in zip(files, formats, strict=True):
-            # The date would make each file differ.
-            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix)
-            figure.savefig(file, dpi=dpi, metadata=metadata)
+            figure.set_dpi(dpi)
+            canvas, options = CANVASES[suffix]
+            getattr(canvas(figure), f"print_{suffix}")(file, **options)  # ``savefig`` would draw everything twice
+    figure.set_dpi(before)
+    FigureCanvasAgg(figure)
     return files
+
+
+CANVASES: Mapping[str, tuple[type[Any], dict[str, Any]]] = {
+    "png": (FigureCanvasAgg, {}),
+    "svg": (FigureCanvasSVG, {"metadata": {"Date": None}}),  # a date would make each file differ
+    "pdf": (FigureCanvasPdf, {"metadata": {"CreationDate": None}}),
+}

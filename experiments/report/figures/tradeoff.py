@@ -27,8 +27,9 @@ from splitleak.experiments.report.figures.points import (
 )
 from splitleak.experiments.report.figures.style import GREY, INK, SCREEN, Style
 from splitleak.experiments.report.tables.matched import points_lost
-from splitleak.experiments.report.tables.matrix import FORMATS, PARETO, number
+from splitleak.experiments.report.tables.matrix import FORMATS, PARETO, number, possible
 from splitleak.experiments.results.group import DefenceRow
+from splitleak.experiments.results.metrics import LEAKAGE_METRICS
 from splitleak.experiments.results.results import Results
 
 RING = 10.5
@@ -50,11 +51,11 @@ class Scale:
         strongest = row.strongest(metric)
         if strongest is None:
             return None
-        leakage, text = strongest.scores[metric], row.defence.strength_text
+        leakage, text = possible(metric, strongest.scores[metric]), row.defence.strength_text
         flagged = bool(results.raised(row.defence, strongest.column))
         if self.utility and row.utility:
-            possible = (100 * min(max(share, 0), 1) for share in row.utility)
-            return Point(leakage, Interval(*possible), text, flagged)
+            shares = (100 * min(max(share, 0), 1) for share in row.utility)
+            return Point(leakage, Interval(*shares), text, flagged)
         if not self.utility and row.bytes is not None:
             return Point(leakage, exactly(row.bytes), text, flagged)
         return None
@@ -99,7 +100,7 @@ def tradeoff(results: Results, metric: str, style: Style = SCREEN) -> Figure | N
         notes = _draw_baselines(axes, results, scale, metric, style) + _name_grey(axes, results, drawn, ringed)
         draw_legend(figure, drawn, style, *rings)
         figure.draw_without_rendering()
-        place_labels(axes, drawn, notes)
+        place_labels(axes, drawn, notes, named=not style.stacked)
     return figure
 
 
@@ -146,9 +147,8 @@ def _draw_rings(axes: Axes, members: list[Point]) -> list[tuple[Line2D, str]]:
 
 
 def _draw_best(axes: Axes, results: Results, scale: Scale, metric: str) -> list[tuple[Line2D, str]]:
-    """A frame around the setting that leaks least of those that are affordable; what the legend says of it."""
-    places = results.rankings[metric, results.may_lose[-1]]
-    best = next((place.row for place in places if place.row), None)
+    """A frame around the setting that the verdict calls the best; what the legend says of it."""
+    best = results.best.row if results.best else None
     point = scale.point(results, best, metric) if best and scale.utility else None
     if best is None or point is None:
         return []
@@ -161,7 +161,8 @@ def _draw_best(axes: Axes, results: Results, scale: Scale, metric: str) -> list[
         markeredgecolor=INK,
         zorder=3.9,
     )
-    return [(mark, f"least within {points_lost(results.may_lose[-1])}: {best.defence.label}")]
+    least = "least" if metric == LEAKAGE_METRICS[0] else f"least {FORMATS[LEAKAGE_METRICS[0]].name}"
+    return [(mark, f"{least} within {points_lost(results.may_lose[-1])}: {best.defence.label}")]
 
 
 def _name_grey(

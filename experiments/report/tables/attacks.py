@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from rich.table import Table
 from rich.text import Text
 
 from splitleak.attacks.base import IMPLIED
 from splitleak.experiments.judge.rules import EXPOSED
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.tables.table import ABSENT, TextTable
+from splitleak.experiments.report.terminal import Column, Sheet
 from splitleak.experiments.results.group import DefenceRow, Group, mean_of_known
 from splitleak.experiments.results.metrics import SHOWN_METRICS
 from splitleak.experiments.results.results import Results
@@ -102,13 +102,10 @@ def _caption(results: Results, row: DefenceRow) -> str:
     )
 
 
-def terminal_table(table: TextTable) -> Table:
+def terminal_table(table: TextTable) -> Sheet:
     """For a terminal, whose lines are short: the shown metrics only."""
     narrow = ["attack", "n", "effort", FLAGS, *(matrix.heading(metric) for metric in SHOWN_METRICS)]
-    columns = [index for index, heading in enumerate(table.headings) if heading.split(",")[0] in narrow]
-    shown = Table(caption=Text(table.caption))
-    for index in columns:
-        shown.add_column(Text(table.headings[index]), justify="right" if index else "left")
-    for line in table.lines:
-        shown.add_row(*(Text(line[index]) for index in columns), style="dim" if line[-1] else "")
-    return shown
+    shown = [index for index, heading in enumerate(table.headings) if heading.split(",")[0] in narrow]
+    columns = [Column(table.headings[index], right=index > 0) for index in shown]
+    rows = [[Text(line[index], style="dim" if line[-1] else "") for index in shown] for line in table.lines]
+    return Sheet(columns, rows, caption=table.caption)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
 from splitleak.experiments.judge.rules import FALSE_DISCOVERIES
 from splitleak.experiments.judge.statistics.different import Change, Sample, beyond_noise, different
 from splitleak.experiments.judge.statistics.interval import Array
 from splitleak.experiments.report.tables import matrix
+from splitleak.experiments.report.tables.table import ABSENT
+from splitleak.experiments.report.terminal import Column, Sheet
 from splitleak.experiments.results.frame import Scalar
 from splitleak.experiments.results.metrics import SHOWN_METRICS
 from splitleak.experiments.results.record import Record, Score
@@ -293,40 +292,41 @@ def _cells(count: int) -> str:
     return f"{count} cell{'s' if count > 1 else ''}"
 
 
-def terminal_table(comparison: Comparison) -> Table:
-    """The changes, narrow enough for 80 columns; Text, not str: rich would read a label's brackets as markup."""
-    table = Table(caption=Text(caption(comparison)), caption_justify="left", show_lines=True, box=box.HORIZONTALS)
-    table.add_column("defence\nattack", overflow="fold")
-    for name in ("metric", "first\nsecond", "change", "p", "n"):
-        table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=True)
-    for row in comparison.changed:
-        table.add_row(*map(Text, line(row)))
-    return table
+def terminal_table(comparison: Comparison) -> Sheet:
+    """The changes."""
+    columns = [
+        Column("defence"),
+        Column("attack"),
+        Column("metric"),
+        *(Column(name, right=True) for name in ("first", "second", "change", "p", "photos")),
+    ]
+    return Sheet(columns, map(line, comparison.changed), caption=caption(comparison))
 
 
 def line(row: Row) -> tuple[str, ...]:
-    """A change as text, each cell of up to three lines."""
+    """A change as text."""
     scored, form = row.scored, row.scored.form
     assert row.change is not None
     assert row.adjusted is not None
     before, after = scored.photos
-    seeds = f"{len(scored.seeds)} seed{'s' if len(scored.seeds) > 1 else ''}"
+    seeds = f"x {len(scored.seeds)} seed{'s' if len(scored.seeds) > 1 else ''}"
     return (
-        "\n".join(filter(None, (scored.defence, scored.attack))),
-        f"{form.name}\n({form.unit.strip()})" if form.unit else form.name,
-        "\n".join(form.bare(float(values.mean())) for values in (scored.first, scored.second)),
+        scored.defence,
+        scored.attack or ABSENT,
+        f"{form.name} ({form.unit.strip()})" if form.unit else form.name,
+        *(form.bare(float(values.mean())) for values in (scored.first, scored.second)),
         _signed(row.change, form),
         "<0.001" if row.adjusted < 0.001 else f"{row.adjusted:.3f}",
-        f"{before} photos\n{seeds}" if scored.pairing == "paired" else f"{before} | {after}\n{seeds}\nunpaired",
+        f"{before} {seeds}" if scored.pairing == "paired" else f"{before} | {after} {seeds}, unpaired",
     )
 
 
 def _signed(result: Change, form: matrix.Format) -> str:
-    """Such as ``+0.30`` over ``[+0.21, +0.39]``, with two digits of a change however small it is."""
+    """Such as ``+0.30 [+0.21, +0.39]``, with two digits of a change however small it is."""
     size = abs(form.scale * result.difference.mean)
     places = max(form.decimals, 1 - math.floor(math.log10(size)) if size else 0)
     mean, low, high = (f"{form.scale * value:+.{places}f}" for value in result.difference)
-    return f"{mean}\n[{low}, {high}]"
+    return f"{mean} [{low}, {high}]"
 
 
 def caption(comparison: Comparison) -> str:

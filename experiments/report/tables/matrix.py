@@ -1,11 +1,8 @@
-"""The matrix of defences and attacks, as Markdown and for the terminal."""
+"""The matrix of defences and attacks with all that a cell holds, and how its numbers are written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-
-from rich.table import Table
-from rich.text import Text
 
 from splitleak.experiments.judge.statistics.different import Change
 from splitleak.experiments.judge.statistics.interval import Interval
@@ -116,6 +113,11 @@ def _around(shown: Format, score: Interval, unit: bool = True) -> str:
     low, high = (shown.bare(end) for end in possible[1:])
     half = f" ± {shown.bare((score.high - score.low) / 2)}" if possible == score else f" [{low}, {high}]"
     return f"{shown.bare(score.mean)}{half}{shown.unit if unit else ''}"
+
+
+def possible(metric: str, score: Interval) -> Interval:
+    """Its part that the metric can reach: a share ends at 0 and at 100 %."""
+    return _possible(form(metric), score)
 
 
 def _possible(shown: Format, score: Interval) -> Interval:
@@ -380,21 +382,3 @@ def metric_table(results: Results, metric: str) -> TextTable | None:
 
 def _headings(results: Results) -> tuple[str, ...]:
     return ("defence", *results.columns, *cost_names(results), PARETO)
-
-
-def terminal_table(results: Results) -> Table:
-    """The matrix for a terminal; the strongest attack of each row is bold."""
-    table = Table(caption=Text(caption(results)), show_lines=True)
-    # Text, not str: a label may hold brackets, which rich would read as markup.
-    table.add_column("defence")
-    for name in results.columns:
-        table.add_column(Text(name), justify="right")
-    for name in (*cost_names(results), PARETO):
-        table.add_column(Text(name), justify="right")
-    for row in matrix_rows(results):
-        cells = [
-            Text("\n".join(entry.brief), style=f"{'bold ' * entry.strongest}{'dim' * bool(entry.flags)}".strip())
-            for entry in row.entries
-        ]
-        table.add_row(Text(row.row.defence.label), *cells, *map(Text, row.costs))
-    return table

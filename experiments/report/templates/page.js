@@ -50,7 +50,6 @@ const choice = document.querySelector("label.choice");
 if (choice) {
   const figures = [...document.querySelectorAll("figure[data-metric]")], select = choice.querySelector("select");
   const show = () => { for (const figure of figures) figure.hidden = figure.dataset.metric !== select.value; };
-  document.querySelector(".curves").classList.add("one");
   choice.hidden = false;
   select.addEventListener("change", show);
   show();

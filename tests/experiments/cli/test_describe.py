@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -31,7 +32,7 @@ BUILT_IN = [*FIRST, *(example for examples in EXAMPLES.values() for example in e
 def printed(what: RenderableType, width: int = 400) -> str:
     """Without the spaces that end lines."""
     out = io.StringIO()
-    Console(file=out, width=width).print(what)
+    Console(file=out, width=width).print(what, soft_wrap=True)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
@@ -114,6 +115,18 @@ def commands() -> list[str]:
     return [name for name in app if name not in {*app.help_flags, *app.version_flags}]
 
 
+def test_every_positional_argument_has_its_line_of_help() -> None:
+    positional = [
+        (command, argument.name, argument.parameter.help)
+        for command in commands()
+        if app[command].default_command
+        for argument in app[command].assemble_argument_collection(parse_docstring=True)
+        if argument.field_info.is_positional
+    ]
+    assert len(positional) >= len(commands()) - 3  # audit, live and completion have none
+    assert [(command, name) for command, name, said in positional if not said] == []
+
+
 def test_every_command_has_examples_at_the_end_of_its_help() -> None:
     assert sorted(EXAMPLES) == sorted(commands())
     for tokens, examples in [([], FIRST), *(([command], EXAMPLES[command]) for command in commands())]:
@@ -123,6 +136,13 @@ def test_every_command_has_examples_at_the_end_of_its_help() -> None:
         assert [line.split("  ")[0].strip() for line in end.splitlines() if line.strip()] == [
             command for command, _ in examples
         ]
+
+
+def test_the_overview_says_what_each_command_is_for() -> None:
+    asked = [sys.executable, "-m", "splitleak.experiments", "--help"]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    for command in commands():
+        assert re.search(rf"^│ {re.escape(command)} +[A-Z]\w+", shown, re.MULTILINE), command
 
 
 def parses(command: str) -> None:

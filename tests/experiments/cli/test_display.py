@@ -150,7 +150,8 @@ def test_several_workers_have_a_line_each(width: int) -> None:
         "         attack for none x ridge, seed 1: validation loss 0.02",
     ]
     display.said(DECODER, "fitting decoder epoch 3: train loss 0.0123, validation loss 0.0456")
-    assert lines(display)[3].endswith("…")
+    whole = " ".join(" ".join(lines(display)[3:]).split())
+    assert whole.endswith("fitting decoder epoch 3: train loss 0.0123, validation loss 0.0456")
     for task in (*RIDGES[:2], DECODER):
         display.ended(task)
     assert lines(display)[1:] == []
@@ -174,6 +175,17 @@ def test_the_table_is_no_taller_than_the_terminal() -> None:
     tell(display, result("none", "mean_image", 11.0, floor=True))
     assert len(lines(display)) <= 12
     assert "defence 39" in lines(display)[-2]
+    assert any("more" in line for line in lines(display)), "what has no room is counted"
+
+
+def test_workers_that_have_no_room_are_counted() -> None:
+    display = Display(terminal(80, height=12), 99)
+    for number in range(30):
+        display.began(Task("stage", f"w{number}", f"attack number {number}", "attack ridge"))
+    shown = lines(display)
+    assert len(shown) <= 12
+    told = sum("attack number" in line for line in shown)
+    assert shown[-1].split() == ["and", str(30 - told), "more"]
 
 
 def run(tmp_path: Path, console: Console) -> Display:

@@ -12,7 +12,7 @@ from tiny import HEAD, NOISE, RIDGE
 
 from splitleak.experiments.planning.plan import read_plan
 from splitleak.experiments.planning.study import read_study
-from splitleak.experiments.report.figures import depth_figure
+from splitleak.experiments.report.figures.depth import depth_figure
 from splitleak.experiments.results.member import read_members
 from splitleak.victims.errors import InvalidInputError
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 from written_run import fail_one, write_run
 
-from splitleak.experiments.cli.run import report
+from splitleak.experiments.cli.report import report
 from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report.figures import (
     DOUBLE,
@@ -27,6 +28,7 @@ from splitleak.experiments.report.figures import (
     write_paper,
 )
 from splitleak.experiments.report.figures.points import UNDEFENDED_LOOK, Point, draw_curve, frame
+from splitleak.experiments.report.figures.tradeoff import BEST
 from splitleak.experiments.results.load import load_results
 from splitleak.experiments.results.metrics import SHOWN_METRICS
 from splitleak.experiments.results.results import Results
@@ -162,6 +164,31 @@ def test_members_of_the_pareto_set_wear_a_ring(results: Results) -> None:
     members = sorted(row.strongest("psnr").scores["psnr"].mean for row in rows)  # type: ignore[union-attr]
     assert 0 < len(members) < len(results.rows)
     assert sorted(rings.get_xdata()) == pytest.approx(members)
+
+
+@pytest.mark.parametrize("metric", ["psnr", "ssim", "rank1"])
+def test_every_figure_frames_the_winner_of_the_table(metric: str, results: Results) -> None:
+    figure = tradeoff(results, metric)
+    assert figure is not None
+    assert results.best is not None
+    winner = results.best.row
+    assert winner is not None
+    frame = next(line for line in figure.axes[0].lines if line.get_marker() == "s" and line.get_markersize() == BEST)
+    assert frame.get_xdata() == pytest.approx([winner.strongest(metric).scores[metric].mean])  # type: ignore[union-attr]
+    (said,) = [text.get_text() for text in figure.legends[0].get_texts() if "within" in text.get_text()]
+    assert said.replace("\n", " ").endswith(winner.defence.label)
+
+
+@pytest.mark.parametrize("style", [SCREEN, SINGLE, DOUBLE], ids=lambda style: style.name)
+def test_labels_do_not_collide_and_curves_have_their_names(style: Style, results: Results) -> None:
+    figure = tradeoff(results, "psnr", style)
+    assert figure is not None
+    figure.draw_without_rendering()
+    texts = figure.axes[0].texts
+    for one, other in combinations(texts, 2):
+        assert not one.get_window_extent().overlaps(other.get_window_extent())
+    named = {text.get_text() for text in texts} & {family.label for family in results.families}
+    assert bool(named) == (not style.stacked)
 
 
 def test_a_training_that_had_not_ended_has_a_hollow_end(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +111,9 @@ def test_at_a_glance_the_photo_and_what_becomes_of_it(tmp_path: Path) -> None:
     assert best
     assert best.defence.name == "gaussian_noise"  # the one that takes most off the leakage
     assert [picture.name for picture in glance(tmp_path, results)] == [
-        "the photo",
-        "rebuilt, undefended",
-        f"rebuilt behind {best.defence.label}",
+        "the photos",
+        "worst: undefended",
+        f"best: {best.defence.label}",
         "knowing nothing",
     ]
 
@@ -135,6 +137,73 @@ def test_points_answer_where_they_are_drawn(tmp_path: Path) -> None:
         assert x < width
 
 
+class Outline(HTMLParser):
+    """What somebody who does not see the page is told of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels: list[int] = []
+        self.bare: list[str] = []
+        self.labels = 0
+        self.inside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        has = dict(attrs)
+        if re.fullmatch("h[1-6]", tag):
+            self.levels.append(int(tag[1]))
+        if tag == "img" and not has.get("alt"):
+            self.bare.append("img")
+        if tag == "th" and not has.get("scope"):
+            self.bare.append("th")
+        if has.get("role") in ("img", "region") and not has.get("aria-label"):
+            self.bare.append(tag)
+        if tag == "select" and "label" not in self.inside:
+            self.bare.append("select")
+        if tag == "label":
+            self.inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "label":
+            self.inside.pop()
+
+
+def test_headings_pictures_and_tables_are_told_to_those_who_do_not_see_them(page: str) -> None:
+    outline = Outline()
+    outline.feed(page)
+    assert outline.bare == []
+    assert outline.levels[0] == 1
+    assert outline.levels.count(1) == 1
+    assert all(later - earlier <= 1 for earlier, later in pairwise(outline.levels))
+
+
+def test_sentences_heat_map_figure_and_flags_name_one_winner(page: str, tmp_path: Path) -> None:
+    results = load_results(tmp_path, write_run(tmp_path))
+    assert results.best is not None
+    assert results.best.row is not None
+    label = results.best.row.defence.label
+    heat = page[page.index('<figure class="map" data-metric="psnr">') :].partition("</figure>")[0]
+    (marked,) = re.findall(r'<tr class="(?:alone)? best"><th scope="row">(.*?) <b>', heat)
+    assert label.endswith(marked.replace(" = ", "="))
+    assert re.search(rf'<div class="verdict">.*{re.escape(label)}.*?</div>', page, re.DOTALL)
+
+
+def test_a_heat_map_has_one_number_a_cell(page: str) -> None:
+    for metric in ("psnr", "ssim"):
+        heat = page[page.index(f'<figure class="map" data-metric="{metric}">') :].partition("</figure>")[0]
+        cells = re.findall(r"<td[^>]*data-opens[^>]*>([^<]*)", heat)
+        assert len(cells) == len(DEFENCES) * len(ATTACKS)
+        assert all(re.fullmatch(r"\d+\.\d+|failed", cell) for cell in cells)
+        heats = [float(value) for value in re.findall(r"--heat:([\d.]+)", heat)]
+        assert min(heats) == 0
+        assert max(heats) == 1
+
+
+def test_a_caption_has_two_lines_at_most(page: str) -> None:
+    notes = re.findall(r'<p class="note">(.*?)</p>', page, re.DOTALL)
+    assert notes
+    assert [note for note in notes if len(re.sub(r"<.*?>", "", note)) > 2 * 110] == []
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no browser here")
 def test_the_script_runs_in_a_browser(page: str, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text(page)
@@ -156,5 +225,5 @@ def test_the_script_runs_in_a_browser(page: str, tmp_path: Path) -> None:
     ).stdout
     assert shown.count('<button type="button">') > len(DEFENCES) * len(ATTACKS)  # cells and headings
     assert re.search(r'<label class="choice">', shown)  # no longer hidden
-    assert shown.count('<figure role="img" data-metric') == 2
-    assert re.search(r'data-metric="ssim"[^>]* hidden', shown)
+    assert len(re.findall(r"<figure[^>]* data-metric=", shown)) == 6  # curves, heat maps, costs
+    assert len(re.findall(r'<figure[^>]* data-metric="ssim"[^>]* hidden', shown)) == 3

@@ -19,8 +19,9 @@ from splitleak.experiments.judge.flags import FLAGS
 from splitleak.experiments.judge.statistics.interval import interval
 from splitleak.experiments.report import write_report
 from splitleak.experiments.report.figures import PAPER, grids, tradeoff
-from splitleak.experiments.report.tables.matrix import matrix_rows, table, terminal_table
-from splitleak.experiments.report.verdict import verdict
+from splitleak.experiments.report.tables.heat import Brief
+from splitleak.experiments.report.tables.matrix import matrix_rows, table
+from splitleak.experiments.report.verdict import sentences, verdict
 from splitleak.experiments.results.load import load_results
 from splitleak.experiments.results.results import Results
 
@@ -188,7 +189,7 @@ def test_terminal_table_prints_labels_literally(tmp_path: Path) -> None:
         fail_one(cell)
 
     console = Console(width=200, file=io.StringIO())
-    console.print(terminal_table(load_results(tmp_path, write_run(tmp_path, bracket))))
+    console.print(Brief(load_results(tmp_path, write_run(tmp_path, bracket))))
     printed = cast(io.StringIO, console.file).getvalue()
     assert "dp_sgd [bold]" in printed
     assert "failed" in printed
@@ -200,7 +201,7 @@ def test_verdict_has_the_numbers(reported: tuple[Path, Results]) -> None:
     leak = results.rows[0].groups["decoder"].scores["psnr"]
     assert f"decoder, rebuilds the photo at {leak.mean:.1f} dB [{leak.low:.1f}, {leak.high:.1f}]" in sentence
     assert re.search(r"\(13\.\d dB knowing nothing\)", sentence)
-    assert "of the 5 defence settings" in sentence
+    assert "Of the 5 defence settings" in sentence
 
 
 def test_verdict_needs_a_clear_difference(tmp_path: Path) -> None:
@@ -208,7 +209,7 @@ def test_verdict_needs_a_clear_difference(tmp_path: Path) -> None:
         cell["metrics"]["psnr"]["values"] = [20.0] * PHOTOS
 
     results = load_results(tmp_path, write_run(tmp_path, equal))
-    assert "none of the 5 defence settings leaks clearly less" in verdict(results)
+    assert "None of the 5 defence settings leaks clearly less" in verdict(results)
 
 
 def test_page_is_well_formed_and_self_contained(reported: tuple[Path, Results]) -> None:
@@ -218,7 +219,7 @@ def test_page_is_well_formed_and_self_contained(reported: tuple[Path, Results]) 
     source = (run / "index.html").read_text()
     assert not re.search(r"(https?:)?//[a-z]", re.sub(r"data:[^\"]*", "", source))
     for wanted in (
-        verdict(results),
+        *sentences(results),
         "training epsilon = 8.0 (delta 1e-5)",
         "per query: infinite",
         "ValueError: it broke",
@@ -301,7 +302,7 @@ def test_without_a_task_bytes_stand_in_for_utility(tmp_path: Path) -> None:
     write_run(tmp_path, no_task)
     page = parse(write_report(tmp_path))
     assert "Bytes sent" in page.text
-    assert "of the 5 defence settings, gaussian_noise sigma=2.0 leaks least" in page.text
+    assert "Of the 5 defence settings, gaussian_noise sigma=2.0 leaks least" in page.text
     figure = tradeoff(load_results(tmp_path), "psnr")
     assert figure
     assert figure.axes[0].get_ylabel() == "bytes sent per photo"
@@ -361,14 +362,14 @@ def test_a_flagged_cell_is_greyed_wherever_it_shows(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert {(row["defence_label"], row["attack"]) for row in rows if "not-converged" in row["flags"]} == places
     assert "⚑ not-converged" in (tmp_path / "matrix.md").read_text()
-    assert page.count('class="heat strongest flagged"') == 1
+    assert page.count('class="strongest flagged"') == 2  # by PSNR, and by SSIM
     assert '<tr class="flagged"><th scope="row">ridge</th>' in page  # among the attacks, one by one
     assert "What is doubtful" in page
     assert FLAGS["not-converged"].means in unescape(page)
     labels = [strip.label for grid in grids(tmp_path, results) for strip in grid.strips]
     assert sum("⚑ not-converged" in label for label in labels) == 2
-    styles = {text.style for column in terminal_table(results).columns for text in column.cells}  # type: ignore[union-attr]
-    assert {"dim", "bold dim"} <= styles
+    styled = {cell.style for row in Brief(results).sheet(3).rows for cell in row}
+    assert {"dim", "bold dim"} <= styled
     (hollow,) = [
         line
         for line in tradeoff(results, "psnr").axes[0].lines  # type: ignore[union-attr]

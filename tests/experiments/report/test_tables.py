@@ -13,8 +13,9 @@ from typing import Any, cast
 import pytest
 from written_run import write_run
 
+from splitleak.experiments.judge.statistics.interval import Interval
 from splitleak.experiments.report import overview
-from splitleak.experiments.report.tables import matched
+from splitleak.experiments.report.tables import matched, matrix
 from splitleak.experiments.report.tables.files import tables, write_tables
 from splitleak.experiments.report.tables.table import ABSENT, TextTable
 from splitleak.experiments.results.load import load_results
@@ -185,6 +186,16 @@ def test_victims_with_and_without_identities_stand_under_the_same_headings(
     )
     assert twice is not None
     assert twice.caption == f"{order[0]}, again: {tables[order[0]].caption}"
+
+
+@pytest.mark.parametrize("share", [0.97, 0.03])
+def test_the_interval_of_a_share_ends_where_a_share_does(share: float) -> None:
+    wide = Interval(share, share - 0.2, share + 0.2)
+    for text in (matrix.percent(wide), matrix.ranged("rank1", wide), matrix.plus_minus("balanced_accuracy", wide)):
+        low, high = (float(end) for end in re.findall(r"\[(.*), (.*)\]", text)[0])
+        assert 0 <= low < 100 * share < high <= 100
+    assert matrix.possible("rank1", wide) == (share, max(share - 0.2, 0), min(share + 0.2, 1))
+    assert matrix.possible("psnr", wide) == wide
 
 
 def test_a_line_that_does_not_fit_its_headings_is_a_bug() -> None:
