@@ -13,7 +13,7 @@ from splitleak.experiments.results.group import DefenceRow, Group
 from splitleak.experiments.results.record import Record
 from splitleak.experiments.results.results import Results
 
-PICTURE_BYTES = 3_500_000
+PICTURE_BYTES = 1_200_000
 """What the pictures of a gallery may take of a page; they are made smaller until they fit."""
 HEIGHTS, QUALITY = (96, 64, 48, 32), 82
 GLANCED, GLANCE_HEIGHT = 8, 128

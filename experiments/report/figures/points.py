@@ -71,11 +71,6 @@ class Curve:
     points: tuple[Point, ...]
     handle: Line2D
 
-    @property
-    def marker_radius(self) -> float:
-        """In pixels."""
-        return float(self.handle.get_markersize()) / 2 * DPI / 72
-
 
 @dataclass(frozen=True)
 class Note:
@@ -291,12 +286,7 @@ def place_labels(axes: Axes, curves: Sequence[Curve], notes: Sequence[Note], nam
     if axes.figure:
         axes.get_figure(root=True).set_layout_engine("none")  # type: ignore[union-attr]
     inside = axes.get_window_extent()
-    markers = [
-        _boxes(axes.transData.transform([point.place]), curve.marker_radius)
-        for curve in curves
-        for point in curve.points
-    ]
-    solid, lines = np.concatenate([NOTHING, *markers]), _lines(axes)
+    solid, lines = _markers(axes), _lines(axes)
     strengths = [
         point_label(axes, point, curve.colour)
         for curve in curves
@@ -328,6 +318,21 @@ def haloed(text: Text) -> Text:
 
 
 NOTHING: Array = np.empty((0, 4))
+
+
+def _markers(axes: Axes) -> Array:
+    """All markers, with the rings around them, as boxes (n, 4), in pixels of the figure."""
+    marked = [line for line in axes.lines if line.get_marker() not in ("", "None", None)]
+    return np.concatenate(
+        [
+            NOTHING,
+            *(
+                _boxes(line.get_transform().transform(line.get_xydata()), line.get_markersize() / 2 * DPI / 72)
+                for line in marked
+                if len(line.get_xydata())
+            ),
+        ]
+    )
 
 
 def _lines(axes: Axes) -> Array:
