@@ -322,17 +322,12 @@ NOTHING: Array = np.empty((0, 4))
 
 def _markers(axes: Axes) -> Array:
     """All markers, with the rings around them, as boxes (n, 4), in pixels of the figure."""
-    marked = [line for line in axes.lines if line.get_marker() not in ("", "None", None)]
-    return np.concatenate(
-        [
-            NOTHING,
-            *(
-                _boxes(line.get_transform().transform(line.get_xydata()), line.get_markersize() / 2 * DPI / 72)
-                for line in marked
-                if len(line.get_xydata())
-            ),
-        ]
-    )
+    boxes = [NOTHING]
+    for line in axes.lines:
+        places = np.reshape(line.get_xydata(), (-1, 2))
+        if line.get_marker() not in ("", "None", None) and len(places):
+            boxes.append(_boxes(line.get_transform().transform(places), line.get_markersize() / 2 * DPI / 72))
+    return np.concatenate(boxes)
 
 
 def _lines(axes: Axes) -> Array:

@@ -200,7 +200,7 @@ def test_a_person_counts_once_in_a_comparison(tmp_path: Path) -> None:
 
 def test_a_tiny_certain_change_is_shown_with_its_size(tmp_path: Path) -> None:
     (row,) = compared(written(tmp_path / "a"), written(tmp_path / "b", shifted(0.001))).changed
-    assert line(row)[3] == "+0.0010\n[+0.0010, +0.0010]"
+    assert line(row)[5] == "+0.0010 [+0.0010, +0.0010]"
 
 
 def on_other_photos(cell: dict[str, Any]) -> None:
@@ -223,7 +223,7 @@ def test_photos_that_a_run_does_not_tell_are_compared_unpaired_and_labelled(tmp_
         del cell["targets"]
 
     (row,) = compared(written(tmp_path / "a"), written(tmp_path / "b", untold)).changed
-    assert line(row)[-1] == "200 | 200\n3 seeds\nunpaired"
+    assert line(row)[-1] == "200 | 200 x 3 seeds, unpaired"
 
 
 def test_the_first_photos_of_the_part_are_other_photos_than_all(tmp_path: Path) -> None:

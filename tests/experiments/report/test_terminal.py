@@ -2,6 +2,8 @@
 
 import io
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,6 +189,12 @@ def test_a_measure_that_is_unknown_or_was_not_made_is_one_line(
     assert "rank1: was not measured here; psnr, ssim was" in terminal.refusal(
         "report", str(tmp_path), "--metric", "rank1"
     )
+
+
+def test_to_report_a_run_imports_no_networks() -> None:
+    code = "import sys; import splitleak.experiments.cli.report; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torchvision", "torchmetrics", "opacus", "scipy.stats"} & {*done.stdout.split()}
 
 
 def test_the_tests_see_what_a_pipe_would(capsys: pytest.CaptureFixture[str]) -> None:
