@@ -165,8 +165,8 @@ def test_who_is_after_structure_weighs_it_more() -> None:
     losses = {}
     aims: tuple[Objective, ...] = ("pixels", "structure")
     for aim in aims:
-        losses[aim] = Decoder(objective=aim)._form(knows).loss(blurred, images)
-        usual = Decoder(objective=aim, structure=0.5)._form(knows).loss(blurred, images)
+        losses[aim] = Decoder(objective=aim).form(knows).loss(blurred, images)
+        usual = Decoder(objective=aim, structure=0.5).form(knows).loss(blurred, images)
         assert usual == squared_and_structural_error(blurred, images, 0.5)
     assert losses["pixels"] == squared_and_structural_error(blurred, images, 0.02)
     assert losses["structure"] == squared_and_structural_error(blurred, images, 0.1)
