@@ -193,7 +193,7 @@ def test_brackets_in_a_name_are_printed_as_they_are(name: str, terminal: Termina
         (["cuts", "resnet18", "--size", "big"], ["big", "int"]),
         (["cuts", "vit_b_32", "--size", "50"], ["50 px"]),
         (["check", "absent.py"], ["no plugin file at", "absent.py"]),
-        (["check", "empty.py"], ["empty.py", "no attack and no defence"]),
+        (["check", "empty.py"], ["empty.py", "no attack, no defence and no task"]),
     ],
 )
 def test_a_bad_command_line_is_one_line(arguments: list[str], hints: list[str], terminal: Terminal) -> None:

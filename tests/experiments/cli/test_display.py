@@ -206,7 +206,7 @@ def test_a_run_is_followed_to_its_end(tmp_path: Path) -> None:
     assert (display.done, display.at_work, display.remaining.estimate()) == (6, {}, (0, 0))
     assert {*display.leakage} == {"none", "gaussian_noise sigma=0.5", "gaussian_noise sigma=100.0"}
     sorts = {*display.remaining.took}
-    assert sorts >= {"victim", "protect gaussian_noise", "attack ridge", "judging ridge"}
+    assert sorts >= {"victim classification", "protect gaussian_noise", "attack ridge", "judging ridge"}
     written = console.file.getvalue()  # type: ignore[attr-defined]
     assert "strongest so far" in written
     assert written.count("x ridge, seed 0: PSNR") == 3

@@ -9,7 +9,7 @@ import pytest
 from splitleak.attacks.ridge import Ridge
 from splitleak.experiments.planning import plugins
 from splitleak.experiments.planning.cards import card_of
-from splitleak.experiments.tools.pages import main, pages, plugin_page
+from splitleak.experiments.tools.pages import MARK, main, pages, plugin_page
 
 DOCS = Path(__file__).parents[3] / "docs"
 PLUGINS = {**plugins.attack_classes(), **plugins.defense_classes()}
@@ -18,6 +18,12 @@ PLUGINS = {**plugins.attack_classes(), **plugins.defense_classes()}
 def test_the_pages_are_up_to_date() -> None:
     for path, text in pages(DOCS).items():
         assert path.read_text(encoding="utf-8") == text(), f"make results: {path.name}"
+
+
+def test_every_mark_has_its_end() -> None:
+    for path in DOCS.rglob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        assert text.count("<!-- plugins: ") == len(MARK.findall(text)), path.name
 
 
 def test_every_plugin_has_a_page_and_every_page_a_plugin() -> None:
