@@ -156,4 +156,4 @@ def test_the_effort_is_stored_shown_and_exported(tmp_path: Path) -> None:
 
 def test_cards_are_listed() -> None:
     table = listing("cards", PLANS)
-    assert table.row_count == len(plugins.attack_classes()) + len(plugins.defense_classes())
+    assert len(table.rows) == len(plugins.attack_classes()) + len(plugins.defense_classes())
