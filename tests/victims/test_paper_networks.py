@@ -58,7 +58,7 @@ def test_every_file_of_the_folder_is_listed_and_says_whose_it_is() -> None:
     files = {module.name for module in pkgutil.iter_modules(networks.__path__)} - {"base"}
     assert set(architectures()) == files
     assert models.names()[: len(files)] == sorted(files)
-    assert list(listing("victims", PLANS).columns[0].cells)[: len(files)] == sorted(files)
+    assert [str(row[0]) for row in listing("victims", PLANS).rows][: len(files)] == sorted(files)
     assert all(of.summary and of.paper for of in architectures().values())
 
 
