@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from splitleak.experiments.cli.options import Out, RunFolder, put, say, warn
+from splitleak.experiments.cli.options import Out, RunFolder, put, say, warn, writing
 from splitleak.experiments.planning.names import MEMBERS
 from splitleak.experiments.planning.published import published_figures
 from splitleak.experiments.report.board import write_board
@@ -81,10 +81,8 @@ def board(
             if name in found:
                 raise InvalidInputError(f"two runs are called '{name}', the second in {path}; give one of them")
             found[name] = run
-    try:
+    with writing("--out", out):
         table = write_board(found, out)
-    except OSError as error:
-        raise InvalidInputError(f"--out {out} cannot be written: {error.strerror}; name a file") from error
     say(f"board: {out.resolve()}, {len(table.lines)} defence settings of {len(found)} runs")
     return 0
 
@@ -126,7 +124,5 @@ def compare(
 
 
 def _write_comparison(comparison: Comparison, path: Path) -> None:
-    try:
+    with writing("--csv", path):
         write_rows(list(comparison.csv_rows()), path)
-    except OSError as error:
-        raise InvalidInputError(f"--csv {path} cannot be written: {error.strerror}; name a file") from error

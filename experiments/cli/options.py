@@ -1,7 +1,8 @@
 """What the commands share: the terminal that they print to, options, and the code of a failure."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -55,6 +56,19 @@ def warn(lines: Iterable[str]) -> None:
 def say(line: str) -> None:
     """Print a line as it is: brackets are no markup, numbers get no colour, and a path is not broken."""
     console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+@contextmanager
+def writing(option: str, path: Path) -> Iterator[None]:
+    """Around what writes the file that an option names.
+
+    Raises:
+        InvalidInputError: the system does not let it be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InvalidInputError(f"{option} {path} cannot be written: {error.strerror}; name a file") from error
 
 
 def device_of(name: str) -> torch.device:

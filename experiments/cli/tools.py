@@ -19,6 +19,7 @@ from splitleak.experiments.cli.options import (
     put,
     say,
     warn,
+    writing,
 )
 from splitleak.experiments.cli.run import run
 from splitleak.experiments.planning.names import CACHE
@@ -143,10 +144,8 @@ def reconstruct(
             figure = reconstructed_figure(question, question.answers(store, display.told))
     kind = "inside" if inside else "reconstructed"
     path = (output or run_folder / file_name(question.names, kind)).with_suffix(".png")
-    try:
+    with writing("--output", path):
         save(figure, path.with_suffix(""), "png")
-    except OSError as error:
-        raise InvalidInputError(f"--output {path} cannot be written: {error.strerror}; name a file") from error
     say(f"picture: {path.resolve()}")
     return 0
 
