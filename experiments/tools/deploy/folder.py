@@ -50,6 +50,12 @@ class Deployment:
                 f"{setting.label} cannot be deployed: it needs several servers that do not talk to each other, and "
                 "a deployment has one"
             )
+        task = setting.run.plan.task
+        if task is not None and task.form != "class":
+            raise InvalidInputError(
+                f"{setting.label} cannot be deployed: its network predicts by {task.name}, and the programs' answers "
+                "are read as logits of classes"
+            )
         model = setting.protect.load(store).cpu()
         data = setting.protect.victim.data.load(store)
         photos = pictures(tuple(data.images["target"].shape[1:]))

@@ -14,10 +14,12 @@ import torch
 from deployed import CHAIN, FIVE, NOISE, QUANTISED, deployment, run_in, store_of
 from terminal import Terminal
 
+from splitleak.experiments.planning.plan import Plan
 from splitleak.experiments.results.load import run_seal
 from splitleak.experiments.tools.deploy.card import card_text
 from splitleak.experiments.tools.finished import Setting
 from splitleak.victims.errors import InvalidInputError
+from splitleak.victims.tasks.detection import Detection
 from splitleak.victims.tensors import to_float
 
 FRESH = """
@@ -124,6 +126,12 @@ def test_a_changed_result_changes_the_seal_of_the_run(run: Path, tmp_path: Path)
     record = next((copied / "cells").glob("*.json"))
     record.write_text(record.read_text().replace('"seed": 0', '"seed": 1'))
     assert run_seal(copied) != run_seal(run)
+
+
+def test_a_network_that_does_not_classify_says_why(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Plan, "task", Detection())
+    with pytest.raises(InvalidInputError, match="its network predicts by detection"):
+        deployment(run, NOISE)
 
 
 def test_what_cannot_be_deployed_says_why(run: Path, terminal: Terminal, tmp_path: Path) -> None:
