@@ -41,8 +41,11 @@ auxiliary = 1000
 [[defenses]]
 name = "none"
 [[defenses]]
+name = "channel_subset"
+keep = [0.5, 0.25, 0.1]
+[[defenses]]
 name = "gaussian_noise"
-sigma = [0.5, 2.0]
+sigma = [0.5, 1.0, 2.0]
 [[attacks]]
 name = "mean_image"
 [[attacks]]
@@ -50,7 +53,7 @@ name = "ridge"
 [[attacks]]
 name = "decoder"
 """
-"""Three defences before a linear attack and a learned one, with what they spend unless told otherwise."""
+"""Two defences at three strengths before a linear attack and a learned one, which spend what they do by default."""
 JUDGING = ("seen", "reader", "probe", "bounds")
 """Stages that belong to the judge, besides the cells: they score, draw intervals and write the record."""
 

@@ -102,7 +102,7 @@ def read_record(run: Path, identifier: str) -> Stored | None:
     try:
         content = json.loads(path.read_bytes())
         seal = content.pop("seal", None)
-        record = Record.model_validate_json(json.dumps({**migrate(content), "id": identifier}))
+        record = Record.model_validate({**migrate(content), "id": identifier})
     except FileNotFoundError:
         return None
     except (ValidationError, ValueError, TypeError, AttributeError) as error:

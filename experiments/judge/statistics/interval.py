@@ -14,7 +14,7 @@ from splitleak.experiments.judge.statistics.groups import Groups, Sizes, numbere
 Array = npt.NDArray[np.float64]
 
 RESAMPLES = 2000
-LOOKED_AT = 3 * EXPOSED
+LOOKED_AT = 2 * EXPOSED
 """The share of the photos, those that leak most, among which the exposed ones are in nearly every resample."""
 CHUNK = 2_000_000
 """Weights that are held at once: 16 MB."""
@@ -80,12 +80,14 @@ def most_exposed(values: npt.ArrayLike, groups: npt.ArrayLike | None = None, res
 
     def tail(weights: Array) -> Array:
         """Of weights (k, groups) of the groups, (k,)."""
-        whole, first = EXPOSED * (weights @ sizes)[:, None], min(len(owner), 2 + int(LOOKED_AT * len(owner)))
-        each = weights[:, owner[:first]]
-        if (each.sum(1, keepdims=True) < whole).any():  # a heavy person is among the others
-            first, each = len(owner), weights[:, owner]
-        inside = np.clip(whole - (each.cumsum(1) - each), 0, each)
-        of: Array = (inside @ ranked[:first]) / inside.sum(1)
+        whole, first = EXPOSED * (weights @ sizes), min(len(owner), 2 + int(LOOKED_AT * len(owner)))
+        each = weights.T[owner[:first]]
+        if (each.sum(0) < whole).any():  # a heavy person is among the others
+            first, each = len(owner), weights.T[owner]
+        before = each.cumsum(0)
+        before -= each
+        inside = np.minimum(np.maximum(whole - before, 0), each)
+        of: Array = (ranked[:first] @ inside) / inside.sum(0)
         return of
 
     base = float(photos.mean())  # of deviations: equal values stay exactly equal
@@ -160,7 +162,8 @@ def _group_weights(count: int, resamples: int) -> Iterator[Array]:
 
 @lru_cache(maxsize=4)
 def _exponential(groups: int, first: int, count: int) -> Array:
-    return np.random.default_rng([0, first, groups]).standard_exponential((count, groups))
+    drawn = np.random.default_rng([0, first, groups]).standard_exponential((count, groups))
+    return np.asfortranarray(drawn)  # a group's weights lie together: ``most_exposed`` gathers them by group
 
 
 @lru_cache(maxsize=4)

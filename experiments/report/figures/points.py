@@ -85,12 +85,9 @@ class Note:
 
         ``avoids``: boxes (n, 4), each from its left and lower end to its right and upper one.
         """
-        tried = []
-        for place in self.places:
-            self.text.set(**place)
-            tried.append(self.text.get_window_extent())
+        boxes = self._boxes()
         for avoid in avoids:
-            for place, box in zip(self.places, tried, strict=True):
+            for place, box in zip(self.places, boxes, strict=True):
                 if inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1:
                     beside = (avoid[:, 0] > box.x1) | (avoid[:, 2] < box.x0)
                     if (beside | (avoid[:, 1] > box.y1) | (avoid[:, 3] < box.y0)).all():
@@ -101,6 +98,27 @@ class Note:
             return self.text.get_window_extent()
         self.text.remove()
         return None
+
+    def _boxes(self) -> list[Bbox]:
+        """What the text covers at each of its places; it is laid out once, for an alignment moves it and no more."""
+        self.text.set(**self.places[0])
+        first, boxes = self.text.get_window_extent(), []
+        start = self._corner(first)
+        for place in self.places:
+            self.text.set(**place)
+            boxes.append(first.translated(*(self._corner(first) - start)))
+        return boxes
+
+    def _corner(self, size: Bbox) -> Array:
+        """Left and lower end of a box of this size that stands as the text does."""
+        place = self.text.get_transform().transform(self.text.get_unitless_position())
+        before = BEFORE[self.text.get_ha()], BEFORE[self.text.get_va()]
+        corner: Array = place - np.array(before) * (size.width, size.height)
+        return corner
+
+
+BEFORE = {"left": 0.0, "bottom": 0.0, "baseline": 0.0, "center": 0.5, "right": 1.0, "top": 1.0}
+"""By an alignment, the share of a text that lies before its place; a text on a baseline is on one at all places."""
 
 
 def looks(results: Results) -> dict[str, Look]:
