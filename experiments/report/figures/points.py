@@ -112,7 +112,7 @@ class Note:
     def _corner(self, size: Bbox) -> Array:
         """Left and lower end of a box of this size that stands as the text does."""
         place = self.text.get_transform().transform(self.text.get_unitless_position())
-        before = BEFORE[self.text.get_ha()], BEFORE[self.text.get_va()]
+        before = BEFORE[self.text.get_horizontalalignment()], BEFORE[self.text.get_verticalalignment()]
         corner: Array = place - np.array(before) * (size.width, size.height)
         return corner
 
