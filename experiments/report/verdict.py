@@ -79,7 +79,7 @@ def _best_defence(results: Results) -> str:
         return f"none of the {settings} stays within {points}"
     gain = best.place.gain
     if gain is None or gain.difference.high >= 0:
-        seen = "" if gain is None else f" (from {matrix.number('psnr', gain.seen)} less on it could)"
+        seen = "" if gain is None else f" (a gain of {matrix.number('psnr', gain.seen)} would have been seen)"
         return (
             f"none of the {settings} leaks clearly less and stays within {points}: the least that does, "
             f"{best.row.defence.label}, cannot be told apart from none{seen}"
@@ -87,7 +87,7 @@ def _best_defence(results: Results) -> str:
     return (
         f"of the {settings}, {best.row.defence.label} leaks least within {points}: "
         f"{matrix.ranged('psnr', best.place.leakage)}{_left(results, best.row)}"
-        f"{_doubt(results, best.row, best.row.strongest('psnr'))}; it costs {', '.join(_price(results, best.row))}"
+        f"{_doubt(results, best.row, best.row.strongest('psnr'))}; with it, {', '.join(_price(results, best.row))}"
     )
 
 
@@ -96,11 +96,12 @@ def _price(results: Results, row: DefenceRow) -> Iterator[str]:
     lost, reference = results.utility_lost(row), results.undefended
     if row.utility:
         paid = f" ({matrix.points(lost)} points)" if lost else ""
-        yield f"{results.utility_name} {matrix.percent(row.utility)}{paid}"
+        yield f"{results.utility_name} is {matrix.percent(row.utility)}{paid}"
     if row.bytes is not None and reference and reference.bytes is not None:
-        yield f"{matrix.thousands(row.bytes)} bytes per photo for {matrix.thousands(reference.bytes)}"
+        before = "as before" if row.bytes == reference.bytes else f"instead of {matrix.thousands(reference.bytes)}"
+        yield f"a photo takes {matrix.thousands(row.bytes)} bytes {before}"
     if row.edge_ratio is not None:
-        yield f"{matrix.decimals(row.edge_ratio)} times the edge time"
+        yield f"the edge takes {matrix.decimals(row.edge_ratio)} times as long"
 
 
 def _equals(results: Results) -> Iterator[str]:
@@ -111,9 +112,9 @@ def _equals(results: Results) -> Iterator[str]:
     behind = [place.place.behind for place in results.ranking if place.place.behind]
     equal = [one for one in behind if not one.clear]
     if equal:
-        most = max(one.seen for one in equal)
+        most = matrix.number("psnr", max(one.seen for one in equal))
         others = "1 other defence" if len(equal) == 1 else f"{len(equal)} other defences"
-        yield f"{others} cannot be told apart from it (from {matrix.number('psnr', most)} on it could)"
+        yield f"{others} cannot be told apart from it (a difference of {most} would have been seen)"
 
 
 def _left(results: Results, row: DefenceRow) -> str:

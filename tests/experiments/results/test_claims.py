@@ -258,7 +258,10 @@ def test_what_cannot_be_told_apart_has_the_difference_that_could(tmp_path: Path)
     assert equal
     seen = max(change.seen for change in equal)
     others = "1 other defence" if len(equal) == 1 else f"{len(equal)} other defences"
-    assert f"; {others} cannot be told apart from it (from {seen:.1f} dB on it could)." in verdict(results)
+    assert (
+        f"; {others} cannot be told apart from it (a difference of {seen:.1f} dB would have been seen)."
+        in verdict(results)
+    )
 
 
 def test_what_cannot_be_told_from_none_has_the_difference_that_could(tmp_path: Path) -> None:
@@ -273,4 +276,4 @@ def test_what_cannot_be_told_from_none_has_the_difference_that_could(tmp_path: P
     gain = results.best.place.gain
     assert gain is not None
     assert gain.difference.low < gain.difference.mean < 0 <= gain.difference.high
-    assert f"cannot be told apart from none (from {gain.seen:.1f} dB less on it could)" in verdict(results)
+    assert f"cannot be told apart from none (a gain of {gain.seen:.1f} dB would have been seen)" in verdict(results)
