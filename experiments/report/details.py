@@ -77,6 +77,7 @@ def _context(results: Results, row: DefenceRow, group: Group) -> list[tuple[str,
     facts = [
         ("of the undefended gain", f"{100 * relative.mean:.0f} %" if relative else ""),
         (results.utility_name or "utility", matrix.percent(row.utility) if row.utility else ""),
+        *((name, f"{100 * value:.1f} %") for name, value in row.also.items()),
         ("points against none", matrix.points(lost) if (lost := results.utility_lost(row)) else ""),
         ("bytes per photo", matrix.thousands(row.bytes)),
         ("edge time ratio", matrix.decimals(row.edge_ratio)),

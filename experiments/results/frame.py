@@ -154,6 +154,8 @@ def _measures(record: Record) -> Iterator[tuple[str, Scalar | Interval]]:
         yield "utility_people", None if utility.groups is None else len(set(utility.groups))
         yield "utility", Interval(utility.mean, utility.low, utility.high)
         yield "utility_chance", utility.chance
+        for name, value in utility.also.items():
+            yield f"utility_{name.replace(' ', '_')}", value
     yield "bytes", record.bytes
     if record.edge:
         yield from ((f"edge_{name}", value) for name, value in record.edge)

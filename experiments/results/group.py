@@ -231,6 +231,13 @@ class DefenceRow:
         scored = [(cell, cell.utility) for cell in self.by_seed if cell.utility]
         return _sample(scored) if scored else None
 
+    @property
+    def also(self) -> dict[str, float]:
+        """What is known of the utility of all photos together, such as an mAP: by name the mean over seeds."""
+        scored = [cell.utility.also for cell in self.by_seed if cell.utility]
+        found = {name: [one[name] for one in scored if name in one] for name in (scored[0] if scored else ())}
+        return {name: sum(values) / len(values) for name, values in found.items()}
+
     def average(self, read: Callable[[Record], float | None]) -> float | None:
         """The mean over seeds of what ``read`` finds in a cell."""
         return mean_of_known(read(cell) for cell in self.by_seed)

@@ -53,6 +53,18 @@ def test_every_cell_can_be_opened_and_tells_what_it_rests_on(page: str) -> None:
     assert failed["facts"] == [["failed", "ValueError: it broke"]] * 2
 
 
+def test_what_is_known_of_all_photos_together_stands_beside_the_utility(tmp_path: Path) -> None:
+    def detecting(cell: dict[str, Any]) -> None:
+        if cell.get("utility"):
+            cell["utility"]["also"] = {"mAP": 0.25 + 0.5 * cell["seed"]}
+
+    run = tmp_path
+    page = write_report(relisted(run, write_run(run, detecting)))
+    cell = next(one for one in opened(page.read_text()).values() if one["title"] == "decoder on none")
+    assert dict(cell["facts"])["mAP"] == "50.0 %"  # the mean of two seeds
+    assert "utility_mAP" in (run / "results.csv").read_text()
+
+
 def test_two_that_write_one_report_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slowly(*arguments: Any) -> list[Path]:
         files = save(*arguments)
