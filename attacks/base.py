@@ -1,14 +1,15 @@
 """The contract of an attack: what it must know, where it applies, and what it must produce."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, final, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, final, get_args, get_origin
 
 from torch import Tensor
 
 from splitleak.attacks.knowledge import BlackBox, QueryFree, Step, WhiteBox
+from splitleak.attacks.needs import WORDS, Requirement
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import Settings, doc
 
@@ -50,24 +51,6 @@ def behind(step: Step, answer: Answer) -> Answer:
     return lambda release: answer(step(release))
 
 
-Requirement = Literal["queries", "weights", "tail", "labels", "identities", "several sends", "tokens"]
-"""What an attack may need beside its own photos, the releases that it intercepted and the device's architecture."""
-
-WORDS: Mapping[Requirement, tuple[str, str]] = {
-    "queries": (
-        "a device that encodes photos of its choice, afresh each time",
-        "this one answers nobody",
-    ),
-    "weights": ("the device's half with its weights and the defence in it", "the device gives none of it away"),
-    "tail": ("the cloud's half of the network", "it is out of the adversary's reach"),
-    "labels": ("labels of its photos", "the photos carry none"),
-    "identities": ("the identities of the people on its photos", "the data does not tell them"),
-    "several sends": ("several sends of the same photo", "each photo is sent once"),
-    "tokens": ("releases that are tokens", "these are not"),
-}
-"""Of each requirement what is needed, and what is said where that is not there."""
-
-
 @dataclass(frozen=True)
 class Scene:
     """What is known of a plan before anything is computed: enough for an attack to say that it does not apply.
@@ -105,16 +88,6 @@ class Scene:
         }
         return offered[requirement]
 
-
-HELD: Mapping[type[QueryFree], str] = {
-    QueryFree: "its own photos, the releases that it intercepted, and the architecture of the device's half",
-    BlackBox: WORDS["queries"][0],
-    WhiteBox: WORDS["weights"][0],
-}
-"""What each kind of adversary holds beside what the kinds above it hold; what else an attack needs it declares."""
-
-IMPLIED: frozenset[Requirement] = frozenset({"queries", "weights"})
-"""What an attack needs by its kind of knowledge alone."""
 
 K = TypeVar("K", bound=QueryFree)
 

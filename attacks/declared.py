@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from splitleak.attacks.base import Attack, Requirement
+from splitleak.attacks.base import Attack
 from splitleak.attacks.knowledge import QueryFree
+from splitleak.attacks.needs import Requirement
 
 FIELDS: Mapping[Requirement, tuple[str, ...]] = {
     "tail": ("tail", "receive", "as_received"),

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from splitleak.attacks.base import Reconstruction, Requirement, Scene, Staged
+from splitleak.attacks.base import Reconstruction, Scene, Staged
 from splitleak.attacks.blanks import better_at_mean
 from splitleak.attacks.knowledge import BlackBox, Pairs
 from splitleak.attacks.learning import learned
 from splitleak.attacks.losses import STRUCTURE_AIM, STRUCTURE_WEIGHT, squared_and_structural_error
+from splitleak.attacks.needs import Requirement
 from splitleak.attacks.networks import seed
 from splitleak.attacks.networks.normalised import normalise, unnormalise
 from splitleak.attacks.networks.residual import ResidualDecoder

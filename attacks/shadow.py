@@ -9,10 +9,11 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from splitleak.attacks.base import Reconstruction, Reconstructor, Requirement, Scene
+from splitleak.attacks.base import Reconstruction, Reconstructor, Scene
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.edge import PlainEdge
 from splitleak.attacks.knowledge import About, AttackerPart, Memo, QueryFree, WhiteBox
+from splitleak.attacks.needs import Requirement
 from splitleak.attacks.rmle import Rmle
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.settings import doc

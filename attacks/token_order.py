@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, MultipleOf
 from torch import Tensor, nn
 
-from splitleak.attacks.base import Reconstructor, Requirement, behind
+from splitleak.attacks.base import Reconstructor, behind
 from splitleak.attacks.decoder import ByDecoder
 from splitleak.attacks.knowledge import AttackerPart, BlackBox, Pairs
 from splitleak.attacks.learning import learned
+from splitleak.attacks.needs import Requirement
 from splitleak.attacks.networks.tokens import HEADS, Filler, Positions, Standard
 from splitleak.attacks.places import Matcher, places_of
 from splitleak.victims.errors import InvalidInputError

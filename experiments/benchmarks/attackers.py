@@ -12,7 +12,7 @@ from splitleak.attacks.base import Attack
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.inverse_network import InverseNetwork
 from splitleak.defenses.none import NoDefense
-from splitleak.experiments.judge.metrics.identity import RANK_1
+from splitleak.experiments.judge.rules import RANK_1
 from splitleak.experiments.library import Experiment
 from splitleak.experiments.results.record import Record
 from splitleak.victims.errors import InvalidInputError

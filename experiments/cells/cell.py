@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from splitleak.defenses.base import Defense
-from splitleak.experiments.judge.metrics.identity import PERSONAL, person_means
+from splitleak.experiments.judge.rules import PERSONAL
 from splitleak.experiments.judge.scores import Recogniser, Scores, Truth
+from splitleak.experiments.judge.statistics.groups import person_means
 from splitleak.experiments.judge.statistics.interval import interval
 from splitleak.experiments.planning.plan import Entry, Plan
 from splitleak.experiments.planning.threat import Threat
@@ -30,8 +30,8 @@ from splitleak.experiments.stages.probe import ProbeStage
 from splitleak.experiments.stages.protect import ProtectStage
 from splitleak.experiments.stages.reader import ReaderStage, reader_stage
 from splitleak.experiments.stages.seen import reader_of, task_of
-from splitleak.experiments.store.integrity import replace_if_other
-from splitleak.experiments.store.key import Stage, digest, source_digest
+from splitleak.experiments.store.integrity import digest, replace_if_other
+from splitleak.experiments.store.key import Stage, source_digest
 from splitleak.experiments.store.store import Store
 from splitleak.victims.data.parts import TEST
 from splitleak.victims.errors import InvalidInputError
@@ -261,7 +261,7 @@ def _summary(values: Tensor, groups: tuple[int, ...], personal: bool) -> dict[st
     of_known = values[known]
     found = with_interval(of_known.tolist(), people)
     if personal:
-        found |= interval(person_means(of_known, torch.tensor(people)))._asdict()
+        found |= interval(person_means(of_known, people))._asdict()
     return found | ({} if known.all() else {"counted": counted})
 
 

@@ -3,7 +3,8 @@
 from functools import cache
 from pathlib import Path
 
-from splitleak.experiments.store.key import digest, library_version, source_digest
+from splitleak.experiments.store.integrity import digest
+from splitleak.experiments.store.key import library_version, source_digest
 from splitleak.victims.cuts import content_digest
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.files import content_of, load_module

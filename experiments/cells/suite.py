@@ -14,8 +14,8 @@ from torch import Tensor
 from splitleak.experiments.cells.attack import AttackCell
 from splitleak.experiments.cells.cell import Cell, summaries
 from splitleak.experiments.cells.fingerprints import weights_fingerprint
-from splitleak.experiments.judge.metrics.identity import RANK_1
 from splitleak.experiments.judge.metrics.perceptual import LPIPS
+from splitleak.experiments.judge.rules import RANK_1
 from splitleak.experiments.judge.scores import Recogniser, Scores, Seen, Truth, identity_merit, score_images
 from splitleak.experiments.planning.names import STRONGEST
 from splitleak.experiments.stages.strongest import StrongestStage

@@ -4,13 +4,15 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from cyclopts import Parameter
 from rich.console import Console, RenderableType
 
 from splitleak.victims.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import torch
 
 FAILED_CELLS = 1
 """Exit code where what was asked for was done, and some of it failed."""
@@ -71,12 +73,14 @@ def writing(option: str, path: Path) -> Iterator[None]:
         raise InvalidInputError(f"{option} {path} cannot be written: {error.strerror}; name a file") from error
 
 
-def device_of(name: str) -> torch.device:
+def device_of(name: str) -> "torch.device":
     """The device that ``--device`` names.
 
     Raises:
         InvalidInputError: it is not there.
     """
+    import torch  # takes seconds, and a report does without
+
     if name == "cuda" and not torch.cuda.is_available():
         raise InvalidInputError("device = cuda: this machine has no CUDA device; use auto or cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

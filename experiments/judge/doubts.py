@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from splitleak.experiments.judge.rules import GIVEN_BACK, PAST_BEST, STILL_GAINED, TAIL
+
+if TYPE_CHECKING:  # a report looks at curves, and does without torch
+    from torch import Tensor
 
 Curve = list[tuple[float, float]]
 """Places on the axis with the losses there."""
@@ -68,7 +70,7 @@ def past_its_best(curve: Sequence[float]) -> bool:
     return best + 1 < (1 - PAST_BEST) * len(curve) and curve[-1] - curve[best] > GIVEN_BACK * gained > 0
 
 
-def cut_off(images: Tensor, rebuilt: Tensor) -> float:
+def cut_off(images: "Tensor", rebuilt: "Tensor") -> float:
     """How much of the dark range a reconstruction cannot reach, as a decoder that ends in a ReLU on signed values.
 
     Of each colour, the lesser of two shares of the pixels: those that were rebuilt at exactly the darkest value that

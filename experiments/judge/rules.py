@@ -33,3 +33,6 @@ FALSE_DISCOVERIES = 0.05
 """The share of what is called a change, on average at most, that is none."""
 FAR = 0.01
 """False accepts at which verification is scored."""
+RANK_1, TAR = "rank1", "tar_at_far_1"
+PERSONAL = (RANK_1, TAR)
+"""Metrics whose mean counts each person once (macro), see ``person_means``; their values are of photos."""

@@ -11,21 +11,18 @@ from torch import Tensor
 from splitleak.attacks.base import Attack, AttributeInference, Linkage, Reconstruction
 from splitleak.experiments.judge.metrics.attributes import balanced_accuracy, chance_of_balanced_accuracy
 from splitleak.experiments.judge.metrics.identity import (
-    PERSONAL,
-    RANK_1,
-    TAR,
     Comparisons,
     chance_of_rank_1,
     constant_rank_1,
     constant_true_accepts,
-    person_means,
     person_shares,
     rank_1,
     true_accepts,
 )
 from splitleak.experiments.judge.metrics.information import usable_bits
 from splitleak.experiments.judge.metrics.pictures import Metric, metrics_for, psnr, score
-from splitleak.experiments.judge.rules import FAR
+from splitleak.experiments.judge.rules import FAR, PERSONAL, RANK_1, TAR
+from splitleak.experiments.judge.statistics.groups import person_means
 from splitleak.victims.tasks.base import Task
 
 BALANCED_ACCURACY = "balanced_accuracy"

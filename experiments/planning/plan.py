@@ -17,7 +17,8 @@ from splitleak.defenses.base import Defense
 from splitleak.experiments.planning import plugins
 from splitleak.experiments.planning.cards import STANDARD, Effort
 from splitleak.experiments.planning.efforts import Efforts, Spent
-from splitleak.experiments.planning.match import Found, asked_of, asking, coarse
+from splitleak.experiments.planning.found import Found
+from splitleak.experiments.planning.match import asked_of, asking, coarse
 from splitleak.experiments.planning.names import EFFORT, FLOOR, MATCH, UNDEFENDED
 from splitleak.experiments.planning.sweeps import check_not_empty, in_step
 from splitleak.experiments.planning.tables import AttackerTable, DefenderTable, JudgeTable, PartsTable, VictimTable

@@ -11,8 +11,7 @@ from splitleak.experiments.results.archive import Archived
 from splitleak.experiments.results.group import DefenceRow, Group
 from splitleak.experiments.results.metrics import LEAKAGE_METRICS
 from splitleak.experiments.results.results import Results
-from splitleak.experiments.store.integrity import write_atomically
-from splitleak.experiments.store.key import digest
+from splitleak.experiments.store.integrity import digest, write_atomically
 
 ABOUT = ("defence", "victim", "data")
 WHO = ("photos, people, trainings", "photos' digest", "attacks tried", "run", "seal", "flags")

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from splitleak.attacks.base import HELD, IMPLIED, WORDS
+from splitleak.attacks.needs import HELD, IMPLIED, WORDS
 from splitleak.experiments.judge.flags import FLAGS
 from splitleak.experiments.report.details import cell_id, details
 from splitleak.experiments.report.figures import (
@@ -35,7 +35,7 @@ from splitleak.experiments.results.csv import write_csv
 from splitleak.experiments.results.load import CELLS, cell_ids, load_results
 from splitleak.experiments.results.metrics import SHOWN_METRICS
 from splitleak.experiments.results.results import Results
-from splitleak.experiments.store.key import digest
+from splitleak.experiments.store.integrity import digest
 from splitleak.experiments.store.provenance import facts_of
 from splitleak.victims.files import fingerprint
 
@@ -210,7 +210,7 @@ def _marked(lines: Sequence[Sequence[str]], doubtful: Sequence[bool]) -> list[tu
 def _holdings(results: Results) -> list[tuple[str, list[str]]]:
     """What adversaries of this run hold, each kind beside what those above it do, with their attacks."""
     known = {cell.attack.label: cell.attack for cell in results.cells if not cell.attack.floor}
-    kinds = [kind.__name__ for kind in HELD]
+    kinds = list(HELD)
     most = max((kinds.index(attack.knowledge) for attack in known.values() if attack.knowledge in kinds), default=-1)
     labels = [[label for label, attack in known.items() if attack.knowledge == kind] for kind in kinds]
     held = list(zip(HELD.values(), labels, strict=True))[: most + 1]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from splitleak.experiments.judge.metrics.identity import TAR
+from splitleak.experiments.judge.rules import TAR
 from splitleak.experiments.judge.scores import EAVESDROPPING, SIMILARITY, TASK_ACCURACY, TASK_UTILITY, USABLE_BITS
 from splitleak.experiments.planning.names import MEMBERS
 from splitleak.experiments.planning.tables import VictimTable
@@ -25,8 +25,7 @@ from splitleak.experiments.results.member import member_runs
 from splitleak.experiments.results.metrics import SHOWN_METRICS
 from splitleak.experiments.results.record import Record, last_line, migrate
 from splitleak.experiments.results.results import Results
-from splitleak.experiments.store.integrity import replace_if_other
-from splitleak.experiments.store.key import digest
+from splitleak.experiments.store.integrity import digest, replace_if_other
 from splitleak.victims.errors import InvalidInputError
 
 FORMAT = 2

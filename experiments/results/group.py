@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
-import torch
 
-from splitleak.experiments.judge.metrics.identity import PERSONAL, person_means
+from splitleak.experiments.judge.rules import PERSONAL
 from splitleak.experiments.judge.statistics.different import Sample
+from splitleak.experiments.judge.statistics.groups import person_means
 from splitleak.experiments.judge.statistics.interval import Array, Interval, interval, intervals, most_exposed
 from splitleak.experiments.judge.statistics.matched import Setting
 from splitleak.experiments.planning.names import STRONGEST
@@ -32,8 +32,7 @@ def _sample(scored: Scored, personal: bool = False) -> Sample:
     values, groups = np.array([one.values for _, one in scored], dtype=float), record.people(score)
     if not personal or groups is None or record.groups is None:
         return Sample(values, groups)
-    people = torch.tensor(groups)
-    return Sample(person_means(torch.from_numpy(values), people).numpy(), people.unique().numpy())
+    return Sample(person_means(values, groups), np.unique(groups))
 
 
 def _pool(scored: Scored, personal: bool = False) -> Interval:

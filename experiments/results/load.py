@@ -12,8 +12,7 @@ from pydantic import ValidationError
 from splitleak.experiments.planning.names import MAY_LOSE
 from splitleak.experiments.results.record import Record, migrate
 from splitleak.experiments.results.results import Results
-from splitleak.experiments.store.integrity import file_digest, replace_if_other, write_atomically
-from splitleak.experiments.store.key import digest
+from splitleak.experiments.store.integrity import digest, file_digest, replace_if_other, write_atomically
 from splitleak.victims.errors import InvalidInputError
 
 CELLS = "cells.json"

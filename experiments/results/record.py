@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from splitleak.experiments.judge.metrics.bounds import Bounds
 from splitleak.experiments.judge.metrics.seen import Probe
-from splitleak.experiments.planning.match import Found
+from splitleak.experiments.judge.proved import Bounds
+from splitleak.experiments.planning.found import Found
 from splitleak.experiments.planning.threat import Photos, Threat
 from splitleak.experiments.store.provenance import Made
 

@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from splitleak.experiments.judge.metrics.bounds import Bounds, bounds
+from splitleak.experiments.judge.metrics.bounds import bounds
 from splitleak.experiments.judge.metrics.information import fano_rank_1, gaussian_information
+from splitleak.experiments.judge.proved import Bounds
 from splitleak.experiments.stages.attack import EdgeDevice
 from splitleak.experiments.stages.protect import ProtectStage
 from splitleak.experiments.store.key import Stage

@@ -8,7 +8,7 @@ import torch
 
 from splitleak.defenses.base import Defense
 from splitleak.defenses.fitting import Budget
-from splitleak.experiments.planning.match import Found, Tried, tolerance_on
+from splitleak.experiments.planning.found import Found, Tried, tolerance_on
 from splitleak.experiments.stages.bisection import Search, points, range_of, search
 from splitleak.experiments.stages.protect import ProtectStage, decisions
 from splitleak.experiments.store.integrity import intact

@@ -9,7 +9,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from splitleak.attacks.knowledge import About, Memo
-from splitleak.experiments.store.key import digest, source_digest
+from splitleak.experiments.store.integrity import digest
+from splitleak.experiments.store.key import source_digest
 from splitleak.experiments.store.store import Store
 from splitleak.victims.seeding import seeded
 

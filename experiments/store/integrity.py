@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from splitleak.experiments.store.provenance import Made
+from splitleak.victims import contents
 
 SEAL = "checksums.json"
 """File in each stage's folder: size and SHA-256 of the others, and with what they were made."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a plain value's canonical JSON, shortened to 24 hexadecimal digits."""
+    return contents.digest(value)[:24]
 
 
 class DiskFullError(RuntimeError):

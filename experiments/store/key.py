@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from splitleak.victims import contents
+from splitleak.experiments.store.integrity import digest
 from splitleak.victims.data.base import Source
 from splitleak.victims.files import FROM_PATH
 from splitleak.victims.settings import Settings
@@ -88,11 +88,6 @@ def fact(value: Any) -> Any:
 def _plugins(value: Any) -> list[Settings]:
     """The plugins that a plugin is made of."""
     return [one for one in value if isinstance(one, Settings)] if isinstance(value, tuple) else []
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a plain value's canonical JSON, shortened to 24 hexadecimal digits."""
-    return contents.digest(value)[:24]
 
 
 @cache

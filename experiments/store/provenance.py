@@ -7,9 +7,12 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import torch
 
 LIBRARIES = ("splitleak", "torch", "torchvision", "torchmetrics", "opacus", "timm", "numpy", "scipy", "pillow")
 """Whose versions are noted where they are installed."""
@@ -52,8 +55,10 @@ class Made(BaseModel):
         return self.commit and self.commit[:10] + ("" if self.clean else " with changes")
 
 
-def here(label: str, device: torch.device) -> Made:
+def here(label: str, device: "torch.device") -> Made:
     """With what this process computes now."""
+    import torch  # who reads what was written does without
+
     commit, clean = checkout(Path(__file__).resolve().parents[2])
     name = f"{device.type} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
     return Made(

@@ -13,7 +13,7 @@ from splitleak.experiments.results.frame import SETTINGS, Scalar, measured, rows
 from splitleak.experiments.results.load import load_results
 from splitleak.experiments.results.record import Record
 from splitleak.experiments.results.results import Results
-from splitleak.experiments.store.key import digest
+from splitleak.experiments.store.integrity import digest
 from splitleak.victims.errors import InvalidInputError
 
 EXPERIMENT = "splitleak"

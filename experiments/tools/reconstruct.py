@@ -17,7 +17,8 @@ from splitleak.experiments.report.tables.matrix import number
 from splitleak.experiments.stages.arrays import load_array, save_array
 from splitleak.experiments.stages.attack import AttackStage
 from splitleak.experiments.stages.inside import Opened
-from splitleak.experiments.store.key import digest, source_digest
+from splitleak.experiments.store.integrity import digest
+from splitleak.experiments.store.key import source_digest
 from splitleak.experiments.store.store import Store
 from splitleak.experiments.tools.finished import run_at
 from splitleak.victims.data.decode import read_photo

@@ -6,13 +6,14 @@ from typing import ClassVar, get_args
 import pytest
 import torch
 
-from splitleak.attacks.base import WORDS, Reconstruction, Reconstructor, Requirement, Scene
+from splitleak.attacks.base import Reconstruction, Reconstructor, Scene
 from splitleak.attacks.declared import FIELDS, Sealed, UndeclaredError, as_declared
 from splitleak.attacks.decoder import Decoder
 from splitleak.attacks.fora import Fora
 from splitleak.attacks.infer_attribute import InferAttribute
 from splitleak.attacks.knowledge import QueryFree, WhiteBox
 from splitleak.attacks.mean_image import MeanImage
+from splitleak.attacks.needs import WORDS, Requirement
 from splitleak.attacks.reidentify import Reidentify
 from splitleak.attacks.ridge import Ridge
 from splitleak.attacks.rmle import Rmle

@@ -7,10 +7,6 @@ from torch import Tensor
 
 from splitleak.experiments.judge.rules import FAR
 
-RANK_1, TAR = "rank1", "tar_at_far_1"
-PERSONAL = (RANK_1, TAR)
-"""Whose mean counts each person once (macro), see ``person_means``; their values are of photos."""
-
 
 @dataclass(frozen=True)
 class Comparisons:
@@ -90,29 +86,6 @@ def true_accepts(comparisons: Comparisons, far: float = FAR) -> Tensor:
     nearer, tied = comparisons.distances < threshold, comparisons.distances == threshold
     accepted = nearer.double() + tied.double() * ((far - below) / at)
     return _share(accepted * comparisons.genuine, comparisons.genuine).where(comparisons.counted, torch.nan)
-
-
-def person_means(values: Tensor, people: Tensor) -> Tensor:
-    """Each person's mean over the photos that count, float64 (..., people), in order of the people's numbers.
-
-    Their plain mean counts each person once, however many photos there are (macro); its interval resamples people,
-    each of whom is one value here. Where one man was on every fourth photo, 43 % of the photos were 15 % of the
-    people.
-
-    Args:
-        values: (..., n), not a number where a photo does not count, for one row as for all.
-        people: int64 (n,) who is on each photo, or any number that photos of one person share.
-
-    Raises:
-        ValueError: the shapes do not fit.
-    """
-    if values.shape[-1:] != people.shape:
-        raise ValueError(f"values {tuple(values.shape)} of photos of {tuple(people.shape)} people")
-    known = ~values.isnan().flatten(0, -2).any(0) if values.ndim > 1 else ~values.isnan()
-    _, person, counts = people[known].unique(return_inverse=True, return_counts=True)
-    means = torch.zeros(*values.shape[:-1], len(counts), dtype=torch.float64)
-    means.index_add_(-1, person, values[..., known].double()).div_(counts)
-    return means
 
 
 def person_shares(comparisons: Comparisons, people: Tensor) -> Tensor:

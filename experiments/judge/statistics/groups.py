@@ -96,3 +96,27 @@ def totals(values: Numbers, groups: Groups, count: int) -> Numbers:
     """Of each of ``count`` groups the sum of its photos' values (n,)."""
     summed: Numbers = np.bincount(groups, values, minlength=count).astype(float)
     return summed
+
+
+def person_means(values: npt.ArrayLike, people: npt.ArrayLike) -> Numbers:
+    """Each person's mean over the photos that count, (people,) or (rows, people), in order of the people's numbers.
+
+    Their plain mean counts each person once, however many photos there are (macro); its interval resamples people,
+    each of whom is one value here. Where one man was on every fourth photo, 43 % of the photos were 15 % of the
+    people.
+
+    Args:
+        values: (n,) or (rows, n), not a number where a photo does not count, for one row as for all.
+        people: whole numbers (n,), who is on each photo, or any number that photos of one person share.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    table, owner = np.asarray(values, dtype=float), np.asarray(people)
+    if table.shape[-1:] != owner.shape:
+        raise ValueError(f"values {table.shape} of photos of {owner.shape} people")
+    known = ~np.isnan(table).any(tuple(range(table.ndim - 1)))
+    _, person, counts = np.unique(owner[known], return_inverse=True, return_counts=True)
+    means = np.zeros((*table.shape[:-1], len(counts)))
+    np.add.at(means.T, person, table.T[known])
+    return means / counts

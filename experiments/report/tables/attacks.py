@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from splitleak.attacks.base import IMPLIED
+from splitleak.attacks.needs import IMPLIED
 from splitleak.experiments.judge.rules import EXPOSED
 from splitleak.experiments.report.tables import matrix
 from splitleak.experiments.report.tables.table import ABSENT, TextTable

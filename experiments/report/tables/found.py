@@ -1,6 +1,6 @@
 """How the strengths that a plan asked to search were found."""
 
-from splitleak.experiments.planning.match import Found
+from splitleak.experiments.planning.found import Found
 from splitleak.experiments.report.tables.table import ABSENT, TextTable
 from splitleak.experiments.results.group import DefenceRow
 from splitleak.experiments.results.results import Results

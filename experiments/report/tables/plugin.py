@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from annotated_types import BaseMetadata, DocInfo
 
-from splitleak.attacks.base import HELD, WORDS, Attack, AttributeInference, Linkage, Reconstruction, knowledge_of
+from splitleak.attacks.base import Attack, AttributeInference, Linkage, Reconstruction, knowledge_of
 from splitleak.attacks.knowledge import QueryFree
+from splitleak.attacks.needs import HELD, WORDS
 from splitleak.defenses.base import Channel, Defense, Retrains
 from splitleak.defenses.checks import toy_calibration, toy_channel
 from splitleak.victims.data.base import Source
@@ -68,7 +69,7 @@ def _answer(cls: type[Attack[QueryFree]]) -> str:
 
 def _adversary(cls: type[Attack[QueryFree]]) -> Iterator[tuple[str, str]]:
     yield "adversary", f"{knowledge_of(cls).__name__}; it holds"
-    for needed in (HELD[QueryFree], *(WORDS[requirement][0] for requirement in cls.needs())):
+    for needed in (HELD["QueryFree"], *(WORDS[requirement][0] for requirement in cls.needs())):
         yield "", f"- {needed}"
     if cls.floor:
         yield "", "and looks at no release: what it scores is the floor of the others"

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from splitleak.attacks.base import Reconstruction, Reconstructor, Requirement
+from splitleak.attacks.base import Reconstruction, Reconstructor
 from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.learning import learned
+from splitleak.attacks.needs import Requirement
 from splitleak.victims.settings import doc
 from splitleak.victims.training import Batch, adamw
 

@@ -13,8 +13,9 @@ from typing import Any, get_type_hints
 import pytest
 from rich.console import Console, RenderableType
 
-from splitleak.attacks.base import HELD, Attack, knowledge_of
+from splitleak.attacks.base import Attack, knowledge_of
 from splitleak.attacks.knowledge import BlackBox, WhiteBox
+from splitleak.attacks.needs import HELD
 from splitleak.defenses.base import Defense
 from splitleak.experiments.cli import describe
 from splitleak.experiments.cli.app import app

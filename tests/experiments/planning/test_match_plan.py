@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from splitleak.defenses.channel_subset import ChannelSubset
 from splitleak.defenses.gaussian_noise import GaussianNoise
-from splitleak.experiments.planning.match import Found, Tried, asked_of, tolerance_on
+from splitleak.experiments.planning.found import Found, Tried, tolerance_on
+from splitleak.experiments.planning.match import asked_of
 from splitleak.experiments.planning.plan import Plan, parse_plan
 from splitleak.experiments.planning.study import read_study
 from splitleak.victims.errors import InvalidInputError

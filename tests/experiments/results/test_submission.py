@@ -12,7 +12,7 @@ from written_run import Edit, relisted, score, write_run
 
 from splitleak.experiments.results.archive import write_archive
 from splitleak.experiments.results.submission import VOID, check_submission
-from splitleak.experiments.store.key import digest
+from splitleak.experiments.store.integrity import digest
 from splitleak.victims.errors import InvalidInputError
 
 
