@@ -27,12 +27,22 @@ class ResidualDecoder(nn.Module):
     sits; from there on they only need to learn what the release tells. The channels start at ``width`` and
     halve with each doubling of the grid (never below 16), so that every stage costs about the same.
 
+    ``straight``: a linear map from each place of the release to the pixels there is added, which begins at nothing.
+    Where a place tells of more pixels than the first grid has channels, as a transformer's tokens do, the layers
+    alone lose what a linear map keeps (a ViT's tokens of 16 pixels, 1,000 photos: 21.6 -> 25.5 dB).
+
     Releases are put on one scale first, see ``standard``: a convolution that begins with weights of one size hears
     the loud features only, and a defence that makes some features loud would pass for a strong one.
     """
 
     def __init__(
-        self, release_shape: tuple[int, ...], height: int, width_px: int, width: int, arrived: Arrived | None = None
+        self,
+        release_shape: tuple[int, ...],
+        height: int,
+        width_px: int,
+        width: int,
+        arrived: Arrived | None = None,
+        straight: bool = False,
     ) -> None:
         super().__init__()
         _, doublings = channels_and_doublings(release_shape, height, width_px)
@@ -51,6 +61,7 @@ class ResidualDecoder(nn.Module):
         if not doublings:
             layers += [_Residual(width), nn.Conv2d(width, 3, 3, padding=1)]
         self.layers = nn.Sequential(*layers)
+        self.straight = _straight(self.standard.channels, doublings) if straight else None
         self.picture = nn.Parameter(torch.zeros(3, height, width_px))
 
     @torch.no_grad()
@@ -63,7 +74,9 @@ class ResidualDecoder(nn.Module):
 
     def forward(self, release: Tensor) -> Tensor:
         """Decode."""
-        return self.painted(self.layers(self.standard(release)))
+        maps = self.standard(release)
+        images: Tensor = self.layers(maps)
+        return self.painted(images if self.straight is None else images + self.straight(maps))
 
     @property
     def stages(self) -> list[nn.Sequential]:
@@ -93,6 +106,13 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.layers(x))
+
+
+def _straight(channels: int, doublings: int) -> nn.Sequential:
+    """Linear, from each place to its pixels."""
+    patches = nn.Conv2d(channels, 3 * 4**doublings, 1, bias=False)
+    nn.init.zeros_(patches.weight)
+    return nn.Sequential(patches, nn.PixelShuffle(2**doublings))
 
 
 def _doubling(width: int, target: int) -> list[nn.Module]:

@@ -326,7 +326,7 @@ class Results:
         utility = next((one for one in found if one.part != "target"), None)
         if utility is None or utility.groups is None:
             return ""
-        return f"; {utility.metric} on {counted_photos(utility.groups)} whom no attack met"
+        return f"; {utility.metric} on {counted_photos(utility.groups)} that no attack met"
 
     @property
     def resting(self) -> str:

@@ -252,3 +252,25 @@ def test_the_judge_knows_the_best_that_a_decoder_with_a_relu_at_its_end_can_do(a
     unlimited = score_answers(Decoder(architecture=architecture), bright, Truth(images=bright)).references["psnr"]
     assert unlimited["ceiling"] > 60
     assert "psnr" not in score_answers(Decoder(), answers, Truth(images=dark)).references
+
+
+def test_a_place_that_tells_of_more_pixels_than_the_first_grid_has_channels_is_read_too() -> None:
+    """Patches of 8 pixels, turned and sent whole: 192 values a place, for a decoder of 16 channels."""
+
+    def error(straight: bool) -> float:
+        with seeded("patches"):
+            images, turn = torch.rand(64, 3, 32, 32), torch.linalg.qr(torch.randn(192, 192))[0]
+            releases = F.conv2d(images - 0.5, turn.view(192, 3, 8, 8), stride=8)
+            network = ResidualDecoder((192, 4, 4), 32, 32, width=16, straight=straight)
+            network.standard.begin_from([releases])
+            optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+            for _ in range(100):
+                loss = F.mse_loss(network(releases), images)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        return float(loss.detach())
+
+    floor = 1 / 12  # of uniform noise
+    assert error(straight=False) > 0.7 * floor
+    assert error(straight=True) < 0.2 * floor

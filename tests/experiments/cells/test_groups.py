@@ -80,7 +80,7 @@ def test_a_run_counts_people(tmp_path: Path) -> None:
     assert not {*utility["groups"]} & {*groups}
     assert len(utility["values"]) == len(utility["groups"]) > 24
     measured = f"accuracy on {len(utility['groups'])} photos of {len(set(utility['groups']))} people"
-    assert loaded.sample == f"n = 24 photos of {len(set(groups))} people x 1 seed; {measured} whom no attack met"
+    assert loaded.sample == f"n = 24 photos of {len(set(groups))} people x 1 seed; {measured} that no attack met"
     ridge = next(cell for cell in loaded.cells if cell.attack.name == "ridge").metrics["psnr"]
     assert (ridge.low, ridge.high) == pytest.approx(interval(ridge.values, groups)[1:], abs=1e-4)
     for file in (run / "matrix.md", run / "index.html", run / "tables" / "attacks.md"):
