@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from splitleak.attacks.decoder import Architecture, Decoder
+from splitleak.attacks.knowledge import BlackBox
 from splitleak.attacks.networks import seed
 from splitleak.attacks.networks.normalised import normalise, unnormalise
 from splitleak.attacks.networks.residual import ResidualDecoder
 from splitleak.attacks.networks.seed import transpose_decoder, upsample_decoder
+from splitleak.attacks.token_order import TokenOrder
+from splitleak.attacks.toy import toy_knowledge
 from splitleak.experiments.judge.scores import Truth, score_answers
 from splitleak.victims.models import IMAGENET_MEAN, IMAGENET_STD
 from splitleak.victims.seeding import seeded
@@ -274,3 +277,13 @@ def test_a_place_that_tells_of_more_pixels_than_the_first_grid_has_channels_is_r
     floor = 1 / 12  # of uniform noise
     assert error(straight=False) > 0.7 * floor
     assert error(straight=True) < 0.2 * floor
+
+
+def test_tokens_are_read_straight_and_maps_are_not() -> None:
+    told = {}
+    for attack in (TokenOrder(), Decoder()):
+        knows, _ = toy_knowledge(attack)
+        assert isinstance(knows, BlackBox)
+        network = Decoder(width=16).form(knows).network
+        told[len(knows.release_shape)] = isinstance(network, ResidualDecoder) and network.straight is not None
+    assert told == {2: True, 3: False}
