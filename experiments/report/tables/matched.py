@@ -132,8 +132,8 @@ def above(behind: Change | None) -> str:
     metric = LEAKAGE_METRICS[0]
     if behind is None:
         return ABSENT
-    text = matrix.bare_range(metric, behind.difference)
-    return text if behind.clear else f"{text}, cannot be told apart (from {matrix.form(metric).bare(behind.seen)} on)"
+    text, seen = matrix.bare_range(metric, behind.difference), matrix.form(metric).bare(behind.seen)
+    return text if behind.clear else f"{text}, cannot be told apart ({seen} would have been seen)"
 
 
 def _setting(results: Results, row: DefenceRow | None) -> tuple[str, ...]:

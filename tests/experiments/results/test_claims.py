@@ -253,7 +253,7 @@ def test_what_cannot_be_told_apart_has_the_difference_that_could(tmp_path: Path)
     apart = [place.place.behind for place in results.ranking if place.place.behind]
     for change, text in zip(apart, texts[1:], strict=True):
         assert change.clear == ("cannot be told apart" not in text)
-        assert change.clear or f"(from {change.seen:.1f} on)" in text
+        assert change.clear or f"({change.seen:.1f} would have been seen)" in text
     equal = [change for change in apart if not change.clear]
     assert equal
     seen = max(change.seen for change in equal)
