@@ -4,14 +4,19 @@ import asyncio
 import socket
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+MOST = 100
+"""Connections at once: an interceptor has two files open for each, and a system may let it have 256."""
+Say = Callable[[str], None]
 
 
 class Server(ABC):
     """Each connection is a task of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Say) -> None:
+        self.say = say
         self._tasks: set[asyncio.Task[None]] = set()
 
     @abstractmethod
@@ -32,6 +37,15 @@ class Server(ABC):
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A coroutine in this place would be a task that asyncio reports as a failure when it is cancelled."""
+        if len(self._tasks) >= MOST:
+            self.say(f"refused, from {peer_of(writer)}: there are {MOST} connections already")
+            writer.close()
+            return
         task = asyncio.ensure_future(self.connected(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def peer_of(writer: asyncio.StreamWriter) -> str:
+    """Who is at the other end."""
+    return ":".join(map(str, writer.get_extra_info("peername")[:2]))
