@@ -1,7 +1,14 @@
 """The interceptor's page: what it is told, what it shows, and what it does not take."""
 
 import asyncio
+import base64
+import io
 import json
+import os
+import socket
+import subprocess
+import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -10,12 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from splitleak.experiments.tools.deploy import runtime
 from splitleak.experiments.tools.live.cloud import CloudServer
 from splitleak.experiments.tools.live.eavesdropper import Eavesdropper
-from splitleak.experiments.tools.live.edge import EdgeClient
+from splitleak.experiments.tools.live.edge import Answered, EdgeClient
 from splitleak.experiments.tools.live.frames import HEADER, RELEASE, Frame
 from splitleak.experiments.tools.live.link import Place, place_of
 from splitleak.experiments.tools.live.page import KEPT, Page, camera_report
@@ -109,6 +117,40 @@ def test_a_photo_goes_its_three_ways_to_the_page() -> None:
     watched(15, use)
 
 
+def one_colour(side: int) -> str:
+    """Few bytes that say they are a large picture."""
+    written = io.BytesIO()
+    Image.new("1", (side, side)).save(written, "PNG")
+    return base64.b64encode(written.getvalue()).decode()
+
+
+@pytest.mark.parametrize("answered", [b"SPLK", b"HTTP/1.1 500 no\r\n\r\n", b""])
+def test_what_is_no_page_does_not_stop_the_edge(answered: bytes) -> None:
+    described = {"task": "pet", "classes": ["cat", "dog"]}
+    one = Answered(1, photo(1), 10, np.ones(2, np.float32), 1.0, 1.0, 1.0, 1)
+
+    def answer(other: socket.socket) -> None:
+        connection, _ = other.accept()
+        connection.recv(65536)
+        connection.sendall(answered)
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        threading.Thread(target=answer, args=(other,), daemon=True).start()
+        assert not _report(f"http://{place_of(other)}", one, described)
+    for address in ("nothing", "file:///nowhere", "http://a b:1", "http://127.0.0.1:x", "http://a..b:1"):
+        assert not _report(address, one, described)
+
+
+def test_photos_reach_the_page_by_no_proxy() -> None:
+    """In a process of its own: proxies are looked for once."""
+    code = "from splitleak.experiments.tools.live.programs import DIRECT; print(DIRECT.handlers)"
+    environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "HTTPHandler" in done.stdout
+    assert "ProxyHandler" not in done.stdout
+
+
 def test_what_is_no_report_is_refused() -> None:
     def use(address: str, events: list[dict[str, Any]]) -> None:
         times = {"edge": 1.0, "wire": 1.0, "cloud": 1.0}
@@ -120,6 +162,11 @@ def test_what_is_no_report_is_refused() -> None:
             (json.dumps(good | {"photo": "AAAA"}).encode(), 400),
             (json.dumps(good | {"photo": "not base64!"}).encode(), 400),
             (json.dumps(good | {"milliseconds": {}}).encode(), 400),
+            (json.dumps(good | {"milliseconds": {**times, "wire": float("nan")}}).encode(), 400),
+            (json.dumps(good | {"number": float("inf")}).encode(), 400),
+            (json.dumps(good | {"photo": one_colour(4097)}).encode(), 400),
+            (json.dumps(good | {"photo": one_colour(20_000)}).encode(), 400),
+            (json.dumps(good | {"photo": good["photo"][:60]}).encode(), 400),
             (b" " * (5 * 2**20), 413),
         ):
             with pytest.raises((urllib.error.HTTPError, urllib.error.URLError, ConnectionError)) as refused:
@@ -153,6 +200,30 @@ def test_a_frame_that_is_no_release_is_told_and_the_rest_is_rebuilt() -> None:
             "skipped": 0,
             "unread": 77,
         }
+
+    asyncio.run(asyncio.wait_for(program(), 30))
+
+
+def test_an_attack_that_fails_on_a_release_is_told_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Inverter.rebuilt
+
+    def rebuilt(self: Inverter, release: Tensor) -> Tensor:
+        if release.max() > 1e30:
+            raise ValueError("images must lie in [0, 1],\nnot there")
+        return whole(self, release)
+
+    monkeypatch.setattr(Inverter, "rebuilt", rebuilt)
+
+    async def program() -> None:
+        said: list[str] = []
+        eavesdropper = Eavesdropper(Inverter(), said.append)  # type: ignore[arg-type]
+        task = asyncio.create_task(eavesdropper.rebuild())
+        eavesdropper.saw(Frame(RELEASE, 1, WIRE.pack(np.full((3, SIDE, SIDE), 3e38, np.float32))))
+        eavesdropper.saw(Frame(RELEASE, 2, send(photo(2))))
+        while eavesdropper.page.totals["rebuilt"] == 0:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        assert said == ["frame 1 passed and cannot be rebuilt: images must lie in [0, 1], not there"]
 
     asyncio.run(asyncio.wait_for(program(), 30))
 
