@@ -50,8 +50,6 @@ class CloudServer(Server):
             await self._last_word(reader, writer, str(error))
         except OSError as error:  # of TLS too
             self.say(f"{peer} is gone: {error}")
-        finally:
-            writer.close()
 
     async def _reply(self, frame: Frame, peer: str) -> Frame:
         arrived = time.perf_counter()

@@ -11,7 +11,7 @@ import numpy as np
 
 from splitleak.experiments.tools.deploy.runtime import Array
 from splitleak.experiments.tools.live.frames import ANSWER, LIMIT, REFUSAL, RELEASE, Frame, FrameError, read_frame
-from splitleak.experiments.tools.live.link import Link, Place
+from splitleak.experiments.tools.live.link import Link, Place, closed
 from splitleak.experiments.tools.live.server import Say
 from splitleak.victims.errors import InvalidInputError
 
@@ -81,7 +81,7 @@ class EdgeClient:
                 wire = milliseconds - told.cloud
                 yield Answered(number, photo, len(frame), told.answer, edge, wire, told.cloud, attempts)
         finally:
-            self._close()
+            await self._close()
 
     async def _delivered(self, number: int, frame: bytes) -> tuple["Told", float, int]:
         """What the cloud says of a frame, the milliseconds of the round trip that worked, and how many were made."""
@@ -106,7 +106,7 @@ class EdgeClient:
                     reply.payload.decode(errors="replace") if reply.kind == REFUSAL else "an answer to something else"
                 )
                 self.say(f"photo {number} was refused: {why}")
-                self._close()
+                await self._close()
                 if refusals == REFUSALS:
                     raise InvalidInputError(f"photo {number} was refused {REFUSALS} times, the last time: {why}")
             except ssl.SSLCertVerificationError as error:
@@ -114,7 +114,7 @@ class EdgeClient:
                     f"{self.cloud} shows another certificate than the trusted one: {error.verify_message}"
                 ) from error
             except GONE as error:
-                self._close()
+                await self._close()
                 if not away:
                     away = time.perf_counter()
                     self.say(f"no answer from {self.cloud} ({_why(error)}); photo {number} waits")
@@ -127,10 +127,10 @@ class EdgeClient:
             self._connection = await asyncio.wait_for(opening, self.patience)
         return self._connection
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         if self._connection is not None:
-            self._connection[1].close()
-            self._connection = None
+            (_, writer), self._connection = self._connection, None
+            await closed(writer)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from splitleak.experiments.tools.live.frames import CHUNK, RELEASE, Frame, Passing
-from splitleak.experiments.tools.live.link import Place
+from splitleak.experiments.tools.live.link import Place, closed
 from splitleak.experiments.tools.live.server import Say, Server
 
 Alter = Literal["flip", "forge"]
@@ -27,7 +27,6 @@ class Interceptor(Server):
             onward, further = await asyncio.open_connection(self.cloud.host, self.cloud.port)
         except OSError as error:
             self.say(f"the cloud at {self.cloud} cannot be reached: {error.strerror or error}")
-            writer.close()
             return
         await asyncio.gather(self._pump(reader, further), self._pump(onward, writer))
 
@@ -45,7 +44,7 @@ class Interceptor(Server):
             pass  # said by whichever end is still there
         finally:
             writer.write(passing.rest())
-            writer.close()
+            await closed(writer)
 
     def _passed(self, piece: Frame | bytes) -> bytes:
         if isinstance(piece, bytes):

@@ -12,6 +12,8 @@ BACKLOG = 128
 """Connections that may wait to be accepted."""
 PACKET = 1500
 """Bytes that are let through at a time: what an Ethernet frame carries."""
+CLOSING = 1.0
+"""Seconds for the other end to take what was sent last."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,16 @@ class Link:
                 await asyncio.sleep(wait)
             writer.write(packet)
             await writer.drain()
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    """Close a connection and hear how it ended: an end that nobody asks about asyncio reports as a failure."""
+    writer.close()
+    try:
+        async with asyncio.timeout(CLOSING):
+            await writer.wait_closed()
+    except OSError:  # a timeout is one
+        writer.transport.abort()
 
 
 def place_of(listening: socket.socket) -> Place:

@@ -24,8 +24,6 @@ from splitleak.experiments.tools.live.tls import serving, trusting
 from splitleak.victims.errors import InvalidInputError
 
 REPORT_SECONDS = 2.0
-DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Photos of a camera are for the page alone, not for the proxy that a system may name."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +99,10 @@ def _report(page: str, one: Answered, described: Mapping[str, Any]) -> bool:
     """Whether the page took it."""
     times = {name: getattr(one, name) for name in TIMES}
     content = camera_report(one.number, torch.from_numpy(one.photo.copy()), times, _worded(one.answer, described))
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # photos are for no proxy of the system
     try:
         request = urllib.request.Request(f"{page.rstrip('/')}/camera", content, {"Content-Type": "application/json"})
-        with DIRECT.open(request, timeout=REPORT_SECONDS):
+        with direct.open(request, timeout=REPORT_SECONDS):
             return True
     except (OSError, ValueError, http.client.HTTPException):  # nobody there, no page, no address of one
         return False

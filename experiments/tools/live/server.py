@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from splitleak.experiments.tools.live.link import closed
+
 MOST = 100
 """Connections at once: an interceptor has two files open for each, and a system may let it have 256."""
 Say = Callable[[str], None]
@@ -21,7 +23,7 @@ class Server(ABC):
 
     @abstractmethod
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Do what one connection is for, and close it."""
+        """Do what one connection is for; it is closed when this ends."""
 
     @asynccontextmanager
     async def at(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
@@ -37,13 +39,18 @@ class Server(ABC):
 
     def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A coroutine in this place would be a task that asyncio reports as a failure when it is cancelled."""
-        if len(self._tasks) >= MOST:
-            self.say(f"refused, from {peer_of(writer)}: there are {MOST} connections already")
-            writer.close()
-            return
-        task = asyncio.ensure_future(self.connected(reader, writer))
+        task = asyncio.ensure_future(self._served(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _served(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if len(self._tasks) > MOST:
+                self.say(f"refused, from {peer_of(writer)}: there are {MOST} connections already")
+            else:
+                await self.connected(reader, writer)
+        finally:
+            await closed(writer)
 
 
 def peer_of(writer: asyncio.StreamWriter) -> str:

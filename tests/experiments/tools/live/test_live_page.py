@@ -4,10 +4,7 @@ import asyncio
 import base64
 import io
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -56,6 +53,10 @@ def photo(number: int) -> runtime.Array:
     return np.random.default_rng(number).integers(0, 256, (3, SIDE, SIDE), dtype=np.uint8)
 
 
+ANSWERED = Answered(1, photo(1), 10, np.ones(2, np.float32), 1.0, 1.0, 1.0, 1)
+DESCRIBED = {"task": "pet", "classes": ["cat", "dog"]}
+
+
 def send(one: runtime.Array) -> bytes:
     return WIRE.pack(one.astype(np.float32) / 2)
 
@@ -74,7 +75,7 @@ def watched(count: int, use: Callable[[str, list[dict[str, Any]]], None]) -> Non
             await asyncio.sleep(0.5)
             client = EdgeClient(send, place_of(wire), said.append)
             async for one in client.answers(map(photo, range(count))):
-                assert await asyncio.to_thread(_report, address, one, {"task": "pet", "classes": ["cat", "dog"]})
+                assert await asyncio.to_thread(_report, address, one, DESCRIBED)
                 await asyncio.sleep(0.02)
             events = await asyncio.to_thread(read_events, address, count)
             await asyncio.to_thread(use, address, events)
@@ -124,10 +125,8 @@ def one_colour(side: int) -> str:
     return base64.b64encode(written.getvalue()).decode()
 
 
-@pytest.mark.parametrize("answered", [b"SPLK", b"HTTP/1.1 500 no\r\n\r\n", b""])
-def test_what_is_no_page_does_not_stop_the_edge(answered: bytes) -> None:
-    described = {"task": "pet", "classes": ["cat", "dog"]}
-    one = Answered(1, photo(1), 10, np.ones(2, np.float32), 1.0, 1.0, 1.0, 1)
+def report_to(answered: bytes) -> bool:
+    """What becomes of a report where this is all that is said to it."""
 
     def answer(other: socket.socket) -> None:
         connection, _ = other.accept()
@@ -137,18 +136,24 @@ def test_what_is_no_page_does_not_stop_the_edge(answered: bytes) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as other:
         threading.Thread(target=answer, args=(other,), daemon=True).start()
-        assert not _report(f"http://{place_of(other)}", one, described)
-    for address in ("nothing", "file:///nowhere", "http://a b:1", "http://127.0.0.1:x", "http://a..b:1"):
-        assert not _report(address, one, described)
+        return _report(f"http://{place_of(other)}", ANSWERED, DESCRIBED)
 
 
-def test_photos_reach_the_page_by_no_proxy() -> None:
-    """In a process of its own: proxies are looked for once."""
-    code = "from splitleak.experiments.tools.live.programs import DIRECT; print(DIRECT.handlers)"
-    environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert "HTTPHandler" in done.stdout
-    assert "ProxyHandler" not in done.stdout
+@pytest.mark.parametrize("answered", [b"SPLK", b"HTTP/1.1 500 no\r\n\r\n", b""])
+def test_what_is_no_page_does_not_stop_the_edge(answered: bytes) -> None:
+    assert not report_to(answered)
+
+
+@pytest.mark.parametrize("address", ["nothing", "file:///nowhere", "http://a b:1", "http://a:x", "http://a..b:1"])
+def test_what_is_no_address_does_not_stop_the_edge(address: str) -> None:
+    assert not _report(address, ANSWERED, DESCRIBED)
+
+
+def test_photos_reach_the_page_by_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it looks for proxies once
+    assert report_to(b"HTTP/1.1 204 No Content\r\n\r\n")
 
 
 def test_what_is_no_report_is_refused() -> None:
