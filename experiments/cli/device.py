@@ -1,5 +1,6 @@
 """Commands that take a defence from a run to a device, and show what passes between it and the cloud."""
 
+import math
 import signal
 import tempfile
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from splitleak.experiments.cli.display import Display
 from splitleak.experiments.cli.examples import EXAMPLES, epilogue
 from splitleak.experiments.cli.options import FAILED_CELLS, Device, RunFolder, console, device_of, say
 from splitleak.experiments.store.store import Store
-from splitleak.experiments.tools.deploy import Deployment
+from splitleak.experiments.tools.deploy import Deployment, check_folder
 from splitleak.experiments.tools.finished import Setting, labels, run_at
 from splitleak.experiments.tools.live import realtime as times
 from splitleak.experiments.tools.live.adversary import Adversary, chosen
@@ -25,7 +26,7 @@ from splitleak.experiments.tools.live.page import check_installed
 from splitleak.experiments.tools.live.photos import photos_of
 from splitleak.experiments.tools.live.programs import Secrets, cloud_program, edge_program, run_until_stopped
 from splitleak.experiments.tools.live.tls import make_certificate
-from splitleak.experiments.tools.live.together import free_places, running
+from splitleak.experiments.tools.live.together import ANYWHERE, free_places, running
 from splitleak.victims.errors import InvalidInputError
 
 Defense = Annotated[str, Parameter(help="its label in the run, or its name where there is one setting of it")]
@@ -36,6 +37,8 @@ Pause = Annotated[float, Parameter(help="seconds between two photos")]
 Megabits = Annotated[float | None, Parameter(help="a second, at which this side sends; none: as fast as it goes")]
 Delay = Annotated[float, Parameter(help="milliseconds added to what this side sends")]
 Where = Annotated[str, Parameter(help="host:port; another host than 127.0.0.1 is open to the network")]
+ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""What ends a process beside Ctrl-C; Windows has no SIGHUP."""
 Folder = Annotated[Path, Parameter(help="that splitleak deploy wrote")]
 
 live = App(
@@ -53,6 +56,7 @@ def deploy(
     By torch.export and, where the extra deploy is installed, as ONNX; the bytes between them as a document with
     test vectors; a card of what the run measured; and one Python file that runs both without this package.
     """
+    check_folder(out)
     setting = Setting.of(run_folder, defense)
     with Display(console, 1) as display:
         deployment = Deployment.of(setting, Store(setting.cache, torch.device("cpu"), display.stage))
@@ -82,8 +86,10 @@ def demonstrate(
     setting = Setting.of(run_folder, defense)
     chosen(setting, attack)
     Link(megabits, delay)
-    wire, cloud = free_places(2)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the three end with this process, however it is ended
+    photos_of(photos, setting.run.plan.victim.size, count)
+    wire, cloud, page = free_places(ANYWHERE, ANYWHERE, page)
+    for ending in ENDINGS:  # the three end with this process, also where a terminal is closed
+        signal.signal(ending, signal.default_int_handler)
     speed = [*(["--megabits", str(megabits)] if megabits else []), "--delay", str(delay)]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="splitleak")))
@@ -102,7 +108,7 @@ def demonstrate(
         what = [*(["--photos", str(photos)] if photos else []), "--count", str(count), "--pause", str(pause)]
         sending = [str(deployed), "--cloud", wire, "--show", f"http://{page}", *what, *speed, *trusted]
         code = stack.enter_context(started("edge", sending)).wait()
-        if not leave:
+        if not leave and not code:
             say(f"the page stays at http://{page}/ until Ctrl-C")
             between.wait()
     return code and FAILED_CELLS
@@ -144,6 +150,8 @@ def interceptor(
     check_installed()
     setting = Setting.of(run_folder, defense, device_of(device).type)
     onward = Place.of(cloud)
+    if onward == Place.of(listen):
+        raise InvalidInputError(f"--listen and --cloud are both {onward}: it would pass everything on to itself")
     wire, shown = (Place.of(one).listening() for one in (listen, page))  # before anything is fitted
     with Display(console, 1) as display:
         adversary = Adversary.of(setting, attack, Store(setting.cache, device_of(device), display.stage))
@@ -166,6 +174,8 @@ def edge(
     delay: Delay = 0.0,
 ) -> int:
     """Send photos, with the half of a deployment that belongs on the device; wait where the cloud is away."""
+    if not 0 <= pause < math.inf:
+        raise InvalidInputError(f"pause = {pause}: a number of seconds")
     sending = edge_program(
         folder,
         Place.of(cloud),

@@ -73,11 +73,11 @@ class Deployment:
         Raises:
             InvalidInputError: the folder holds something else, or cannot be written.
         """
-        if folder.exists() and any(folder.iterdir()) and not (folder / runtime.DESCRIPTION).is_file():
-            raise InvalidInputError(f"--out {folder} holds other files; name an empty folder or a new one")
+        check_folder(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / runtime.DESCRIPTION).unlink(missing_ok=True)  # until the last file is there, it is none
+            # one that is interrupted here can be told from a folder of somebody's, and is written again
+            (folder / runtime.DESCRIPTION).write_text(json.dumps({"format": runtime.UNFINISHED}), encoding="utf-8")
             files, left_out = self._programs(folder, told)
             write_vectors(self.vectors, folder / runtime.VECTORS)
             shutil.copyfile(runtime.__file__, folder / RUNTIME)
@@ -134,6 +134,20 @@ class Deployment:
             "left_out": left_out,
         }
         (folder / runtime.DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
+
+
+def check_folder(folder: Path) -> None:
+    """Whether a deployment may be written there.
+
+    Raises:
+        InvalidInputError: it holds something else, or is a file.
+    """
+    try:
+        other = folder.exists() and any(folder.iterdir()) and not (folder / runtime.DESCRIPTION).is_file()
+    except OSError as error:
+        raise InvalidInputError(f"--out {folder} cannot be written: {error.strerror}") from error
+    if other:
+        raise InvalidInputError(f"--out {folder} holds other files; name an empty folder or a new one")
 
 
 def _release(label: str, model: SplitModel, vectors: list[Vector]) -> dict[str, object]:

@@ -24,8 +24,10 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 DESCRIPTION, VECTORS = "deployment.json", "vectors.npz"
-FORMAT = 1
-"""Of the description."""
+FORMAT, UNFINISHED = 1, 0
+"""Of the description; of one whose folder is still being written."""
+KEYS = {"defence", "photo", "release", "task", "classes", "edge", "cloud", "files", "left_out"}
+"""That a description has beside its format."""
 CLOSE = 1e-4
 """By how much of the largest value (or of 1) another machine's arithmetic may move a release or an answer."""
 ROUNDED = 1e-3
@@ -84,11 +86,14 @@ def _tensor(described: Any, content: bytes) -> Array:
     try:
         dtype, shape = np.dtype(TYPES[described["dtype"]]), [int(size) for size in described["shape"]]
         start, end = (int(place) for place in described["data_offsets"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise WireError("no release: a tensor's description is incomplete, or of an unknown type") from None
     if min([0, start, *shape]) < 0 or end > len(content) or end - start != math.prod(shape) * dtype.itemsize:
         raise WireError("no release: a tensor lies outside of what arrived")
-    return np.frombuffer(content[start:end], dtype).reshape(shape)
+    try:
+        return np.frombuffer(content[start:end], dtype).reshape(shape)
+    except (ValueError, OverflowError):  # no values in too many or too large dimensions
+        raise WireError("no release: a tensor's shape is none that numpy has") from None
 
 
 class Dense:
@@ -144,9 +149,9 @@ class Sparse(Dense):
         places = parts["places"]
         if places.dtype == np.uint8:
             places = np.unpackbits(places, bitorder="little")[:count].nonzero()[0]
-        values = _of_shape(parts["values"], (len(places),), "F32")
+        places = _places(places, count)
         flat = np.zeros(count, np.float32)
-        flat[_places(places, count)] = values
+        flat[places] = _of_shape(parts["values"], (len(places),), "F32")
         return flat.reshape(self.shape)
 
 
@@ -192,9 +197,19 @@ class Wire:
     """One release, float32 without the batch, to bytes and back; ``described``: as in the description."""
 
     def __init__(self, described: Mapping[str, Any]) -> None:
-        coding = CODINGS[described["coding"]["kind"]](described["shape"], described["coding"])
-        self.pack: Callable[[Array], bytes] = coding.pack
-        self.unpack: Callable[[bytes], Array] = coding.unpack
+        self._coding = CODINGS[described["coding"]["kind"]](described["shape"], described["coding"])
+        self.pack: Callable[[Array], bytes] = self._coding.pack
+
+    def unpack(self, packed: bytes) -> Array:
+        """The inverse of ``pack``.
+
+        Raises:
+            WireError: these bytes are no release of this shape and coding, or hold what is no number.
+        """
+        release = self._coding.unpack(packed)
+        if not np.isfinite(release).all():
+            raise WireError("no release: some of its values are no numbers")
+        return release
 
 
 def description(folder: str | Path) -> dict[str, Any]:
@@ -206,10 +221,15 @@ def description(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / DESCRIPTION
     try:
         described: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = described.get("format")
+    except (OSError, ValueError, AttributeError, RecursionError):
         raise ValueError(f"no deployment at {Path(folder).absolute()}: no readable {DESCRIPTION} there") from None
-    if described.get("format") != FORMAT:
-        raise ValueError(f"{path} is of format {described.get('format')}, this program reads {FORMAT}")
+    if found == UNFINISHED:
+        raise ValueError(f"{path} is of a deployment that was not written to its end; deploy again")
+    if found != FORMAT:
+        raise ValueError(f"{path} is of format {found}, this program reads {FORMAT}")
+    if missing := KEYS - set(described):
+        raise ValueError(f"{path} was altered: it does not say {', '.join(sorted(missing))}")
     return described
 
 
@@ -255,7 +275,10 @@ class Program:
         path = Path(folder) / name
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != self.described["files"][name]:
             raise ValueError(f"{path} is not the file that was deployed; copy the folder again")
-        self.module = torch.export.load(path).module()
+        try:
+            self.module = torch.export.load(path).module()
+        except Exception as error:  # whatever another version of torch makes of the file
+            raise ValueError(f"torch {torch.__version__} cannot load {path}: {type(error).__name__}") from error
         self.draws = self.described[half]["draws"]
         self.generator = torch.Generator().manual_seed(secrets.randbits(63) if seed is None else seed)
 
@@ -301,12 +324,20 @@ class Cloud(Program):
         Raises:
             WireError: these bytes are no release of this deployment.
         """
-        return self(self.wire.unpack(packed))
+        release = self.wire.unpack(packed)
+        try:
+            answer = self(release)
+        except (RuntimeError, IndexError):  # of torch: numbers of the right shape, which no edge would send
+            raise WireError("no release of this deployment: its program cannot take these values") from None
+        if not np.isfinite(answer).all():
+            raise WireError("no release of this deployment: its values are too large for an answer")
+        return answer
 
 
 def apart(found: Array, wanted: Array) -> tuple[float, float]:
     """The largest difference, in units of the largest value or of 1, and the share of values beyond ``CLOSE``."""
     difference = np.abs(found.astype(np.float64) - wanted) / max(1.0, float(np.abs(wanted).max()))
+    difference = np.nan_to_num(difference, nan=np.inf)  # what is no number is near to none
     return float(difference.max()), float((difference > CLOSE).mean())
 
 

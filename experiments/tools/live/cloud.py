@@ -2,21 +2,28 @@
 
 import asyncio
 import json
-import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from splitleak.experiments.tools.deploy.runtime import Array, WireError
-from splitleak.experiments.tools.live.frames import ANSWER, LIMIT, REFUSAL, RELEASE, Frame, FrameError, read_frame
+from splitleak.experiments.tools.live.frames import (
+    ANSWER,
+    CHUNK,
+    LIMIT,
+    REFUSAL,
+    RELEASE,
+    Frame,
+    FrameError,
+    read_frame,
+)
 from splitleak.experiments.tools.live.link import Link
-from splitleak.experiments.tools.live.server import Server
+from splitleak.experiments.tools.live.server import Say, Server, peer_of
 
 Answer = Callable[[bytes], Array]
-Say = Callable[[str], None]
-LINGER, CHUNK = 1.0, 2**16
-"""Seconds for which a refused connection stays open, so that the refusal is read; bytes thrown away at a time."""
+LINGER = 1.0
+"""Seconds for which a refused connection stays open, so that the refusal is read."""
 
 
 class CloudServer(Server):
@@ -26,25 +33,23 @@ class CloudServer(Server):
     """
 
     def __init__(self, answer: Answer, say: Say, link: Link | None = None, limit: int = LIMIT) -> None:
-        super().__init__()
-        self.answer, self.say, self.limit = answer, say, limit
+        super().__init__(say)
+        self.answer, self.limit = answer, limit
         self.link = link or Link()
         self.answered = self.refused = 0
         self._worker = ThreadPoolExecutor(1)
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer until it ends."""
-        peer = ":".join(map(str, writer.get_extra_info("peername")[:2]))
+        peer = peer_of(writer)
         try:
             while (frame := await read_frame(reader, self.limit)) is not None:
                 await self.link.send(writer, (await self._reply(frame, peer)).encode())
         except FrameError as error:
             self._refuse(peer, f"{error}; connection closed")
             await self._last_word(reader, writer, str(error))
-        except (ConnectionError, ssl.SSLError) as error:
+        except OSError as error:  # of TLS too
             self.say(f"{peer} is gone: {error}")
-        finally:
-            writer.close()
 
     async def _reply(self, frame: Frame, peer: str) -> Frame:
         arrived = time.perf_counter()
@@ -68,7 +73,7 @@ class CloudServer(Server):
 
     async def _last_word(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, why: str) -> None:
         """Closed at once, with something still to be read, a connection would drop what was said last."""
-        with suppress(ConnectionError, ssl.SSLError, TimeoutError):
+        with suppress(OSError):  # a timeout is one
             await self.link.send(writer, Frame(REFUSAL, 0, why.encode()).encode())
             async with asyncio.timeout(LINGER):
                 while await reader.read(CHUNK):

@@ -47,12 +47,15 @@ class Eavesdropper:
             frame = await self._waiting.get()
             try:
                 release = self.adversary.read(frame.payload)
+                rebuilt = await asyncio.to_thread(self.adversary.rebuilt, release)
+                pictures = {"wire": self.adversary.maps(release), "rebuilt": rebuilt}
             except WireError as error:
                 self.say(f"frame {frame.number} passed and is no release: {error}")
-                continue
-            rebuilt = await asyncio.to_thread(self.adversary.rebuilt, release)
-            self.page.count(rebuilt=1)
-            self.page.show(frame.number, {"wire": self.adversary.maps(release), "rebuilt": rebuilt})
+            except Exception as error:  # whatever an attack makes of values that no edge would send
+                self.say(f"frame {frame.number} passed and cannot be rebuilt: {' '.join(str(error).split())}")
+            else:
+                self.page.count(rebuilt=1)
+                self.page.show(frame.number, pictures)
 
     async def run(self, wire: socket.socket, page: socket.socket, cloud: Place, alter: Alter | None = None) -> None:
         """Until the task is cancelled. ``wire`` and ``page``: sockets that listen."""

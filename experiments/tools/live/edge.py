@@ -6,20 +6,21 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from splitleak.experiments.tools.deploy.runtime import Array
 from splitleak.experiments.tools.live.frames import ANSWER, LIMIT, REFUSAL, RELEASE, Frame, FrameError, read_frame
-from splitleak.experiments.tools.live.link import Link, Place
+from splitleak.experiments.tools.live.link import Link, Place, closed
+from splitleak.experiments.tools.live.server import Say
 from splitleak.victims.errors import InvalidInputError
 
 AT_FIRST, AT_MOST = 0.1, 2.0
 """Seconds between two attempts to reach the cloud."""
 REFUSALS = 3
 """Of one photo in a row, after which the edge gives up: sending it again will not help."""
-Say = Callable[[str], None]
+SLOWEST = 12_500
+"""Bytes a second of a line on which a release is still waited for: the system takes it long before it has left."""
 GONE = (OSError, FrameError, TimeoutError, asyncio.IncompleteReadError)
 """What a lost connection looks like; errors of TLS are OSErrors too."""
 
@@ -77,13 +78,12 @@ class EdgeClient:
                     raise InvalidInputError(f"a release of {len(payload):,} bytes; at most {LIMIT:,} travel")
                 frame = Frame(RELEASE, number, payload).encode()
                 told, milliseconds, attempts = await self._delivered(number, frame)
-                cloud = float(told["milliseconds"])
-                answer = np.array(told["answer"], np.float32)
-                yield Answered(number, photo, len(frame), answer, edge, milliseconds - cloud, cloud, attempts)
+                wire = milliseconds - told.cloud
+                yield Answered(number, photo, len(frame), told.answer, edge, wire, told.cloud, attempts)
         finally:
-            self._close()
+            await self._close()
 
-    async def _delivered(self, number: int, frame: bytes) -> tuple[dict[str, Any], float, int]:
+    async def _delivered(self, number: int, frame: bytes) -> tuple["Told", float, int]:
         """What the cloud says of a frame, the milliseconds of the round trip that worked, and how many were made."""
         away, pause, refusals, attempts = 0.0, AT_FIRST, 0, 0
         while True:
@@ -95,18 +95,18 @@ class EdgeClient:
                     away, pause = 0.0, AT_FIRST
                 began, attempts = time.perf_counter(), attempts + 1
                 await self.link.send(writer, frame)
-                reply = await asyncio.wait_for(read_frame(reader), self.patience)
+                reply = await asyncio.wait_for(read_frame(reader), self.patience + len(frame) / SLOWEST)
                 milliseconds = 1000 * (time.perf_counter() - began)
                 if reply is None:
                     raise ConnectionError("the connection was closed")
                 if reply.kind == ANSWER and reply.number == number:
-                    return _told(reply), milliseconds, attempts
+                    return Told.of(reply), milliseconds, attempts
                 refusals += 1
                 why = (
                     reply.payload.decode(errors="replace") if reply.kind == REFUSAL else "an answer to something else"
                 )
                 self.say(f"photo {number} was refused: {why}")
-                self._close()
+                await self._close()
                 if refusals == REFUSALS:
                     raise InvalidInputError(f"photo {number} was refused {REFUSALS} times, the last time: {why}")
             except ssl.SSLCertVerificationError as error:
@@ -114,7 +114,7 @@ class EdgeClient:
                     f"{self.cloud} shows another certificate than the trusted one: {error.verify_message}"
                 ) from error
             except GONE as error:
-                self._close()
+                await self._close()
                 if not away:
                     away = time.perf_counter()
                     self.say(f"no answer from {self.cloud} ({_why(error)}); photo {number} waits")
@@ -127,24 +127,34 @@ class EdgeClient:
             self._connection = await asyncio.wait_for(opening, self.patience)
         return self._connection
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         if self._connection is not None:
-            self._connection[1].close()
-            self._connection = None
+            (_, writer), self._connection = self._connection, None
+            await closed(writer)
 
 
-def _told(reply: Frame) -> dict[str, Any]:
-    """What an answer says.
+@dataclass(frozen=True)
+class Told:
+    """One number for each class, and the cloud's milliseconds."""
 
-    Raises:
-        FrameError: it is none.
-    """
-    try:
-        told: dict[str, Any] = json.loads(reply.payload)
-        float(told["milliseconds"]), np.array(told["answer"], np.float32)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise FrameError(f"the answer to {reply.number} cannot be read") from None
-    return told
+    answer: Array
+    cloud: float
+
+    @classmethod
+    def of(cls, reply: Frame) -> "Told":
+        """What an answer says.
+
+        Raises:
+            FrameError: it is none.
+        """
+        try:
+            told = json.loads(reply.payload)
+            found = cls(np.array(told["answer"], np.float32), float(told["milliseconds"]))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            raise FrameError(f"the answer to {reply.number} cannot be read") from None
+        if found.answer.ndim != 1 or not found.answer.size or not np.isfinite([*found.answer, found.cloud]).all():
+            raise FrameError(f"the answer to {reply.number} is no list of numbers")
+        return found
 
 
 def _why(error: Exception) -> str:

@@ -18,7 +18,9 @@ RELEASE, ANSWER, REFUSAL = 1, 2, 3
 LIMIT = 16 * 2**20
 """Bytes of a payload, at most: more is refused before any of it is read."""
 PATIENCE = 30.0
-"""Seconds within which the rest of a frame must follow its first byte."""
+"""Seconds for which nothing may arrive within a frame; a slow line takes longer than that for a whole one."""
+CHUNK = 2**16
+"""Bytes that are taken from a connection at a time."""
 
 _FIELDS = struct.Struct("!4sBBHII")
 _CHECKSUM = struct.Struct("!I")
@@ -84,15 +86,22 @@ async def read_frame(reader: asyncio.StreamReader, limit: int = LIMIT) -> Frame 
     first = await reader.read(1)
     if not first:
         return None
-    try:
-        async with asyncio.timeout(PATIENCE):
-            header = first + await reader.readexactly(HEADER - 1)
-            payload = await reader.readexactly(payload_length(header, limit))
-    except TimeoutError:
-        raise FrameError(f"a frame stopped for {PATIENCE:.0f} s in its middle") from None
-    except asyncio.IncompleteReadError as error:
-        raise FrameError(f"the connection ended {len(error.partial)} bytes into a frame") from None
-    return decode(header, payload)
+    header = await _exactly(reader, first, HEADER)
+    return decode(header, await _exactly(reader, b"", payload_length(header, limit)))
+
+
+async def _exactly(reader: asyncio.StreamReader, begun: bytes, size: int) -> bytes:
+    found = bytearray(begun)
+    while len(found) < size:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                content = await reader.read(min(CHUNK, size - len(found)))
+        except TimeoutError:
+            raise FrameError(f"a frame stopped for {PATIENCE:.0f} s in its middle") from None
+        if not content:
+            raise FrameError("the connection ended in the middle of a frame")
+        found += content
+    return bytes(found)
 
 
 class Passing:

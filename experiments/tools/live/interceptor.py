@@ -1,18 +1,15 @@
 """Between edge and cloud: passes everything on, looks at what passes, and alters it where it is told to."""
 
 import asyncio
-import ssl
 from collections.abc import Callable
 from typing import Literal
 
-from splitleak.experiments.tools.live.frames import RELEASE, Frame, Passing
-from splitleak.experiments.tools.live.link import Place
-from splitleak.experiments.tools.live.server import Server
+from splitleak.experiments.tools.live.frames import CHUNK, RELEASE, Frame, Passing
+from splitleak.experiments.tools.live.link import Place, closed
+from splitleak.experiments.tools.live.server import Say, Server
 
 Alter = Literal["flip", "forge"]
 """What is done to each release: a bit of its last byte is flipped, the checksum left as it was or made anew."""
-CHUNK = 2**16
-Say = Callable[[str], None]
 
 
 class Interceptor(Server):
@@ -21,8 +18,8 @@ class Interceptor(Server):
     def __init__(
         self, cloud: Place, saw: Callable[[Frame | int], None], say: Say, alter: Alter | None = None
     ) -> None:
-        super().__init__()
-        self.cloud, self.saw, self.say, self.alter = cloud, saw, say, alter
+        super().__init__(say)
+        self.cloud, self.saw, self.alter = cloud, saw, alter
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection to the cloud for each that arrives; where either end goes, the other one goes too."""
@@ -30,7 +27,6 @@ class Interceptor(Server):
             onward, further = await asyncio.open_connection(self.cloud.host, self.cloud.port)
         except OSError as error:
             self.say(f"the cloud at {self.cloud} cannot be reached: {error.strerror or error}")
-            writer.close()
             return
         await asyncio.gather(self._pump(reader, further), self._pump(onward, writer))
 
@@ -44,11 +40,11 @@ class Interceptor(Server):
                     told = True
                     self.say(f"what passes cannot be read ({passing.broken}); its sizes are all there is to see")
                 await writer.drain()
-        except (ConnectionError, ssl.SSLError):
+        except OSError:
             pass  # said by whichever end is still there
         finally:
             writer.write(passing.rest())
-            writer.close()
+            await closed(writer)
 
     def _passed(self, piece: Frame | bytes) -> bytes:
         if isinstance(piece, bytes):

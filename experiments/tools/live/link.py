@@ -1,6 +1,7 @@
 """Places on the network, and a connection that is as slow as it is told to be."""
 
 import asyncio
+import math
 import socket
 import time
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ BACKLOG = 128
 """Connections that may wait to be accepted."""
 PACKET = 1500
 """Bytes that are let through at a time: what an Ethernet frame carries."""
+CLOSING = 1.0
+"""Seconds for the other end to take what was sent last."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,14 @@ class Place:
             InvalidInputError: it is none.
         """
         host, _, port = text.rpartition(":")
-        if not host or not port.isdecimal() or not 0 <= int(port) < 2**16:
+        try:
+            host.encode("idna")  # as the system's resolver is asked
+            found = cls(host.strip("[]"), int(port) if port.isdecimal() else -1)
+        except ValueError:
+            found = cls("", -1)
+        if not found.host or not 0 <= found.port < 2**16:
             raise InvalidInputError(f"'{text}' is no place on a network: give host:port, such as 127.0.0.1:7001")
-        return cls(host.strip("[]"), int(port))
+        return found
 
     def listening(self) -> socket.socket:
         """A socket that listens there; port 0 takes a free one.
@@ -62,7 +70,7 @@ class Link:
     delay: float = 0.0
 
     def __post_init__(self) -> None:
-        if (self.megabits is not None and self.megabits <= 0) or self.delay < 0:
+        if not (self.megabits is None or 0 < self.megabits < math.inf) or not 0 <= self.delay < math.inf:
             raise InvalidInputError(
                 f"megabits = {self.megabits}, delay = {self.delay}: a speed is above 0, a delay at least 0"
             )
@@ -84,6 +92,16 @@ class Link:
                 await asyncio.sleep(wait)
             writer.write(packet)
             await writer.drain()
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    """Close a connection and hear how it ended: an end that nobody asks about asyncio reports as a failure."""
+    writer.close()
+    try:
+        async with asyncio.timeout(CLOSING):
+            await writer.wait_closed()
+    except OSError:  # a timeout is one
+        writer.transport.abort()
 
 
 def place_of(listening: socket.socket) -> Place:

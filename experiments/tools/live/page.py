@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import math
 import socket
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from splitleak.experiments.judge.metrics.pictures import psnr
+from splitleak.victims.data.decode import UNREADABLE
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.tensors import to_float
 
@@ -32,6 +34,8 @@ WAITING = 256
 """Events for a browser that does not read them; further ones are left out."""
 LARGEST = 4 * 2**20
 """Bytes of what an edge tells of one photo."""
+SIDE = 4096
+"""Pixels: a picture that says it is larger is not decoded."""
 TIMES = ("edge", "wire", "cloud")
 TEMPLATE = "page.html"
 
@@ -110,12 +114,16 @@ class Page:
         Raises:
             ValueError: it is not that.
         """
-        told = json.loads(content)
-        picture = Image.open(io.BytesIO(base64.b64decode(told["photo"], validate=True)), formats=["PNG"])
-        pixels = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8)
-        photo = pixels.view(picture.height, picture.width, 3).permute(2, 0, 1)
-        times = {name: float(told["milliseconds"][name]) for name in TIMES}
-        self.show(int(told["number"]), {"camera": photo}, milliseconds=times, answer=str(told["answer"])[:80])
+        try:
+            told = json.loads(content)
+            photo = _picture(base64.b64decode(told["photo"], validate=True))
+            times = {name: float(told["milliseconds"][name]) for name in TIMES}
+            number, answer = int(told["number"]), str(told["answer"])[:80]
+        except (*UNREADABLE, RecursionError) as error:
+            raise ValueError("no report of a photo") from error
+        if not all(map(math.isfinite, times.values())):  # a browser's JSON has no other numbers
+            raise ValueError("no report of a photo: its times are no numbers")
+        self.show(number, {"camera": photo}, milliseconds=times, answer=answer)
 
 
 def camera_report(number: int, photo: Tensor, milliseconds: dict[str, float], answer: str) -> bytes:
@@ -127,6 +135,14 @@ def camera_report(number: int, photo: Tensor, milliseconds: dict[str, float], an
 def data_address(picture: Tensor) -> str:
     """A picture, uint8 (3, h, w), as the address of an image."""
     return f"data:image/png;base64,{_png(picture)}"
+
+
+def _picture(content: bytes) -> Tensor:
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+        if max(picture.size) > SIDE:
+            raise ValueError(f"a picture of {picture.width} x {picture.height}")
+        pixels = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8)
+        return pixels.view(picture.height, picture.width, 3).permute(2, 0, 1)
 
 
 def _png(picture: Tensor) -> str:
@@ -164,8 +180,8 @@ def application(page: Page) -> "Starlette":
                 return PlainTextResponse("too large\n", 413)
         try:
             page.camera(content)
-        except (ValueError, KeyError, TypeError, OSError, RecursionError):
-            return PlainTextResponse("no report of a photo\n", 400)
+        except ValueError as error:
+            return PlainTextResponse(f"{error}\n", 400)
         return PlainTextResponse("", 204)
 
     routes = [Route("/", whole), Route("/events", events), Route("/camera", camera, methods=["POST"])]

@@ -18,10 +18,12 @@ def photos_of(folder: Path | None, size: int, count: int | None) -> Iterator[Arr
     """Uint8 (3, size, size), ``count`` of them (None: without end); a folder with fewer begins anew.
 
     Raises:
-        InvalidInputError: no folder, no photo in it, or an unreadable one.
+        InvalidInputError: no folder, or no photo in it, or less than none is asked for; when it comes to it, an
+            unreadable photo.
     """
-    endless = _faces(size) if folder is None else _files(folder, size)
-    return itertools.islice(endless, count)
+    if count is not None and count < 0:
+        raise InvalidInputError(f"count = {count}: as many photos cannot be sent")
+    return itertools.islice(_faces(size) if folder is None else _files(folder, _names(folder), size), count)
 
 
 def _faces(size: int) -> Iterator[Array]:
@@ -31,12 +33,16 @@ def _faces(size: int) -> Iterator[Array]:
         yield face
 
 
-def _files(folder: Path, size: int) -> Iterator[Array]:
+def _names(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         raise InvalidInputError(f"no folder of photos at {folder.absolute()}")
     with FolderFiles(folder) as files:
         names = files.listing().photos
     if not names:
         raise InvalidInputError(f"no photos in {folder.absolute()}")
+    return names
+
+
+def _files(folder: Path, names: tuple[str, ...], size: int) -> Iterator[Array]:
     for name in itertools.cycle(names):
         yield read_photo(folder / name, size).transpose(2, 0, 1)

@@ -50,13 +50,16 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     """A certificate for this computer and its key, made for a demonstration.
 
     Raises:
-        InvalidInputError: openssl is not installed.
+        InvalidInputError: openssl is not installed, or refuses.
     """
     if shutil.which(MADE) is None:
         raise InvalidInputError(f"--tls makes a certificate with {MADE}, which is not installed")
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     command = [MADE, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     named = ["-subj", "/CN=localhost", "-days", str(DAYS), "-out", str(certificate), "-keyout", str(key)]
-    subprocess.run([*command, *named], check=True, capture_output=True)
+    done = subprocess.run([*command, *named], capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it says nothing"]
+        raise InvalidInputError(f"--tls: {MADE} makes no certificate: {said[-1]}")
     key.chmod(0o600)
     return certificate, key

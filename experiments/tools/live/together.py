@@ -1,24 +1,29 @@
 """Edge, interceptor and cloud on this computer: three processes, one after the other, and their lines."""
 
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
+from splitleak.experiments.tools.live.link import Place, place_of
 from splitleak.victims.errors import InvalidInputError
 
 LOOPBACK = "127.0.0.1"
+ANYWHERE = f"{LOOPBACK}:0"
 SECONDS = 5.0
 """For a process to end before it is made to."""
 
 
-def free_places(count: int) -> list[str]:
-    """Of so many places on loopback at which nobody listens."""
+def free_places(*wanted: str) -> list[str]:
+    """These places, at which nobody listens; port 0 becomes a free one.
+
+    Raises:
+        InvalidInputError: somebody listens there, or it is no place.
+    """
     with ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server((LOOPBACK, 0))) for _ in range(count)]
-        return [f"{LOOPBACK}:{one.getsockname()[1]}" for one in held]
+        held = [stack.enter_context(Place.of(one).listening()) for one in wanted]
+        return [str(place_of(one)) for one in held]
 
 
 class Process:
@@ -27,7 +32,7 @@ class Process:
     def __init__(self, name: str, arguments: Sequence[str], say: Callable[[str], None]) -> None:
         command = [sys.executable, "-u", "-m", "splitleak.experiments", "live", name, *arguments]
         self.name, self._say, self._lines = name, say, 0
-        self._ready = threading.Event()
+        self._ready, self._listens = threading.Event(), False
         # a group of its own: Ctrl-C is this process's, which ends the others in their order
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -40,6 +45,7 @@ class Process:
         for line in self._process.stdout:
             self._say(f"{self.name}: {line.rstrip()}")
             if any(word in line for word in ("answering at", "listening at")):
+                self._listens = True
                 self._ready.set()
         self._ready.set()  # it has ended
 
@@ -50,7 +56,7 @@ class Process:
             InvalidInputError: it ended before; its last line says why.
         """
         self._ready.wait()
-        if self._process.poll() is not None:
+        if not self._listens:
             raise InvalidInputError(f"the {self.name} ended before it listened; its last line says why")
 
     def wait(self) -> int:

@@ -79,6 +79,10 @@ def written(header: str, content: bytes = bytes(8)) -> bytes:
         (written(HEADER.replace("[2]", "[1,2]")), "not F32 (2,)"),
         (written(HEADER, bytes(9)), "not of one length"),
         (written(HEADER, bytes(4)), "outside"),
+        (written(HEADER.replace("[2]", "[Infinity]")), "unknown type"),
+        (written(HEADER.replace("[0,8]", "[0,1e999]")), "unknown type"),
+        (written(HEADER.replace("[2]", f"[0,1{'0' * 30}]").replace("[0,8]", "[0,0]"), b""), "shape"),
+        (written(HEADER.replace("[2]", f"[2{',1' * 99}]")), "shape"),
     ],
 )
 def test_what_is_no_release_is_refused_in_one_line(packed: bytes, complaint: str) -> None:
@@ -94,9 +98,43 @@ def test_places_outside_of_a_release_are_refused() -> None:
     wire = runtime.Wire({"shape": [4], "coding": {"kind": "sparse"}})
     inside = runtime.save({"values": torch.ones(1).numpy(), "places": torch.tensor([3], dtype=torch.int16).numpy()})
     assert wire.unpack(inside).tolist() == [0, 0, 0, 1]
+    alone = inside.replace(b'"shape":[1],"data_offsets":[4,6]', b'"shape":[ ],"data_offsets":[4,6]')
+    assert alone != inside
     for place in (4, -1):
         packed = runtime.save(
             {"values": torch.ones(1).numpy(), "places": torch.tensor([place], dtype=torch.int16).numpy()}
         )
-        with pytest.raises(runtime.WireError, match="beyond the 4"):
-            wire.unpack(packed)
+        for refused in (packed, alone):
+            with pytest.raises(runtime.WireError, match="beyond the 4"):
+                wire.unpack(refused)
+
+
+def test_what_is_no_number_is_far_from_what_is_wanted() -> None:
+    found, wanted = torch.tensor([float("nan"), 1.0]).numpy(), torch.ones(2).numpy()
+    assert runtime.apart(found, wanted) == (float("inf"), 0.5)
+
+
+class Linear(runtime.Cloud):
+    """A program of its own, in the place of a deployed one: ten times the release, which must be of two values."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.wire = runtime.Wire({"shape": shape, "coding": {"kind": "dense"}})
+        self.draws, self.generator = [], None
+        self.module = lambda release: 10 * release.view(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ([float("nan"), 0.0], "no numbers"),
+        ([float("inf"), 0.0], "no numbers"),
+        ([3e38, 0.0], "too large"),
+        ([0.0, 0.0, 0.0], "cannot take"),
+    ],
+)
+def test_values_without_an_answer_are_refused_in_one_line(values: list[float], complaint: str) -> None:
+    packed = runtime.save({"release": torch.tensor(values).numpy()})
+    with pytest.raises(runtime.WireError, match=complaint):
+        Linear((len(values),)).answer(packed)
+    good = runtime.save({"release": torch.tensor([1.0, 2.0]).numpy()})
+    assert Linear((2,)).answer(good).tolist() == [10, 20]

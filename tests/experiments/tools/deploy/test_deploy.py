@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ import torch
 from deployed import CHAIN, FIVE, NOISE, QUANTISED, deployment, run_in, store_of
 from terminal import Terminal
 
+from splitleak.defenses.fitting import SplitModel
 from splitleak.experiments.planning.plan import Plan
 from splitleak.experiments.results.load import run_seal
+from splitleak.experiments.tools.deploy import runtime
 from splitleak.experiments.tools.deploy.card import card_text
+from splitleak.experiments.tools.deploy.runtime import Cloud
 from splitleak.experiments.tools.finished import Setting
 from splitleak.victims.errors import InvalidInputError
 from splitleak.victims.tasks.detection import Detection
@@ -104,6 +108,51 @@ def test_a_damaged_program_and_other_vectors_are_noticed(run: Path, tmp_path: Pa
     assert "edge.pt2 is not the file that was deployed" in fresh(folder, "runtime.py").stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "no deployment at"),
+        ("[1]", "no deployment at"),
+        ('{"format": 2}', "is of format 2"),
+        ('{"format": 0}', "not written to its end"),
+        ('{"format": 1}', "was altered: it does not say classes"),
+    ],
+)
+def test_a_description_that_is_none_is_refused_in_one_line(text: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "deployment.json").write_text(text)
+    with pytest.raises(ValueError, match=complaint):
+        Cloud(tmp_path)
+
+
+def test_a_program_that_torch_cannot_load_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "cloud.pt2").write_bytes(b"of another torch")
+    described = dict.fromkeys(runtime.KEYS) | {
+        "format": 1,
+        "files": {"cloud.pt2": sha256(b"of another torch").hexdigest()},
+    }
+    (tmp_path / "deployment.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=r"cannot load .*cloud\.pt2"):
+        Cloud(tmp_path)
+
+
+def interrupted(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_deployment_that_was_interrupted_is_none_and_is_written_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed = deployment(run, QUANTISED)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            deployed.write(tmp_path / "device", lambda line: None)
+    with pytest.raises(ValueError, match="not written to its end"):
+        Cloud(tmp_path / "device")
+    deployed.write(tmp_path / "device", lambda line: None)
+    assert Cloud(tmp_path / "device").draws == []
+
+
 def test_the_card_says_what_was_measured(run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "device"
     deployment(run, NOISE).write(folder, lambda line: None)
@@ -134,15 +183,19 @@ def test_a_network_that_does_not_classify_says_why(run: Path, monkeypatch: pytes
         deployment(run, NOISE)
 
 
-def test_what_cannot_be_deployed_says_why(run: Path, terminal: Terminal, tmp_path: Path) -> None:
+def test_what_cannot_be_deployed_says_why(
+    run: Path, terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InvalidInputError, match="several servers that do not talk"):
         deployment(run, "multi_server")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
+    monkeypatch.setattr(SplitModel, "cpu", lambda model: pytest.fail("a folder is looked at before anything is done"))
     for arguments, hint in (
         ([str(run), "--defense", "gausian_noise", "--out", "d"], "did you mean gaussian_noise sigma=0.5?"),
         ([str(run.parent), "--defense", "none", "--out", "d"], "no run at"),
         ([str(run), "--defense", "none", "--out", str(tmp_path / "mine")], "holds other files"),
+        ([str(run), "--defense", "none", "--out", str(tmp_path / "mine" / "thesis.txt")], "cannot be written"),
         ([str(run), "--defense", "multi_server", "--out", "d"], "cannot be deployed"),
     ):
         assert hint in terminal.refusal("deploy", *arguments)

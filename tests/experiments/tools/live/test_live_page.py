@@ -1,7 +1,11 @@
 """The interceptor's page: what it is told, what it shows, and what it does not take."""
 
 import asyncio
+import base64
+import io
 import json
+import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -10,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from splitleak.experiments.tools.deploy import runtime
 from splitleak.experiments.tools.live.cloud import CloudServer
 from splitleak.experiments.tools.live.eavesdropper import Eavesdropper
-from splitleak.experiments.tools.live.edge import EdgeClient
+from splitleak.experiments.tools.live.edge import Answered, EdgeClient
 from splitleak.experiments.tools.live.frames import HEADER, RELEASE, Frame
 from splitleak.experiments.tools.live.link import Place, place_of
 from splitleak.experiments.tools.live.page import KEPT, Page, camera_report
@@ -48,6 +53,10 @@ def photo(number: int) -> runtime.Array:
     return np.random.default_rng(number).integers(0, 256, (3, SIDE, SIDE), dtype=np.uint8)
 
 
+ANSWERED = Answered(1, photo(1), 10, np.ones(2, np.float32), 1.0, 1.0, 1.0, 1)
+DESCRIBED = {"task": "pet", "classes": ["cat", "dog"]}
+
+
 def send(one: runtime.Array) -> bytes:
     return WIRE.pack(one.astype(np.float32) / 2)
 
@@ -66,7 +75,7 @@ def watched(count: int, use: Callable[[str, list[dict[str, Any]]], None]) -> Non
             await asyncio.sleep(0.5)
             client = EdgeClient(send, place_of(wire), said.append)
             async for one in client.answers(map(photo, range(count))):
-                assert await asyncio.to_thread(_report, address, one, {"task": "pet", "classes": ["cat", "dog"]})
+                assert await asyncio.to_thread(_report, address, one, DESCRIBED)
                 await asyncio.sleep(0.02)
             events = await asyncio.to_thread(read_events, address, count)
             await asyncio.to_thread(use, address, events)
@@ -109,6 +118,44 @@ def test_a_photo_goes_its_three_ways_to_the_page() -> None:
     watched(15, use)
 
 
+def one_colour(side: int) -> str:
+    """Few bytes that say they are a large picture."""
+    written = io.BytesIO()
+    Image.new("1", (side, side)).save(written, "PNG")
+    return base64.b64encode(written.getvalue()).decode()
+
+
+def report_to(answered: bytes) -> bool:
+    """What becomes of a report where this is all that is said to it."""
+
+    def answer(other: socket.socket) -> None:
+        connection, _ = other.accept()
+        connection.recv(65536)
+        connection.sendall(answered)
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        threading.Thread(target=answer, args=(other,), daemon=True).start()
+        return _report(f"http://{place_of(other)}", ANSWERED, DESCRIBED)
+
+
+@pytest.mark.parametrize("answered", [b"SPLK", b"HTTP/1.1 500 no\r\n\r\n", b""])
+def test_what_is_no_page_does_not_stop_the_edge(answered: bytes) -> None:
+    assert not report_to(answered)
+
+
+@pytest.mark.parametrize("address", ["nothing", "file:///nowhere", "http://a b:1", "http://a:x", "http://a..b:1"])
+def test_what_is_no_address_does_not_stop_the_edge(address: str) -> None:
+    assert not _report(address, ANSWERED, DESCRIBED)
+
+
+def test_photos_reach_the_page_by_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it looks for proxies once
+    assert report_to(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+
 def test_what_is_no_report_is_refused() -> None:
     def use(address: str, events: list[dict[str, Any]]) -> None:
         times = {"edge": 1.0, "wire": 1.0, "cloud": 1.0}
@@ -120,6 +167,11 @@ def test_what_is_no_report_is_refused() -> None:
             (json.dumps(good | {"photo": "AAAA"}).encode(), 400),
             (json.dumps(good | {"photo": "not base64!"}).encode(), 400),
             (json.dumps(good | {"milliseconds": {}}).encode(), 400),
+            (json.dumps(good | {"milliseconds": {**times, "wire": float("nan")}}).encode(), 400),
+            (json.dumps(good | {"number": float("inf")}).encode(), 400),
+            (json.dumps(good | {"photo": one_colour(4097)}).encode(), 400),
+            (json.dumps(good | {"photo": one_colour(20_000)}).encode(), 400),
+            (json.dumps(good | {"photo": good["photo"][:60]}).encode(), 400),
             (b" " * (5 * 2**20), 413),
         ):
             with pytest.raises((urllib.error.HTTPError, urllib.error.URLError, ConnectionError)) as refused:
@@ -153,6 +205,30 @@ def test_a_frame_that_is_no_release_is_told_and_the_rest_is_rebuilt() -> None:
             "skipped": 0,
             "unread": 77,
         }
+
+    asyncio.run(asyncio.wait_for(program(), 30))
+
+
+def test_an_attack_that_fails_on_a_release_is_told_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Inverter.rebuilt
+
+    def rebuilt(self: Inverter, release: Tensor) -> Tensor:
+        if release.max() > 1e30:
+            raise ValueError("images must lie in [0, 1],\nnot there")
+        return whole(self, release)
+
+    monkeypatch.setattr(Inverter, "rebuilt", rebuilt)
+
+    async def program() -> None:
+        said: list[str] = []
+        eavesdropper = Eavesdropper(Inverter(), said.append)  # type: ignore[arg-type]
+        task = asyncio.create_task(eavesdropper.rebuild())
+        eavesdropper.saw(Frame(RELEASE, 1, WIRE.pack(np.full((3, SIDE, SIDE), 3e38, np.float32))))
+        eavesdropper.saw(Frame(RELEASE, 2, send(photo(2))))
+        while eavesdropper.page.totals["rebuilt"] == 0:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        assert said == ["frame 1 passed and cannot be rebuilt: images must lie in [0, 1], not there"]
 
     asyncio.run(asyncio.wait_for(program(), 30))
 

@@ -17,7 +17,8 @@ from terminal import Terminal
 from splitleak.experiments.tools.finished import Setting
 from splitleak.experiments.tools.live import realtime
 from splitleak.experiments.tools.live.adversary import Adversary, chosen, measured
-from splitleak.experiments.tools.live.together import free_places, running
+from splitleak.experiments.tools.live.photos import photos_of
+from splitleak.experiments.tools.live.together import ANYWHERE, free_places, running
 from splitleak.victims.errors import InvalidInputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Cyclopts application invoked without tokens")
@@ -32,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_one_command_starts_all_three(run: Path) -> None:
-    (page,) = free_places(1)
+    (page,) = free_places(ANYWHERE)
     command = [sys.executable, "-m", "splitleak.experiments", "live", str(run), "--defense", "none", "--leave"]
     options = ["--attack", "ridge", "--count", "300", "--pause", "0", "--page", page, "--megabits", "50"]
     done = subprocess.run([*command, *options], env=os.environ, capture_output=True, text=True, timeout=500)
@@ -45,7 +46,7 @@ def test_one_command_starts_all_three(run: Path) -> None:
 @pytest.mark.slow
 def test_each_starts_alone_and_a_cloud_that_is_started_again(run: Path, tmp_path: Path) -> None:
     deployment(run, SUBSET).write(tmp_path / "halves", lambda line: None)
-    (place,) = free_places(1)
+    (place,) = free_places(ANYWHERE)
     said: list[str] = []
     cloud = [str(tmp_path / "halves"), "--listen", place]
     edge = [str(tmp_path / "halves"), "--cloud", place, "--count", "60", "--pause", "0.05"]
@@ -113,7 +114,13 @@ def test_real_time_is_measured_in_its_parts(run: Path) -> None:
         (["cloud", "nowhere", "--certificate", "c.pem"], "both --certificate and --key"),
         (["cloud", "nowhere", "--certificate", "c.pem", "--key", "k.pem"], "no certificate with its key"),
         (["cloud", "nowhere", "--megabits", "0"], "a speed is above 0"),
+        (["edge", "nowhere", "--pause", "nan"], "a number of seconds"),
+        (["edge", "nowhere", "--cloud", "a..b:1"], "is no place on a network"),
         (["RUN", "--defense", "nothing"], "unknown defence of this run"),
+        (["RUN", "--defense", "none", "--photos", "nowhere"], "no folder of photos at"),
+        (["RUN", "--defense", "none", "--count", "-1"], "as many photos cannot be sent"),
+        (["RUN", "--defense", "none", "--page", "x"], "is no place on a network"),
+        (["interceptor", "RUN", "--defense", "none", "--cloud", "127.0.0.1:7002"], "to itself"),
         (["RUN", "--defense", "none", "--attack", "rigde"], "did you mean ridge"),
         (["interceptor", "RUN", "--defense", "none", "--page", "x"], "is no place on a network"),
         (["realtime", "RUN", "--megabits", "-1"], "a speed is above 0"),
@@ -123,6 +130,23 @@ def test_real_time_is_measured_in_its_parts(run: Path) -> None:
 )
 def test_bad_input_is_one_line(run: Path, arguments: list[str], hint: str, terminal: Terminal) -> None:
     assert hint in terminal.refusal("live", *(str(run) if one == "RUN" else one for one in arguments))
+
+
+def test_a_process_that_ends_before_it_listens_is_not_taken_for_ready() -> None:
+    said: list[str] = []
+    with running("cloud", ["nowhere"], said.append) as cloud:
+        cloud._reader.join()
+        cloud._process.poll = lambda: None  # type: ignore[method-assign]  # it has ended, and nobody knows yet
+        with pytest.raises(InvalidInputError, match="ended before"):
+            cloud.ready()
+    assert said[-1].startswith("cloud: error: no deployment at")
+
+
+def test_photos_that_cannot_be_read_are_said_when_it_comes_to_them(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    photos = photos_of(tmp_path, 8, 1)
+    with pytest.raises(InvalidInputError, match="is unreadable"):
+        next(photos)
 
 
 def test_a_place_that_is_taken_is_said_before_anything_is_fitted(

@@ -1,91 +1,30 @@
 """Edge, interceptor and cloud over real sockets: nothing is lost, nothing crashes, one line on what is wrong."""
 
 import asyncio
-import json
-import pickle
 import socket
-import struct
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from wired import LOOPBACK, WIRE, Wired, photo, run, send
 
 from splitleak.experiments.tools.deploy import runtime
-from splitleak.experiments.tools.live import cloud as cloud_module
-from splitleak.experiments.tools.live import edge as edge_module
 from splitleak.experiments.tools.live.cloud import CloudServer
-from splitleak.experiments.tools.live.edge import Answered, EdgeClient
+from splitleak.experiments.tools.live.edge import Answered, EdgeClient, Told
 from splitleak.experiments.tools.live.frames import (
     ANSWER,
     HEADER,
     LIMIT,
-    REFUSAL,
     RELEASE,
     Frame,
     FrameError,
     Passing,
-    read_frame,
 )
 from splitleak.experiments.tools.live.interceptor import Interceptor
 from splitleak.experiments.tools.live.link import Link, Place, place_of
 from splitleak.experiments.tools.live.tls import make_certificate, serving, trusting
 from splitleak.victims.errors import InvalidInputError
-
-LOOPBACK = Place("127.0.0.1", 0)
-WIRE = runtime.Wire({"shape": [3], "coding": {"kind": "dense"}})
-
-
-def photo(number: int) -> runtime.Array:
-    return np.full(3, number % 251, np.uint8)
-
-
-def send(one: runtime.Array) -> bytes:
-    """A network of its own: the edge halves, the cloud doubles."""
-    return WIRE.pack(one.astype(np.float32) / 2)
-
-
-def answer(packed: bytes) -> runtime.Array:
-    return 2 * WIRE.unpack(packed)
-
-
-class Wired:
-    """A cloud and its lines; ``started`` again at the same place after a ``stop``."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.said: list[str] = []
-        self.settings, self.place = settings, LOOPBACK
-
-    async def start(self, **settings: Any) -> "Wired":
-        listening = self.place.listening()
-        self.place = place_of(listening)
-        self.cloud = CloudServer(answer, self.said.append, **self.settings)
-        self.open = self.cloud.at(listening, **settings)
-        await self.open.__aenter__()
-        return self
-
-    async def stop(self) -> None:
-        await self.open.__aexit__(None, None, None)
-
-    async def talk(self, content: bytes) -> list[Frame]:
-        """What it replies to bytes, until it closes the connection or we do."""
-        reader, writer = await asyncio.open_connection(self.place.host, self.place.port)
-        writer.write(content)
-        writer.write_eof()
-        replies = []
-        while (frame := await read_frame(reader)) is not None:
-            replies.append(frame)
-        writer.close()
-        return replies
-
-
-def run(program: Callable[[], Awaitable[None]], seconds: float = 60) -> None:
-    async def bounded() -> None:
-        await asyncio.wait_for(program(), seconds)
-
-    asyncio.run(bounded())
 
 
 async def collected(client: EdgeClient, count: int) -> list[Answered]:
@@ -145,99 +84,6 @@ def test_fifty_connections_at_once() -> None:
         for answered in await asyncio.gather(*(collected(client, 6) for client in clients)):
             assert right(answered, 6)
         assert (wired.cloud.answered, wired.cloud.refused, wired.said) == (300, 0, [])
-
-    run(program)
-
-
-GOOD = Frame(RELEASE, 7, send(photo(9))).encode()
-
-
-class Bomb:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path("exploded").touch, ()
-
-
-def spoilt(place: int, content: bytes) -> bytes:
-    return GOOD[:place] + content + GOOD[place + len(content) :]
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (b"GET / HTTP/1.1\r\nHost: cloud\r\n\r\n", "begins with b'GET '"),
-        (pickle.dumps(Bomb()) + bytes(64), "no frame: it begins with"),
-        (spoilt(4, b"\x02"), "a frame of version 2, this program speaks 1"),
-        (spoilt(5, b"\x09"), "unknown kind 9"),
-        (spoilt(12, struct.pack("!I", LIMIT + 1)), "a frame of 16,777,217 bytes, at most 16,777,216 are taken"),
-        (spoilt(12, struct.pack("!I", 2**32 - 1)), "a frame of 4,294,967,295 bytes"),
-        (spoilt(len(GOOD) - 1, b"\xff"), "frame 7 fails its checksum"),
-        (spoilt(8, b"\xff"), "fails its checksum"),
-        (GOOD[:-3], "ended"),
-        (GOOD[:9], "ended"),
-    ],
-)
-def test_bad_frames_get_one_line_and_the_cloud_goes_on(
-    content: bytes, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    async def program() -> None:
-        wired = await Wired().start()
-        first, *others = await wired.talk(content)
-        assert (first.kind, others) == (REFUSAL, [])
-        assert complaint in first.payload.decode()
-        (line,) = wired.said
-        assert line.startswith("refused, from 127.0.0.1:")
-        assert complaint in line
-        assert "connection closed" in line
-        assert "\n" not in line
-        (reply,) = await wired.talk(GOOD)
-        assert (reply.kind, reply.number) == (ANSWER, 7)
-        assert json.loads(reply.payload)["answer"] == [9.0, 9.0, 9.0]
-
-    run(program)
-    assert not Path("exploded").exists()
-
-
-@pytest.mark.parametrize(
-    ("payload", "complaint"),
-    [
-        (pickle.dumps(Bomb()), "no release"),
-        (b"", "no release"),
-        (runtime.save({"release": np.zeros(4, np.float32)}), "not F32 (3,)"),
-        (runtime.save({"model": np.zeros(3, np.float32)}), "should name release"),
-    ],
-)
-def test_a_frame_with_no_release_in_it_is_refused_and_the_connection_lives(
-    payload: bytes, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    async def program() -> None:
-        wired = await Wired().start()
-        refusal, reply = await wired.talk(Frame(RELEASE, 3, payload).encode() + GOOD)
-        assert (refusal.kind, refusal.number) == (REFUSAL, 3)
-        assert complaint in refusal.payload.decode()
-        assert reply.kind == ANSWER
-        (line,) = wired.said
-        assert "frame 3" in line
-
-    run(program)
-    assert not Path("exploded").exists()
-
-
-def test_a_frame_that_stops_in_its_middle_does_not_hold_the_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("splitleak.experiments.tools.live.frames.PATIENCE", 0.2)
-
-    async def program() -> None:
-        wired = await Wired().start()
-        reader, writer = await asyncio.open_connection(wired.place.host, wired.place.port)
-        writer.write(GOOD[:15])
-        assert len(await wired.talk(GOOD)) == 1
-        refusal = await read_frame(reader)
-        assert refusal is not None
-        assert "stopped" in refusal.payload.decode()
-        writer.close()
 
     run(program)
 
@@ -360,10 +206,17 @@ def test_frames_that_pass_come_out_as_they_went_in() -> None:
 
 def test_places_and_lines_that_cannot_be() -> None:
     assert str(Place.of("[::1]:80")) == "[::1]:80"
-    for text in ("7001", "host:", "host:99999", "host:-1", ":1"):
+    for text in ("7001", "host:", "host:99999", "host:-1", ":1", "a..b:1", f"{'a' * 64}:1"):
         with pytest.raises(InvalidInputError, match="is no place on a network"):
             Place.of(text)
-    for link in ((0.0, 0.0), (-1.0, 0.0), (None, -1.0)):
+    for link in (
+        (0.0, 0.0),
+        (-1.0, 0.0),
+        (None, -1.0),
+        (float("nan"), 0.0),
+        (None, float("nan")),
+        (None, float("inf")),
+    ):
         with pytest.raises(InvalidInputError, match="a speed is above 0"):
             Link(*link)
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InvalidInputError, match="cannot listen at"):
@@ -379,19 +232,22 @@ def test_an_edge_that_would_send_too_much_is_told_before() -> None:
     run(program)
 
 
-def test_a_refusal_is_read_before_the_connection_closes() -> None:
-    """With much still to be read, a connection that closes at once would lose it."""
-
-    async def program() -> None:
-        wired = await Wired().start()
-        before = time.monotonic()
-        (refusal,) = await wired.talk(b"NOPE" + bytes(4 * 2**20))
-        assert "no frame" in refusal.payload.decode()
-        assert time.monotonic() - before < 10 * cloud_module.LINGER
-
-    run(program)
-
-
-def test_an_answer_that_cannot_be_read_is_a_lost_one() -> None:
-    with pytest.raises(FrameError, match="cannot be read"):
-        edge_module._told(Frame(ANSWER, 1, b'{"answer": ["much"], "milliseconds": 1}'))
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"answer": ["much"], "milliseconds": 1}',
+        b'{"answer": [1]}',
+        b"[1]",
+        b"{",
+        b'{"answer": 1, "milliseconds": 1}',
+        b'{"answer": [], "milliseconds": 1}',
+        b'{"answer": [[1]], "milliseconds": 1}',
+        b'{"answer": [NaN], "milliseconds": 1}',
+        b'{"answer": [1], "milliseconds": Infinity}',
+        b'{"answer": [1], "milliseconds": 1' + b"0" * 400 + b"}",
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_a_lost_one(payload: bytes) -> None:
+    assert Told.of(Frame(ANSWER, 1, b'{"answer": [1, 2], "milliseconds": 1}')).answer.tolist() == [1, 2]
+    with pytest.raises(FrameError, match=r"cannot be read|no list of numbers"):
+        Told.of(Frame(ANSWER, 1, payload))
