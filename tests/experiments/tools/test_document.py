@@ -153,7 +153,7 @@ def test_multi_scale_similarity_is_written_like_other_scores() -> None:
 ASKED = re.compile(r"<!-- results: (?P<run>[\w.]+)(?P<what>[^\n]*?) -->(?P<said>.*?)<!-- end -->", re.DOTALL)
 NOT_STORED = "photos counted as independent"
 RESTS_ON = re.compile(
-    r"`splitleak run [^`]+`, .*; (\S+ at \d+ px; attackers have [\d,]+ photos, defences \d+ epochs?( or )?)+; "
+    r"`splitleak run [^`]+`, .*; (\S+ at \d+ px; attackers have [\d,]+ photos, defences (at most )?\d+ epochs?( or )?)+; "
     r"n = [^;]* photos( of [\d,]+ people)? x \d+ seeds?"
 )
 """Data, budget, photos and people, trainings."""
@@ -166,7 +166,8 @@ def test_what_a_result_rests_on_stands_beside_it() -> None:
     assert made
     for run, said in made.items():
         assert RESTS_ON.search(said), run
-        assert (" people x " in said) != (NOT_STORED in said), run
+        if "face_scenes" not in said:  # which show several people each
+            assert (" people x " in said) != (NOT_STORED in said), run
     for section in sections:
         marks = list(ASKED.finditer(section))
         told = {mark["run"] for mark in marks if mark["what"] == " made"}
