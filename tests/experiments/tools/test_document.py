@@ -153,7 +153,8 @@ def test_multi_scale_similarity_is_written_like_other_scores() -> None:
 ASKED = re.compile(r"<!-- results: (?P<run>[\w.]+)(?P<what>[^\n]*?) -->(?P<said>.*?)<!-- end -->", re.DOTALL)
 NOT_STORED = "photos counted as independent"
 RESTS_ON = re.compile(
-    r"`splitleak run [^`]+`, .*; (\S+ at \d+ px; attackers have [\d,]+ photos, defences (at most )?\d+ epochs?( or )?)+; "
+    r"`splitleak run [^`]+`, .*; "
+    r"(\S+ at \d+ px; attackers have [\d,]+ photos, defences (at most )?\d+ epochs?( or )?)+; "
     r"n = [^;]* photos( of [\d,]+ people)? x \d+ seeds?"
 )
 """Data, budget, photos and people, trainings."""
