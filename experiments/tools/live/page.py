@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import logging
 import math
 import socket
 from collections import deque
@@ -204,7 +205,12 @@ async def serve(page: Page, listening: socket.socket) -> None:
             yield
 
     settings = uvicorn.Config(application(page), log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
-    await Server(settings).serve(sockets=[listening])
+    reports = logging.getLogger("uvicorn.error")
+    reports.disabled = False
+    try:
+        await Server(settings).serve(sockets=[listening])
+    finally:
+        reports.disabled = True  # of streams that browsers hold open, which end with everything else
 
 
 def check_installed() -> None:

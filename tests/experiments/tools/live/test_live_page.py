@@ -156,6 +156,13 @@ def test_photos_reach_the_page_by_no_proxy(monkeypatch: pytest.MonkeyPatch) -> N
     assert report_to(b"HTTP/1.1 204 No Content\r\n\r\n")
 
 
+def test_a_browser_that_watches_to_the_end_leaves_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    watching: list[Any] = []
+    watched(1, lambda address, events: watching.append(urllib.request.urlopen(f"{address}/events", timeout=10)))
+    watching[0].close()
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_what_is_no_report_is_refused() -> None:
     def use(address: str, events: list[dict[str, Any]]) -> None:
         times = {"edge": 1.0, "wire": 1.0, "cloud": 1.0}
