@@ -3,7 +3,7 @@
 import math
 import signal
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -107,10 +107,12 @@ def demonstrate(
         between.ready()
         what = [*(["--photos", str(photos)] if photos else []), "--count", str(count), "--pause", str(pause)]
         sending = [str(deployed), "--cloud", wire, "--show", f"http://{page}", *what, *speed, *trusted]
-        code = stack.enter_context(started("edge", sending)).wait()
-        if not leave and not code:
-            say(f"the page stays at http://{page}/ until Ctrl-C")
-            between.wait()
+        code, edge = 0, stack.enter_context(started("edge", sending))
+        with suppress(KeyboardInterrupt):  # which is how it ends
+            code = edge.wait()
+            if not leave and not code:
+                say(f"the page stays at http://{page}/ until Ctrl-C")
+                between.wait()
     return code and FAILED_CELLS
 
 

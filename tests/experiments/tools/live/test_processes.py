@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from deployed import SUBSET, deployment, run_in, store_of
 from PIL import Image
 from terminal import Terminal
 
+from splitleak.experiments.cli import device
 from splitleak.experiments.tools.finished import Setting
 from splitleak.experiments.tools.live import realtime
 from splitleak.experiments.tools.live.adversary import Adversary, chosen, measured
@@ -158,3 +160,35 @@ def test_a_place_that_is_taken_is_said_before_anything_is_fitted(
         places = ["--listen", "127.0.0.1:0", "--page", page]
         said = terminal.refusal("live", "interceptor", str(run), "--defense", "none", *places)
     assert f"cannot listen at {page}" in said
+
+
+def test_the_demonstration_ends_with_ctrl_c_and_says_no_word_of_cells(
+    run: Path, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted:
+        def __init__(self, what: str, arguments: list[str], say: object) -> None:
+            self.what = what
+
+        def __enter__(self) -> "Interrupted":
+            return self
+
+        def __exit__(self, *raised: object) -> None:
+            pass
+
+        def ready(self) -> None:
+            pass
+
+        def wait(self) -> int:
+            assert self.what == "edge"
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(device, "running", Interrupted)
+    (page,) = free_places(ANYWHERE)
+    before = [signal.getsignal(number) for number in device.ENDINGS]
+    try:
+        code, _, said = terminal("live", str(run), "--defense", "none", "--page", page)
+    finally:
+        for number, handler in zip(device.ENDINGS, before, strict=True):
+            signal.signal(number, handler)
+    assert code == 0
+    assert "cells" not in said
