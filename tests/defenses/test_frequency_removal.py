@@ -82,4 +82,4 @@ def test_what_was_removed_is_partly_told_by_what_is_left() -> None:
     known = torch.cat([left[:, 0, 0], torch.ones(600, 1)], 1).double()
     fitted = torch.linalg.lstsq(known[:400], low[:400], rcond=1e-6, driver="gelsd").solution
     error = (known[400:] @ fitted - low[400:]).square().mean()
-    assert error < 0.6 * (low[400:] - low[:400].mean(0)).square().mean()  # 0.49 and 0.52 on two machines
+    assert error < 0.6 * (low[400:] - low[:400].mean(0)).square().mean()  # 0.52 on one machine, below 0.5 on another
