@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from splitleak.attacks.base import Reconstruction, Scene, Staged
 from splitleak.attacks.blanks import better_at_mean
-from splitleak.attacks.grid import grid_shape
+from splitleak.attacks.grid import of_tokens
 from splitleak.attacks.knowledge import BlackBox, Pairs
 from splitleak.attacks.learning import learned
 from splitleak.attacks.losses import STRUCTURE_AIM, STRUCTURE_WEIGHT, squared_and_structural_error
@@ -137,9 +137,8 @@ class Decoder(Reconstruction[BlackBox]):
 
     def _residual(self, knows: BlackBox) -> "Form":
         height, width = knows.image_shape[1:]
-        tokens = len(knows.release_shape) == 2 and grid_shape(knows.release_shape)[1] > 1
-        arrived = better_at_mean(knows)
-        network = ResidualDecoder(knows.release_shape, height, width, self.width, arrived, straight=tokens)
+        shape, arrived = knows.release_shape, better_at_mean(knows)
+        network = ResidualDecoder(shape, height, width, self.width, arrived, straight=of_tokens(shape))
         recipe = adamw(self.learning_rate or 3e-3, self.epochs or 39)
         usual = STRUCTURE_AIM if self.objective == "structure" else STRUCTURE_WEIGHT
         structure = usual if self.structure is None else self.structure

@@ -29,6 +29,11 @@ def grid_shape(release_shape: tuple[int, ...]) -> tuple[int, int, int]:
     return channels, rows, columns
 
 
+def of_tokens(release_shape: tuple[int, ...]) -> bool:
+    """Whether the places of the grid are a transformer's tokens."""
+    return len(release_shape) == 2 and grid_shape(release_shape)[1] > 1
+
+
 def channels_and_doublings(release_shape: tuple[int, ...], height: int, width: int) -> tuple[int, int]:
     """Channels of a release's grid, and how often its sides must double to come nearest to the image's."""
     channels, rows, columns = grid_shape(release_shape)

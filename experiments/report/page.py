@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
+from splitleak.attacks import needs
 from splitleak.attacks.needs import HELD, IMPLIED, WORDS
 from splitleak.experiments.judge.flags import FLAGS
 from splitleak.experiments.report.details import cell_id, details
@@ -98,7 +99,7 @@ def _write(run: Path, results: Results) -> None:
 def _made_of(run: Path) -> str:
     files = [run / "plan.toml", run / CELLS, run / "targets.png", *sorted(TEMPLATES.iterdir())]
     files += [run / "cells" / f"{identifier}.{kind}" for identifier in cell_ids(run) for kind in ("json", "png")]
-    files += sorted(PACKAGE.rglob("*.py"))  # whatever of it the report does not use: to ask takes seconds
+    files += [Path(needs.__file__), *sorted(PACKAGE.rglob("*.py"))]  # to ask which of them it uses takes seconds
     return digest([fingerprint(file) for file in files if file.exists()])
 
 

@@ -73,13 +73,13 @@ def test_the_distance_is_to_the_mean_of_the_class() -> None:
 def test_what_was_removed_is_partly_told_by_what_is_left() -> None:
     """Borders of areas say on which side it is brighter: a linear map finds more than the mean photo holds."""
     with seeded("areas"):
-        edges = torch.rand(600, 1, 1, 1) * 16
-        heights = torch.rand(600, 1, 1, 1)
+        edges = torch.rand(3000, 1, 1, 1) * 16
+        heights = torch.rand(3000, 1, 1, 1)
     columns = torch.arange(16.0)
     images = 0.2 + 0.6 * heights * torch.sigmoid(columns - edges).expand(-1, 3, 16, 16)
     left = FrequencyRemoval(10).perturb((3, 16, 16))(images)
     low = (images - left)[:, 0, 0].double()
-    known = torch.cat([left[:, 0, 0], torch.ones(600, 1)], 1).double()
-    fitted = torch.linalg.lstsq(known[:400], low[:400], rcond=1e-6, driver="gelsd").solution
-    error = (known[400:] @ fitted - low[400:]).square().mean()
-    assert error < 0.6 * (low[400:] - low[:400].mean(0)).square().mean()  # 0.52 on one machine, below 0.5 on another
+    known = torch.cat([left[:, 0, 0], torch.ones(3000, 1)], 1).double()
+    fitted = torch.linalg.lstsq(known[:2000], low[:2000], driver="gelsd").solution
+    error = (known[2000:] @ fitted - low[2000:]).square().mean()
+    assert error < 0.5 * (low[2000:] - low[:2000].mean(0)).square().mean()
